@@ -1,0 +1,1 @@
+"""The pipeline's commands: one module, one Typer command, one DVC stage."""

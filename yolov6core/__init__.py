@@ -1,0 +1,1 @@
+"""YOLOv6 quantization core: model, data, losses, training, quantization and engines."""

@@ -1,0 +1,1 @@
+"""Label assignment: which anchors learn which ground truth."""

@@ -1,0 +1,1 @@
+"""Dataset readers, transforms, augmentation and loaders."""

@@ -1,0 +1,1 @@
+"""Suppression, COCO average precision and pictures."""

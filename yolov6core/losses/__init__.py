@@ -1,0 +1,1 @@
+"""Detection and distillation losses: pure functions and dictionaries of named terms."""

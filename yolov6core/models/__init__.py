@@ -1,0 +1,1 @@
+"""Network definition: variants, blocks, backbone, neck, head, detector."""

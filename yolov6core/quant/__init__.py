@@ -1,0 +1,1 @@
+"""Fake quantization, calibration, scale groups and sensitivity, on torch alone."""
