@@ -1,0 +1,97 @@
+"""What every stage shares at its edges: files it needs, files it writes, log lines, seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger("yolov6-quant")
+
+
+class StageError(Exception):
+    """A problem that a person can mend: printed without a traceback, exit code 1."""
+
+
+def setup_logging() -> None:
+    """One plain line per record on stderr, so that output reads the same in a terminal, a pipe and a DVC log."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+
+
+@contextlib.contextmanager
+def stage_errors() -> Iterator[None]:
+    """Turn StageError into its message and exit code 1; anything else keeps its traceback."""
+    import typer
+
+    setup_logging()
+    try:
+        yield
+    except StageError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def need(path: Path, made_by: str) -> Path:
+    """Return `path` if it exists; else raise StageError naming the stage that makes it."""
+    if not path.exists():
+        raise StageError(f"{path} is missing: run 'dvc repro {made_by}' first")
+    return path
+
+
+def rounded(value: Any, digits: int = 5) -> Any:
+    """Floats rounded to `digits` decimals, through dicts and lists."""
+    if isinstance(value, float):
+        return round(value, digits)
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    return value
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON with rounded floats and a final newline, whole or not at all; same document, same bytes."""
+    write_text(path, json.dumps(rounded(document), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all (temporary file in the same folder, then rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; on success it becomes `path`, on any error `path` stays as it was."""
+    temporary = path.with_name(path.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(temporary, path)
+
+
+def set_threads(threads: int) -> int:
+    """Give torch and OpenCV `threads` threads (0: all cores); returns the number in use.
+
+    The thread count changes the order of floating-point sums, so weights are byte-identical only for equal counts.
+    """
+    import cv2
+    import torch
+
+    count = threads or os.cpu_count() or 1
+    torch.set_num_threads(count)
+    cv2.setNumThreads(1)
+    return count

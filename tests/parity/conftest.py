@@ -1,0 +1,33 @@
+"""Golden tensors lie outside the repository: `$YOLOV6_SHARED/golden`, or `../shared/golden` beside the project."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(os.environ.get("YOLOV6_SHARED", Path(__file__).parents[3] / "shared"))
+GOLDEN = SHARED / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], tuple[np.lib.npyio.NpzFile, dict]]:
+    """`golden(name)` gives the arrays and the meta data of one file; the test is skipped where it is absent."""
+
+    def load(name: str) -> tuple[np.lib.npyio.NpzFile, dict]:
+        path = GOLDEN / name
+        if not path.is_file():
+            pytest.skip(f"golden file {path} is absent; set YOLOV6_SHARED to the folder that holds golden/")
+        arrays = np.load(path, allow_pickle=False)
+        return arrays, json.loads(str(arrays["meta_json"])) if "meta_json" in arrays.files else {}
+
+    return load
+
+
+def golden_files(pattern: str) -> list[str]:
+    """Names of the golden files that match; one absent name where there are none, so that the test shows as skipped."""
+    return sorted(path.name for path in GOLDEN.glob(pattern)) or [f"absent:{pattern}"]

@@ -1,0 +1,53 @@
+"""Checkpoints: safetensors with one metadata key of sorted JSON, so that equal contents are equal bytes and nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write tensors and metadata whole or not at all.
+
+    Args:
+        path: target file, `.safetensors`.
+        tensors: name -> tensor, any dtype that safetensors holds; stored as given, contiguous, on the CPU.
+        meta: JSON-serialisable description (model spec, class names, image size, what was quantized).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Several metadata keys come out in random order (safetensors#584); one key of sorted JSON does not.
+    text = json.dumps({"format_version": FORMAT_VERSION, **meta}, sort_keys=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, {"meta": text})
+    with open(temporary, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors and metadata.
+
+    Raises:
+        ValueError: the file is not a checkpoint of this project, or of a newer format.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); train it again or restore it") from error
+    if "meta" not in metadata:
+        raise ValueError(f"{path} has no 'meta' entry, so it was not written by this project")
+    meta = json.loads(metadata["meta"])
+    version = meta.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path} has checkpoint format {version}; this version reads {FORMAT_VERSION}")
+    return tensors, meta
