@@ -1,0 +1,71 @@
+"""Learning rate and momentum as a function of the step, and parameter groups."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then half a cosine from `base_lr` to `base_lr * final_factor`; steps count from 0."""
+
+    base_lr: float
+    final_factor: float
+    total_steps: int
+    warmup_steps: int
+    momentum: float
+    warmup_momentum: float
+    warmup_bias_lr: float
+
+    def lr(self, step: int) -> float:
+        """Learning rate of kernels and batch norm."""
+        progress = min(step / max(self.total_steps, 1), 1.0)
+        cosine = self.base_lr * (self.final_factor + (1 - self.final_factor) * (1 + math.cos(math.pi * progress)) / 2)
+        return cosine * min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else cosine
+
+    def bias_lr(self, step: int) -> float:
+        """Learning rate of biases: falls from `warmup_bias_lr` during the warm-up, so that the priors settle first."""
+        if step >= self.warmup_steps:
+            return self.lr(step)
+        share = (step + 1) / self.warmup_steps
+        return self.warmup_bias_lr * (1 - share) + self.lr(step) * share
+
+    def momentum_at(self, step: int) -> float:
+        """Momentum, rising from `warmup_momentum` during the warm-up."""
+        if step >= self.warmup_steps:
+            return self.momentum
+        return self.warmup_momentum + (self.momentum - self.warmup_momentum) * (step + 1) / self.warmup_steps
+
+
+def bounded_warmup(warmup_epochs: float, steps_per_epoch: int, total_steps: int) -> int:
+    """Warm-up steps: `warmup_epochs` epochs, but at most a fifth of the training, so that small datasets leave it too."""
+    return min(round(warmup_epochs * steps_per_epoch), total_steps // 5)
+
+
+def sgd(model: nn.Module, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """SGD with Nesterov momentum in three groups: batch norm and scales, kernels (the only decayed ones), biases."""
+    plain, kernels, biases = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.endswith("bias"):
+            biases.append(parameter)
+        else:
+            (kernels if parameter.ndim > 1 else plain).append(parameter)
+    groups = [
+        {"params": plain, "weight_decay": 0.0, "name": "plain"},
+        {"params": kernels, "weight_decay": weight_decay, "name": "kernels"},
+        {"params": biases, "weight_decay": 0.0, "name": "biases"},
+    ]
+    return torch.optim.SGD([g for g in groups if g["params"]], lr=0.0, momentum=momentum, nesterov=True)
+
+
+def set_step_(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
+    """Write the schedule's values of one step into the optimiser."""
+    for group in optimizer.param_groups:
+        group["lr"] = schedule.bias_lr(step) if group["name"] == "biases" else schedule.lr(step)
+        group["momentum"] = schedule.momentum_at(step)
