@@ -18,9 +18,24 @@ import typer
 
 Section = TypeVar("Section")
 
-ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file; its sections are named like the stages.")]
+ParamsFile = Annotated[
+    Path, typer.Option("--params", help="The parameter file; its sections are named like the stages.")
+]
 DEFAULT_PARAMS = Path("params.yaml")
-SECTIONS = ("model", "prepare", "search", "train", "ptq", "sensitivity", "qat", "export", "engine", "eval", "runtime")
+SECTIONS = (
+    "model",
+    "augment",
+    "prepare",
+    "search",
+    "train",
+    "ptq",
+    "sensitivity",
+    "qat",
+    "export",
+    "engine",
+    "eval",
+    "runtime",
+)
 """All top-level keys that `params.yaml` may have."""
 
 
@@ -46,6 +61,32 @@ class ModelParams:
 
     variant: str
     image_size: list[Annotated[int, Bounds(32, 4096)]]
+
+    def __post_init__(self) -> None:
+        if len(self.image_size) != 2 or any(side % 32 for side in self.image_size):
+            raise ValueError(f"image_size is {self.image_size}; give [height, width], both multiples of 32")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the network input."""
+        return self.image_size[0], self.image_size[1]
+
+
+@dataclass(frozen=True)
+class AugmentParams:
+    """Section `augment`: random changes of training images, shared by every stage that trains."""
+
+    mosaic: Annotated[float, Bounds(0, 1)]
+    mixup: Annotated[float, Bounds(0, 1)]
+    degrees: Annotated[float, Bounds(0, 180)]
+    translate: Annotated[float, Bounds(0, 1)]
+    scale: Annotated[float, Bounds(0, 0.95)]
+    shear: Annotated[float, Bounds(0, 60)]
+    hsv_h: Annotated[float, Bounds(0, 0.5)]
+    hsv_s: Annotated[float, Bounds(0, 1)]
+    hsv_v: Annotated[float, Bounds(0, 1)]
+    flip_lr: Annotated[float, Bounds(0, 1)]
+    flip_ud: Annotated[float, Bounds(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -83,9 +124,7 @@ def parse_params(document: Any, *, where: str = "params", **sections: type[Any])
     """Fill dataclasses from a parsed document; raises ParamsError naming every problem."""
     if not isinstance(document, dict):
         raise ParamsError(f"{where} must hold a mapping of sections, found {type(document).__name__}")
-    problems = [
-        f"{name}: unknown section{_nearest(name, SECTIONS)}" for name in document if name not in SECTIONS
-    ]
+    problems = [f"{name}: unknown section{_nearest(name, SECTIONS)}" for name in document if name not in SECTIONS]
     filled = [_fill(document, name, section, problems) for name, section in sections.items()]
     if problems:
         raise ParamsError(f"{where}: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
@@ -107,7 +146,9 @@ def _fill(document: dict[str, Any], name: str, section: type[Section], problems:
     values = document.get(name)
     if not isinstance(values, dict):
         found = "missing" if name not in document else f"{values!r}"
-        problems.append(f"{name}: a section with the keys {', '.join(f.name for f in fields(section))} is needed, {found}")
+        problems.append(
+            f"{name}: a section with the keys {', '.join(f.name for f in fields(section))} is needed, {found}"
+        )
         return None
     hints = typing.get_type_hints(section, include_extras=True)
     known = [field.name for field in fields(section)]

@@ -20,7 +20,9 @@ def test_forward_equals_the_official_network(golden, name):
     if not supported(meta):
         pytest.skip(f"{meta['config_file']} ({meta['training_mode']}) is not built by this version")
     model = build_from_meta(meta).double().eval()
-    state = {key.removeprefix("state/"): torch.from_numpy(arrays[key]) for key in arrays.files if key.startswith("state/")}
+    state = {
+        key.removeprefix("state/"): torch.from_numpy(arrays[key]) for key in arrays.files if key.startswith("state/")
+    }
     model.load_state_dict(from_official(state))
     images = torch.from_numpy(arrays["input"]).double()
 

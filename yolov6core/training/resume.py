@@ -44,7 +44,11 @@ def save_state(path: Path, learner: Learner, *, extra: Mapping[str, Tensor], pro
     meta = {"step": learner.step, "ema_updates": learner.ema.updates, "progress": dict(progress)}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, temporary, {"meta": json.dumps(meta)})
+    save_file(
+        {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()},
+        temporary,
+        {"meta": json.dumps(meta)},
+    )
     with open(temporary, "rb") as handle:
         os.fsync(handle.fileno())  # a rename must never become durable before its contents
     os.replace(temporary, path)

@@ -1,0 +1,239 @@
+"""The training run that scale search, float training and QAT share: epochs, evaluation, best weights, resuming."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from stages._params import AugmentParams, Bounds
+from stages._report import logger
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from yolov6core.data.dataset import DetectionDataset
+
+    from yolov6core.models.variants import ModelSpec
+    from yolov6core.training.loop import Learner
+
+STATE_ROOT = Path(".ckpt")
+"""Where interrupted runs keep their state: ignored by Git and DVC, deleted when a run ends."""
+
+
+@dataclass(frozen=True)
+class RecipeParams:
+    """What scale search and float training have in common: optimisation, assignment, evaluation rhythm."""
+
+    epochs: Annotated[int, Bounds(1, 100_000)]
+    batch_size: Annotated[int, Bounds(1, 4096)]
+    lr: Annotated[float, Bounds(0, 10)]
+    final_lr_factor: Annotated[float, Bounds(0, 1)]
+    momentum: Annotated[float, Bounds(0, 0.9999)]
+    weight_decay: Annotated[float, Bounds(0, 1)]
+    warmup_epochs: Annotated[float, Bounds(0, 1000)]
+    plain_epochs: Annotated[int, Bounds(0, 100_000)]
+    atss_epochs: Annotated[int, Bounds(0, 100_000)]
+    iou: Literal["iou", "giou", "diou", "ciou", "siou"]
+    eval_every: Annotated[int, Bounds(1, 100_000)]
+    seed: int
+
+
+@dataclass
+class Fit:
+    """A run in progress, or its result: the best weights on the select split and one row an epoch."""
+
+    best_map: float = -1.0
+    best_epoch: int = 0
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    learner: Learner,
+    *,
+    recipe: Any,
+    batches: Callable[[int], Iterable],
+    compute_losses: Callable[[Any, int], Mapping[str, Tensor]],
+    weights: Mapping[str, float],
+    evaluate: Callable[[nn.Module], Mapping[str, float]],
+    state: Path,
+) -> Fit:
+    """Train for `recipe.epochs` epochs and keep the averaged weights that score best on the select split.
+
+    Args:
+        learner: model, optimiser, schedule and average; ends at the last step.
+        recipe: needs `epochs` and `eval_every`; the last epoch is always evaluated.
+        batches: epoch -> its batches, the same on every call.
+        compute_losses: (batch, epoch) -> named unweighted terms.
+        weights: factor of every term.
+        evaluate: averaged model -> `map50_95` and `map50` on the select split.
+        state: where an interrupted run continues from.
+    """
+    from yolov6core.training.loop import train_one_epoch
+    from yolov6core.training.resume import load_state, save_state
+
+    run, first = Fit(), 0
+    if state.is_file():
+        run.best_state, progress = load_state(state, learner)
+        run.best_map, run.best_epoch, run.rows = progress["best_map"], progress["best_epoch"], progress["rows"]
+        first = progress["next_epoch"]
+        logger.info("continuing after epoch %d of %d from %s", first, recipe.epochs, state)
+    for epoch in range(first, recipe.epochs):
+        started = time.perf_counter()
+        losses = train_one_epoch(
+            learner, batches(epoch), lambda batch, epoch=epoch: compute_losses(batch, epoch), weights
+        )
+        row = {"epoch": epoch + 1, "lr": learner.schedule.lr(learner.step - 1), **losses}
+        if (epoch + 1) % recipe.eval_every == 0 or epoch + 1 == recipe.epochs:
+            row |= _keep_best(run, evaluate, learner.ema.model, epoch + 1)
+        run.rows.append(row)
+        _log_epoch(row, recipe.epochs, time.perf_counter() - started)
+        progress = {"next_epoch": epoch + 1, **{k: v for k, v in vars(run).items() if k != "best_state"}}
+        save_state(state, learner, extra=run.best_state, progress=progress)
+    return run
+
+
+def _keep_best(
+    run: Fit, evaluate: Callable[[nn.Module], Mapping[str, float]], model: nn.Module, epoch: int
+) -> dict[str, float]:
+    scores = evaluate(model)
+    if scores["map50_95"] > run.best_map:
+        run.best_map, run.best_epoch = scores["map50_95"], epoch
+        run.best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {"map50_95": scores["map50_95"], "map50": scores["map50"]}
+
+
+def _log_epoch(row: Mapping[str, float], epochs: int, seconds: float) -> None:
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
+    logger.info("epoch %d/%d  %s  (%.1f s)", row["epoch"], epochs, shown, seconds)
+
+
+def finish(state: Path) -> None:
+    """Drop the state of a run that has ended and whose outputs are written."""
+    state.unlink(missing_ok=True)
+
+
+def state_path(stage: str, *parts: Any, inputs: tuple[Path, ...] = ()) -> Path:
+    """State file of a run: its name changes with parameters, inputs and the code that is loaded, so that no run resumes another."""
+    from yolov6core.training.resume import fingerprint
+
+    sources = sorted(
+        {
+            Path(module.__file__)
+            for name, module in sys.modules.items()
+            if name.split(".")[0] in ("yolov6core", "stages") and getattr(module, "__file__", None)
+        }
+    )
+    return STATE_ROOT / stage / fingerprint(*parts, files=(*sources, *inputs)) / "state.safetensors"
+
+
+def training_batches(
+    dataset: DetectionDataset, *, recipe: Any, augment: AugmentParams, image_size: tuple[int, int], workers: int
+) -> tuple[Callable[[int], Iterable], int]:
+    """Batches of an epoch, and their number per epoch. The last `plain_epochs` epochs have no mosaic and no mixup."""
+    from yolov6core.data.augment import TrainTransform
+    from yolov6core.data.loader import batches_per_epoch, train_batches
+
+    settings = asdict(augment)
+    full = TrainTransform(dataset, image_size=image_size, **settings)
+    plain = TrainTransform(dataset, image_size=image_size, **(settings | {"mosaic": 0.0, "mixup": 0.0}))
+
+    def batches(epoch: int) -> Iterable:
+        transform = plain if epoch >= recipe.epochs - recipe.plain_epochs else full
+        return train_batches(
+            dataset, transform, batch_size=recipe.batch_size, seed=recipe.seed, epoch=epoch, workers=workers
+        )
+
+    return batches, batches_per_epoch(len(dataset), recipe.batch_size)
+
+
+def make_learner(model: nn.Module, *, recipe: Any, steps_per_epoch: int) -> Learner:
+    """SGD with Nesterov momentum, cosine with warm-up, weight averaging: all bounded by the length of the run."""
+    from yolov6core.training.ema import ModelEma
+    from yolov6core.training.loop import Learner
+    from yolov6core.training.schedule import Schedule, bounded_warmup, sgd
+
+    total = recipe.epochs * steps_per_epoch
+    schedule = Schedule(
+        base_lr=recipe.lr,
+        final_factor=recipe.final_lr_factor,
+        total_steps=total,
+        warmup_steps=bounded_warmup(recipe.warmup_epochs, steps_per_epoch, total),
+        momentum=recipe.momentum,
+        warmup_momentum=min(0.8, recipe.momentum),
+        warmup_bias_lr=recipe.lr,
+    )
+    optimizer = sgd(model, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return Learner(model, optimizer, schedule, ModelEma(model, total_steps=total))
+
+
+def detection_losses(
+    model: nn.Module, *, num_classes: int, strides: tuple[int, ...], image_size: tuple[int, int], recipe: RecipeParams
+) -> Callable[[Any, int], Mapping[str, Tensor]]:
+    """(batch, epoch) -> detection loss terms of `model`."""
+    from yolov6core.losses.detection import DetectionLoss
+
+    criterion = DetectionLoss(
+        num_classes=num_classes, strides=strides, iou_type=recipe.iou, warmup_epochs=recipe.atss_epochs
+    )
+
+    def compute(batch: Any, epoch: int) -> Mapping[str, Tensor]:
+        images, targets = batch
+        return criterion(*model(network_input(images)), targets, image_size=image_size, epoch=epoch)
+
+    return compute
+
+
+def network_input(images: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] to float32 in 0..1, channels last (the layout in which CPU convolutions are fastest)."""
+    import torch
+
+    return images.to(memory_format=torch.channels_last).float().div_(255)
+
+
+LOSS_WEIGHTS = {"class": 1.0, "iou": 2.5, "dfl": 0.5}
+"""Weights of the detection terms (YOLOv6, 2209.02976)."""
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Epoch rows as CSV; an epoch without evaluation leaves its cells empty."""
+    import pandas as pd
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).round(6).to_csv(path, index=False)
+
+
+def split_evaluation(
+    dataset_dir: Path, split: str, *, spec: ModelSpec, image_size: tuple[int, int], batch_size: int
+) -> Callable[[nn.Module], Mapping[str, float]]:
+    """Model -> COCO figures on one split. The model gives raw output; it is put in evaluation mode for the time."""
+    import torch
+    from yolov6core.data.dataset import DetectionDataset
+    from yolov6core.evaluation.evaluator import evaluate
+
+    from yolov6core.models.head import decode
+
+    dataset = DetectionDataset(dataset_dir, split)
+
+    def run(model: nn.Module) -> Mapping[str, float]:
+        def predict(images: Tensor) -> tuple[Tensor, Tensor]:
+            raw = model(images.to(memory_format=torch.channels_last))
+            return decode(*raw, image_size=image_size, strides=spec.strides)
+
+        training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                return evaluate(predict, dataset, image_size=image_size, batch_size=batch_size).stats
+        finally:
+            model.train(training)
+
+    return run
+
+
+def select_evaluation(dataset_dir: Path, **settings: Any) -> Callable[[nn.Module], Mapping[str, float]]:
+    """`split_evaluation` on the split that exists for choosing."""
+    return split_evaluation(dataset_dir, "select", **settings)

@@ -1,0 +1,116 @@
+"""`search-scales`: the first of RepOptimizer's two trainings, which finds a scale per channel and branch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stages._params import DEFAULT_PARAMS, AugmentParams, ModelParams, ParamsFile, RuntimeParams, read_params
+from stages._report import StageError, logger, need, replace_folder, set_threads, stage_errors
+from stages._training import RecipeParams
+
+DATASET = Path("artifacts/dataset")
+OUT = Path("artifacts/scales")
+
+
+@dataclass(frozen=True)
+class SearchParams(RecipeParams):
+    """Section `search`: the training recipe of the search, or a file of scales that makes it unnecessary."""
+
+    scales: str | None
+
+
+def search_scales_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Train scaled linear branches and keep their scales (or take given ones): artifacts/scales."""
+    model, augment, search, runtime = read_params(
+        params, model=ModelParams, augment=AugmentParams, search=SearchParams, runtime=RuntimeParams
+    )
+    with stage_errors():
+        search_scales(model, augment, search, runtime)
+
+
+def search_scales(
+    model: ModelParams, augment: AugmentParams, search: SearchParams, runtime: RuntimeParams, *, out: Path = OUT
+) -> None:
+    """Write `scales.safetensors` and `health.csv` (spread of every scale vector against its initial value)."""
+    from yolov6core.checkpoint import load_checkpoint
+    from yolov6core.training.repopt import scales_from_tensors
+
+    if search.scales is not None:
+        given = Path(search.scales)
+        if not given.is_file():
+            raise StageError(f"search.scales: {given} does not exist; set it to null to search for scales")
+        tensors, meta = load_checkpoint(given)
+        if meta.get("variant") != model.variant:
+            raise StageError(
+                f"search.scales: {given} was searched for variant {meta.get('variant')!r}, model.variant is "
+                f"{model.variant!r}; scales fit only the network they were searched for"
+            )
+        logger.info("taking %d blocks of scales from %s", len(scales_from_tensors(tensors)), given)
+        _write(out, scales_from_tensors(tensors), model.variant, rows=[])
+        return
+    _search(model, augment, search, runtime, out)
+
+
+def _search(
+    model: ModelParams, augment: AugmentParams, search: SearchParams, runtime: RuntimeParams, out: Path
+) -> None:
+    import torch
+    from yolov6core.data.dataset import DetectionDataset
+
+    from stages._training import (
+        LOSS_WEIGHTS,
+        detection_losses,
+        finish,
+        fit,
+        make_learner,
+        select_evaluation,
+        state_path,
+        training_batches,
+    )
+    from yolov6core.models.detector import build_detector
+    from yolov6core.models.variants import variant
+    from yolov6core.training.repopt import scales_from_state
+
+    set_threads(runtime.threads)
+    torch.manual_seed(search.seed)
+    image_size = model.size
+    dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train")
+    spec = variant(model.variant)
+    network = build_detector(spec, num_classes=len(dataset.names), block="scaled").to(memory_format=torch.channels_last)
+    batches, steps = training_batches(
+        dataset, recipe=search, augment=augment, image_size=image_size, workers=runtime.workers
+    )
+    learner = make_learner(network, recipe=search, steps_per_epoch=steps)
+    state = state_path("search-scales", asdict(model), asdict(augment), asdict(search), inputs=(DATASET / "train.txt",))
+    run = fit(
+        learner,
+        recipe=search,
+        batches=batches,
+        compute_losses=detection_losses(
+            network, num_classes=len(dataset.names), strides=spec.strides, image_size=image_size, recipe=search
+        ),
+        weights=LOSS_WEIGHTS,
+        evaluate=select_evaluation(DATASET, spec=spec, image_size=image_size, batch_size=search.batch_size),
+        state=state,
+    )
+    # The last weights, not the best: scales are wanted as far from their start as the search could bring them.
+    _write(out, scales_from_state(learner.ema.model.state_dict()), model.variant, rows=run.rows)
+    finish(state)
+
+
+def _write(out: Path, scales: dict, variant: str, *, rows: list[dict]) -> None:
+    from stages._training import write_rows
+    from yolov6core.checkpoint import save_checkpoint
+    from yolov6core.training.repopt import scale_health, scales_to_tensors
+
+    health = scale_health(scales)
+    with replace_folder(out) as folder:
+        save_checkpoint(folder / "scales.safetensors", scales_to_tensors(scales), {"variant": variant})
+        write_rows(folder / "health.csv", health)
+        if rows:
+            write_rows(folder / "epochs.csv", rows)
+    moved = sum(row["moved"] for row in health) / len(health)
+    logger.info("%d blocks of scales; they moved %.3f from one on average -> %s", len(scales), moved, out)
+    if moved < 0.01:
+        logger.warning("the scales hardly moved: the search was too short to tell anything, raise search.epochs")
