@@ -1,7 +1,7 @@
-"""Strict reading of `params.yaml`: one frozen dataclass a section, every error reported at once, before torch is imported.
+"""Strict reading of `params.yaml`: one frozen dataclass a section, all errors at once, before torch is imported.
 
-A section's dataclass lives in the stage that owns it. Field types may be `int`, `float`, `bool`, `str`, `Literal[...]`, `list[X]`
-and unions of these with `None`; numeric bounds are given as `Annotated[int, Bounds(1, 64)]`.
+A section's dataclass lives in the stage that owns it. Field types may be `int`, `float`, `bool`, `str`,
+`Literal[...]`, `list[X]` and unions of these with `None`; numeric bounds are given as `Annotated[int, Bounds(1, 64)]`.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def finish(state: Path) -> None:
 
 
 def state_path(stage: str, *parts: Any, inputs: tuple[Path, ...] = ()) -> Path:
-    """State file of a run: its name changes with parameters, inputs and the code that is loaded, so that no run resumes another."""
+    """State file of a run, named after parameters, inputs and loaded code, so that no run resumes another."""
     from yolov6core.training.resume import fingerprint
 
     sources = sorted(

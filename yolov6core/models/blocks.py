@@ -1,4 +1,4 @@
-"""Plain building blocks: convolution with batch norm and activation, its deployed form, pooling pyramid, stages of blocks."""
+"""Plain building blocks: convolution with batch norm and activation, its deployed form, pooling pyramid, stages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BATCH_NORM = {"eps": 1e-3, "momentum": 0.03}
 
 
 def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))` of a convolution without bias, using stored statistics."""
+    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))` of a bias-free convolution, by stored statistics."""
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
     return weight * scale.reshape(-1, 1, 1, 1), bn.bias - bn.running_mean * scale
 
@@ -30,7 +30,7 @@ class ConvAct(nn.Module):
 
 
 def deployed_conv(weight: Tensor, bias: Tensor, like: nn.Conv2d) -> nn.Conv2d:
-    """A convolution with the given kernel [O, I, k, k] and bias [O], and stride, padding, groups and dilation of `like`."""
+    """A convolution with this kernel [O, I, k, k] and bias [O], and stride, padding, groups, dilation of `like`."""
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,

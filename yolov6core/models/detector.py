@@ -21,7 +21,7 @@ class Detector(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, 3, H, W], RGB in 0..1, H and W multiples of 32, to class logits [B, A, C] and distances [B, A, 4]."""
+        """Images [B, 3, H, W] RGB in 0..1, sides multiples of 32, to class logits [B, A, C] and distances [B, A, 4]."""
         return self.head(self.neck(self.backbone(images)))
 
 

@@ -11,7 +11,7 @@ from yolov6core.models.blocks import ConvBNAct, repeat_block
 
 
 class RepPAN(nn.Module):
-    """Two lateral fusions on the way down the resolutions, two on the way back; upsampling is a learned 2x2 transpose."""
+    """Two fusions on the way to fine resolution, two on the way back; upsampling is a learned 2x2 transpose."""
 
     def __init__(
         self, *, block: type[nn.Module], inputs: Sequence[int], channels: Sequence[int], repeats: Sequence[int]

@@ -73,9 +73,9 @@ class ChannelScale(nn.Module):
 
 
 class ScaledLinearBlock(nn.Module):
-    """ReLU(BN(s3 * 3x3(x) + s1 * 1x1(x) + s0 * x)): the CSLA block of RepOptimizer's hyper-search (2205.15242, section 3).
+    """ReLU(BN(s3 * 3x3(x) + s1 * 1x1(x) + s0 * x)): the CSLA block of RepOptimizer's hyper-search (2205.15242).
 
-    Identity only where the shape is kept. All scales start at one, so that a scale's distance from one is what was learned.
+    Identity only where the shape is kept. All scales start at one, so that the distance from one is what was learned.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:

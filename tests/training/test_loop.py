@@ -1,0 +1,112 @@
+"""Schedule, averaging, one epoch, and state that continues exactly where it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from yolov6core.training.ema import ModelEma
+from yolov6core.training.loop import Learner, NonFiniteLossError, train_one_epoch
+from yolov6core.training.resume import fingerprint, load_state, save_state
+from yolov6core.training.schedule import Schedule, bounded_warmup, sgd
+
+SCHEDULE = Schedule(
+    base_lr=0.1,
+    final_factor=0.1,
+    total_steps=100,
+    warmup_steps=10,
+    momentum=0.9,
+    warmup_momentum=0.5,
+    warmup_bias_lr=0.2,
+)
+
+
+def make_learner(seed: int = 0) -> Learner:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+    model(torch.zeros(1, 3, 6, 6))
+    return Learner(model, sgd(model, momentum=0.9, weight_decay=1e-3), SCHEDULE, ModelEma(model, total_steps=100))
+
+
+def batches(epoch: int):
+    generator = torch.Generator().manual_seed(epoch)
+    return [(torch.rand(4, 3, 6, 6, generator=generator), torch.rand(4, 2, generator=generator)) for _ in range(5)]
+
+
+def losses_of(model):
+    return lambda batch: {"mse": (model(batch[0]) - batch[1]).square().mean()}
+
+
+def test_schedule_values():
+    assert SCHEDULE.lr(0) == pytest.approx(0.01)
+    assert SCHEDULE.lr(9) == pytest.approx(0.1, rel=0.03)
+    assert SCHEDULE.lr(50) == pytest.approx(0.055)
+    assert SCHEDULE.lr(100) == SCHEDULE.lr(500) == pytest.approx(0.01)
+    assert SCHEDULE.bias_lr(0) == pytest.approx(0.2 * 0.9 + 0.01 * 0.1)
+    assert SCHEDULE.bias_lr(10) == SCHEDULE.lr(10)
+    assert SCHEDULE.momentum_at(0) == pytest.approx(0.54) and SCHEDULE.momentum_at(10) == 0.9
+    assert bounded_warmup(3, steps_per_epoch=13, total_steps=130) == 26, "a fifth of a short training at most"
+    assert bounded_warmup(3, steps_per_epoch=13, total_steps=13_000) == 39
+
+
+def test_only_kernels_decay():
+    decayed = {g["name"]: g["weight_decay"] for g in make_learner().optimizer.param_groups}
+    assert decayed == {"plain": 0.0, "kernels": 1e-3, "biases": 0.0}
+
+
+def test_average_is_the_recursion_of_its_decay():
+    learner = make_learner()
+    weight = learner.model[0].weight
+    expected = weight.detach().clone()
+    for step in range(1, 6):
+        weight.data.add_(1.0)
+        learner.model[1].num_batches_tracked.add_(1)
+        learner.ema.update(learner.model)
+        expected += (weight.detach() - expected) * (1 - learner.ema.decay_at(step))
+    torch.testing.assert_close(learner.ema.model[0].weight, expected)
+    assert learner.ema.model[1].num_batches_tracked.item() == 6, "counters follow instead of being averaged"
+    assert ModelEma(learner.model, total_steps=10**6).decay == 0.9999
+
+
+def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path):
+    straight = make_learner()
+    for epoch in range(4):
+        train_one_epoch(straight, batches(epoch), losses_of(straight.model), {"mse": 1.0})
+    broken = make_learner()
+    for epoch in range(2):
+        train_one_epoch(broken, batches(epoch), losses_of(broken.model), {"mse": 1.0})
+    save_state(tmp_path / "s.safetensors", broken, extra={"best": torch.ones(2)}, progress={"next_epoch": 2})
+    resumed = make_learner(seed=9)
+    extra, progress = load_state(tmp_path / "s.safetensors", resumed)
+    assert progress == {"next_epoch": 2} and torch.equal(extra["best"], torch.ones(2))
+    for epoch in range(2, 4):
+        train_one_epoch(resumed, batches(epoch), losses_of(resumed.model), {"mse": 1.0})
+    for key, value in straight.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+        assert torch.equal(straight.ema.model.state_dict()[key], resumed.ema.model.state_dict()[key]), key
+
+
+def test_non_finite_loss_stops_before_the_weights_change():
+    learner = make_learner()
+    before = learner.model[0].weight.detach().clone()
+    with pytest.raises(NonFiniteLossError, match="mse nan"):
+        train_one_epoch(
+            learner, batches(0), lambda _: {"mse": learner.model[0].weight.sum() * float("nan")}, {"mse": 1}
+        )
+    assert torch.equal(before, learner.model[0].weight)
+
+
+def test_an_epoch_without_batches_is_an_error():
+    with pytest.raises(ValueError, match="no batches"):
+        train_one_epoch(make_learner(), [], lambda _: {}, {})
+
+
+def test_fingerprint_sees_parts_and_files(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("1")
+    first = fingerprint({"lr": 1}, files=(path,))
+    assert first == fingerprint({"lr": 1}, files=(path,))
+    assert first != fingerprint({"lr": 2}, files=(path,))
+    path.write_text("2")
+    assert first != fingerprint({"lr": 1}, files=(path,))
