@@ -1,0 +1,140 @@
+"""The loss a detector trains with: assignment, then classification and box terms over the positives.
+
+Letters: B images, A anchors, G ground truths of an image (padded), C classes, M rows of targets, P positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from yolov6core.assigners.atss import AtssAssigner
+from yolov6core.assigners.tal import TaskAlignedAssigner
+from yolov6core.assigners.types import Assignment
+from yolov6core.boxes import anchor_points, boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes
+from yolov6core.losses.functional import BOX_LOSSES, distribution_focal, expected_distances, varifocal
+
+
+class DetectionLoss:
+    """Unweighted terms `class`, `iou` and, with distance bins, `dfl`; each a float32 scalar that carries gradient.
+
+    All terms are divided by the sum of soft targets of the batch, or by 1 where that sum is smaller.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        strides: Sequence[int] = (8, 16, 32),
+        iou_type: str = "siou",
+        reg_max: int = 0,
+        warmup_epochs: int = 0,
+        tal: TaskAlignedAssigner | None = None,
+        atss: AtssAssigner | None = None,
+    ) -> None:
+        """`warmup_epochs`: epochs 0 .. warmup_epochs - 1 use `atss`, later ones `tal`. `reg_max`: 0 means that the head
+        gives distances, more that it gives `reg_max + 1` logits a side."""
+        if iou_type not in BOX_LOSSES:
+            raise ValueError(f"iou_type is {iou_type!r}; choose one of {', '.join(BOX_LOSSES)}")
+        if num_classes < 1 or reg_max < 0:
+            raise ValueError(f"num_classes is {num_classes} and reg_max {reg_max}; need at least 1 and 0")
+        self.num_classes = num_classes
+        self.strides = tuple(strides)
+        self.iou_type = iou_type
+        self.reg_max = reg_max
+        self.warmup_epochs = warmup_epochs
+        self.tal = tal or TaskAlignedAssigner()
+        self.atss = atss or AtssAssigner()
+
+    def __call__(
+        self, cls_logits: Tensor, distances: Tensor, targets: Tensor, *, image_size: tuple[int, int], epoch: int
+    ) -> dict[str, Tensor]:
+        """Terms of one batch.
+
+        cls_logits [B, A, C]; distances [B, A, 4] l, t, r, b in strides, or [B, A, 4 * (reg_max + 1)] logits; targets
+        [M, 6] rows (image in the batch, class, cx, cy, w, h as fractions of the image); image_size (height, width) px.
+        """
+        cls_logits, distances = cls_logits.float(), distances.float()
+        assigned = self.assign(cls_logits, distances, targets, image_size=image_size, epoch=epoch)
+        positive = assigned.positive.flatten().nonzero().squeeze(1)  # [P], indices into B * A
+        normaliser = assigned.scores.sum().clamp(min=1)
+
+        is_target = torch.zeros_like(assigned.scores, dtype=torch.bool)
+        is_target.view(-1, self.num_classes)[positive, assigned.labels.flatten()[positive]] = True
+        terms = {"class": varifocal(cls_logits, assigned.scores, is_target).sum()}
+
+        points, strides = anchor_points(image_size, self.strides, device=cls_logits.device)
+        anchor = positive % points.shape[0]
+        centre = points[anchor] / strides[anchor]
+        boxes = assigned.boxes.flatten(0, 1)[positive] / strides[anchor]
+        weight = assigned.scores.flatten(0, 1)[positive].sum(dim=-1)
+        terms |= self._box_terms(distances.flatten(0, 1)[positive], centre, boxes, weight)
+        return {name: term / normaliser for name, term in terms.items()}
+
+    def _box_terms(self, distances: Tensor, centre: Tensor, boxes: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Sums over the positives, in strides: raw distances [P, ...], centre [P, 2], boxes [P, 4], weight [P]."""
+        decoded = expected_distances(distances) if self.reg_max else distances
+        box_loss = BOX_LOSSES[self.iou_type](distances_to_boxes(centre, decoded), boxes)
+        terms = {"iou": (box_loss * weight).sum()}
+        if self.reg_max:
+            sides = boxes_to_distances(centre, boxes, self.reg_max - 0.01)
+            focal = distribution_focal(distances.unflatten(-1, (4, self.reg_max + 1)), sides)
+            terms["dfl"] = (focal * weight).sum()
+        return terms
+
+    @torch.no_grad()
+    def assign(
+        self, cls_logits: Tensor, distances: Tensor, targets: Tensor, *, image_size: tuple[int, int], epoch: int
+    ) -> Assignment:
+        """Which anchors learn what at this epoch; arguments as of the loss itself, no gradient."""
+        points, strides = anchor_points(image_size, self.strides, device=cls_logits.device)
+        self._check_shapes(cls_logits, distances, points.shape[0], image_size)
+        truth = pad_targets(targets, batch=cls_logits.shape[0], image_size=image_size, num_classes=self.num_classes)
+        decoded = expected_distances(distances) if self.reg_max else distances
+        pred_boxes = distances_to_boxes(points, decoded * strides)
+        scores = cls_logits.sigmoid()
+        if epoch < self.warmup_epochs:
+            return self.atss(scores, pred_boxes, points, *truth, strides=strides)
+        return self.tal(scores, pred_boxes, points, *truth)
+
+    def _check_shapes(
+        self, cls_logits: Tensor, distances: Tensor, anchors: int, image_size: tuple[int, int]
+    ) -> None:
+        expected = ((anchors, self.num_classes), (anchors, 4 * (self.reg_max + 1)))
+        found = (tuple(cls_logits.shape[1:]), tuple(distances.shape[1:]))
+        if found != expected:
+            raise ValueError(
+                f"class logits and distances have shapes [B, ...] {found}, but image size {image_size}, strides "
+                f"{self.strides}, {self.num_classes} classes and reg_max {self.reg_max} need {expected}"
+            )
+
+
+def pad_targets(
+    targets: Tensor, *, batch: int, image_size: tuple[int, int], num_classes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Group rows [M, 6] (image, class, cx, cy, w, h as fractions) by image, in their order within each image.
+
+    Returns: labels [B, G] int64, boxes [B, G, 4] float32 xyxy px, mask [B, G] bool; G is the largest count of an image.
+    """
+    targets = targets.float()
+    image, label = targets[:, 0].long(), targets[:, 1].long()
+    if targets.shape[0] and not bool(((image >= 0) & (image < batch) & (label >= 0) & (label < num_classes)).all()):
+        raise ValueError(
+            f"targets hold images {int(image.min())} .. {int(image.max())} and classes {int(label.min())} .. "
+            f"{int(label.max())}; allowed are 0 .. {batch - 1} and 0 .. {num_classes - 1}"
+        )
+    counts = torch.bincount(image, minlength=batch)
+    order = image.argsort(stable=True)
+    image = image[order]
+    start = counts.cumsum(0) - counts
+    place = torch.arange(image.numel(), device=image.device) - start[image]
+    mask = torch.arange(int(counts.max()), device=image.device) < counts[:, None]
+    height, width = image_size
+    scale = targets.new_tensor((width, height, width, height))
+    boxes = targets.new_zeros(*mask.shape, 4)
+    boxes[image, place] = cxcywh_to_xyxy(targets[order, 2:] * scale)
+    labels = torch.zeros_like(mask, dtype=torch.int64)
+    labels[image, place] = label[order]
+    return labels, boxes, mask
