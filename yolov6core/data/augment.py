@@ -1,0 +1,167 @@
+"""Training augmentation: mosaic (YOLOv4, 2004.10934), mixup (1710.09412) and their composition with the plain transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.transforms import (
+    GREY,
+    Affine,
+    Image,
+    Labels,
+    Size,
+    flip_horizontal,
+    flip_vertical,
+    pad_to,
+    scale_hsv,
+    warp_affine,
+    with_boxes,
+)
+
+MIXUP_BETA = 32.0
+
+
+def mosaic(samples: Sequence[tuple[Image, Labels]], *, size: Size, centre: tuple[int, int]) -> tuple[Image, Labels]:
+    """Four images around a point of a grey canvas of twice `size`: top left, top right, bottom left, bottom right.
+
+    Each image touches the centre with one corner; what leaves the canvas is cut off.
+
+    Args:
+        samples: four (image, labels), images not larger than the canvas.
+        centre: (y, x) in pixels of the canvas.
+
+    Returns: image [2 h, 2 w, 3] and labels in its pixels, clipped to it (boxes may be empty; the affine filter that
+    follows drops them).
+    """
+    if len(samples) != 4:
+        raise ValueError(f"a mosaic takes 4 images, got {len(samples)}")
+    canvas = np.full((size[0] * 2, size[1] * 2, 3), GREY[0], dtype=np.uint8)
+    centre_y, centre_x = centre
+    placed = []
+    for position, (image, labels) in enumerate(samples):
+        height, width = image.shape[:2]
+        top = centre_y - height if position < 2 else centre_y
+        left = centre_x - width if position % 2 == 0 else centre_x
+        y1, x1 = max(top, 0), max(left, 0)
+        y2, x2 = min(top + height, canvas.shape[0]), min(left + width, canvas.shape[1])
+        canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
+        placed.append(with_boxes(labels, labels[:, 1:5] + np.array([left, top] * 2, dtype=np.float32)))
+    labels = np.concatenate(placed)
+    bounds = np.array([canvas.shape[1], canvas.shape[0]] * 2, dtype=np.float32)
+    return canvas, with_boxes(labels, np.clip(labels[:, 1:5], 0, bounds))
+
+
+def mixup(first: tuple[Image, Labels], second: tuple[Image, Labels], *, share: float) -> tuple[Image, Labels]:
+    """`share` of the first image plus the rest of the second, labels of both."""
+    blend = first[0] * share + second[0] * (1 - share)
+    return blend.astype(np.uint8), np.concatenate((first[1], second[1]))
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How far a training image may be changed.
+
+    Attributes:
+        mosaic, mixup, flip_lr, flip_ud: probabilities. Mixup only joins two mosaics.
+        degrees, shear: largest angle; translate, scale: largest change as a fraction.
+        hsv_h, hsv_s, hsv_v: largest relative change of hue, saturation and value.
+    """
+
+    mosaic: float = 1.0
+    mixup: float = 0.0
+    degrees: float = 0.0
+    translate: float = 0.1
+    scale: float = 0.5
+    shear: float = 0.0
+    hsv_h: float = 0.015
+    hsv_s: float = 0.7
+    hsv_v: float = 0.4
+    flip_lr: float = 0.5
+    flip_ud: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("mosaic", "mixup", "flip_lr", "flip_ud", "hsv_h", "hsv_s", "hsv_v", "translate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be in 0..1")
+        if not 0 <= self.scale < 1:
+            raise ValueError(f"scale is {self.scale}, must be at least 0 and below 1")
+
+    def draw_affine(self, rng: np.random.Generator) -> Affine:
+        """One affine transform."""
+        angle, scale, shear_x, shear_y, x, y = rng.uniform(-1, 1, 6)
+        return Affine(
+            angle=angle * self.degrees,
+            scale=1 + scale * self.scale,
+            shear_x=shear_x * self.shear,
+            shear_y=shear_y * self.shear,
+            centre_x=0.5 + x * self.translate,
+            centre_y=0.5 + y * self.translate,
+        )
+
+    def draw_hsv(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Gains of hue, saturation and value."""
+        hue, saturation, value = rng.uniform(-1, 1, 3)
+        return 1 + hue * self.hsv_h, 1 + saturation * self.hsv_s, 1 + value * self.hsv_v
+
+
+class TrainTransform:
+    """One augmented training sample per call; everything random comes from the generator it is given.
+
+    Args:
+        dataset: images and labels; mosaic and mixup take further images from it.
+        image_size: (height, width) of the network input.
+        **strengths: see `Strengths`.
+    """
+
+    def __init__(self, dataset: DetectionDataset, *, image_size: Size, **strengths: float) -> None:
+        self.dataset = dataset
+        self.image_size = (image_size[0], image_size[1])
+        self.strengths = Strengths(**strengths)
+
+    def __call__(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Sample `index`: image uint8 RGB [3, H, W], labels float32 [n, 5] class, cx, cy, w, h as fractions of W and H."""
+        strengths = self.strengths
+        if rng.random() < strengths.mosaic:
+            image, labels = self._mosaic(index, rng)
+            if rng.random() < strengths.mixup:
+                other = self._mosaic(int(rng.integers(len(self.dataset))), rng)
+                image, labels = mixup((image, labels), other, share=rng.beta(MIXUP_BETA, MIXUP_BETA))
+        else:
+            image, labels = self._single(index, rng)
+        image = scale_hsv(image, strengths.draw_hsv(rng))
+        if rng.random() < strengths.flip_ud:
+            image, labels = flip_vertical(image, labels)
+        if rng.random() < strengths.flip_lr:
+            image, labels = flip_horizontal(image, labels)
+        return chw_rgb(image), normalised_labels(labels, self.image_size)
+
+    def _mosaic(self, index: int, rng: np.random.Generator) -> tuple[Image, Labels]:
+        height, width = self.image_size
+        indices = [index, *rng.integers(len(self.dataset), size=3).tolist()]
+        centre = (int(rng.uniform(0.5, 1.5) * height), int(rng.uniform(0.5, 1.5) * width))
+        samples = [self.dataset.load_fitted(i, self.image_size) for i in indices]
+        image, labels = mosaic(samples, size=self.image_size, centre=centre)
+        return warp_affine(image, labels, affine=self.strengths.draw_affine(rng), size=self.image_size)
+
+    def _single(self, index: int, rng: np.random.Generator) -> tuple[Image, Labels]:
+        image, labels = self.dataset.load_fitted(index, self.image_size)
+        image, left, top = pad_to(image, self.image_size)
+        labels = with_boxes(labels, labels[:, 1:5] + np.array([left, top] * 2, dtype=np.float32))
+        return warp_affine(image, labels, affine=self.strengths.draw_affine(rng), size=self.image_size)
+
+
+def chw_rgb(image: Image) -> NDArray[np.uint8]:
+    """BGR [h, w, 3] to contiguous RGB [3, h, w]."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[::-1])
+
+
+def normalised_labels(labels: Labels, size: Size) -> NDArray[np.float32]:
+    """Class, xyxy in pixels [n, 5] to class, cx, cy, w, h as fractions of (height, width) `size`."""
+    corners = labels[:, 1:5].astype(np.float64) / np.array([size[1], size[0]] * 2)
+    centre, extent = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    return np.concatenate((labels[:, :1], centre, extent), axis=1, dtype=np.float32)

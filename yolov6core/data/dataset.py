@@ -1,0 +1,167 @@
+"""The dataset folder as the training and evaluation code sees it.
+
+The folder holds one list of image paths per split, one label file per image and COCO annotations per split. Nothing is
+ever written into it, and images are read where they are.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov6core.data.transforms import Image, Labels, Size, fitted_size
+
+_REDUCED_DECODE = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+_MADE_BY = "run the prepare-voc2yolo stage again"
+
+
+class DetectionDataset:
+    """One split of a dataset folder: images in the order of `<split>.txt`, ids 1..n.
+
+    Labels are read and checked at once, images when asked for.
+
+    Args:
+        dataset_dir: folder with `<split>.txt`, `labels/`, `annotations/` and `dataset.yaml`.
+        split: `train`, `select`, `val` or `calib`.
+        cache_mib: room for resized images kept in memory by `load_fitted`; 0 keeps none.
+
+    Raises:
+        ValueError: a file of the folder is missing or does not read as it should.
+    """
+
+    def __init__(self, dataset_dir: Path | str, split: str, *, cache_mib: int = 0) -> None:
+        self.directory = Path(dataset_dir)
+        self.split = split
+        lines = _read_text(self.directory / f"{split}.txt").splitlines()
+        self.paths = [Path(line.strip()) for line in lines if line.strip()]
+        if not self.paths:
+            raise ValueError(f"{self.directory / f'{split}.txt'} lists no images; {_MADE_BY}")
+        self.image_ids = list(range(1, len(self.paths) + 1))
+        self.names = _read_names(self.directory / "dataset.yaml")
+        self._normalised = [self._read_labels(path) for path in self.paths]
+        self._cache: dict[tuple[int, Size], Image] = {}
+        self._cache_room = cache_mib * 2**20
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, index: int) -> tuple[Image, Labels]:
+        """The whole image, uint8 BGR [h, w, 3], and its labels, float32 [n, 5]: class, xyxy in pixels of that image."""
+        image = _read_image(self.paths[index])
+        return image, self.labels_in(index, image.shape[0], image.shape[1])
+
+    def load_fitted(self, index: int, size: Size) -> tuple[Image, Labels]:
+        """The image scaled (up or down, keeping its shape) to fit `size` (height, width), for training.
+
+        JPEGs at least twice too large are decoded at 1/2, 1/4 or 1/8 of their size, which costs a fraction of the whole
+        decoding and low-passes better than bilinear sampling; the rest of the way is bilinear. The returned array may
+        be the cached one: do not write into it.
+
+        Returns: image uint8 BGR [h, w, 3] and labels float32 [n, 5], class and xyxy in pixels of the returned image.
+        """
+        image = self._fitted_image(index, size)
+        return image, self.labels_in(index, image.shape[0], image.shape[1])
+
+    def fill_cache(self, size: Size) -> None:
+        """Read all images that fit into the cache now, so that worker processes inherit them."""
+        if self._cache_room:
+            for index in range(len(self)):
+                self._fitted_image(index, size)
+
+    def labels_in(self, index: int, height: int, width: int) -> Labels:
+        """Labels of one image, float32 [n, 5]: class and xyxy in pixels of a `height` x `width` picture of it."""
+        rows = self._normalised[index]
+        centre, half = rows[:, 1:3], rows[:, 3:5] / 2
+        scale = np.array([width, height], dtype=np.float64)
+        corners = ((centre - half) * scale, (centre + half) * scale)
+        return np.concatenate((rows[:, :1], *corners), axis=1).astype(np.float32)
+
+    def ground_truth(self) -> dict:
+        """COCO annotations of the split: `images`, `annotations`, `categories`."""
+        path = self.directory / "annotations" / f"instances_{self.split}.json"
+        truth = json.loads(_read_text(path))
+        if [image["id"] for image in truth["images"]] != self.image_ids:
+            raise ValueError(f"{path}: image ids are not 1..{len(self)} as in {self.split}.txt; {_MADE_BY}")
+        return truth
+
+    def source_sizes(self) -> list[Size]:
+        """(height, width) of every image, from the annotations, without opening the images."""
+        return [(image["height"], image["width"]) for image in self.ground_truth()["images"]]
+
+    def _fitted_image(self, index: int, size: Size) -> Image:
+        key = (index, tuple(size))
+        if key in self._cache:
+            return self._cache[key]
+        image = _read_image(self.paths[index], at_least=size)
+        height, width = fitted_size(image.shape[:2], size)
+        if (height, width) != image.shape[:2]:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        if image.nbytes <= self._cache_room:
+            self._cache_room -= image.nbytes
+            self._cache[key] = image
+        return image
+
+    def _read_labels(self, image_path: Path) -> NDArray[np.float64]:
+        path = self.directory / "labels" / f"{image_path.stem}.txt"
+        text = _read_text(path)
+        try:
+            rows = np.array([line.split() for line in text.splitlines() if line.strip()], dtype=np.float64)
+            rows = rows.reshape(-1, 5)
+        except ValueError as error:
+            raise ValueError(f"{path}: every line must be `class cx cy w h` ({error}); {_MADE_BY}") from None
+        classes = rows[:, 0]
+        if ((classes < 0) | (classes >= len(self.names)) | (classes % 1 != 0)).any():
+            raise ValueError(f"{path}: class outside 0..{len(self.names) - 1}: {sorted(set(classes))}; {_MADE_BY}")
+        return rows
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; {_MADE_BY}") from None
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    import yaml
+
+    content = yaml.safe_load(_read_text(path))
+    names = content.get("names") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"{path}: `names` must be a list of class names, found {names!r}; {_MADE_BY}")
+    return tuple(str(name) for name in names)
+
+
+def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
+    """Decode an image, a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 that still fills `at_least` when fitted into it."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"image {path} cannot be read ({error.strerror}); put it back or {_MADE_BY}") from None
+    flags = cv2.IMREAD_COLOR
+    stored = jpeg_size(data) if at_least else None
+    if stored and at_least:
+        # the header does not say whether the picture will be turned by its EXIF entry: the lower ratio holds for both
+        upright = max(stored[0] / at_least[0], stored[1] / at_least[1])
+        turned = max(stored[1] / at_least[0], stored[0] / at_least[1])
+        flags = next((flag for step, flag in _REDUCED_DECODE.items() if min(upright, turned) >= step), flags)
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
+    if image is None:
+        raise ValueError(f"image {path} cannot be decoded; mend it or {_MADE_BY}")
+    return image
+
+
+def jpeg_size(data: bytes) -> Size | None:
+    """(height, width) as stored in a JPEG's frame header, None where there is none (ISO/IEC 10918-1, B.2.2)."""
+    position = 2
+    while data[:2] == b"\xff\xd8" and position + 9 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
+            return int.from_bytes(height, "big"), int.from_bytes(width, "big")
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None

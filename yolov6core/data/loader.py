@@ -1,0 +1,144 @@
+"""Batches for training and evaluation.
+
+Training: what a sample looks like depends on (seed, epoch, index) and on nothing else, so the number of worker processes
+never changes a byte. Evaluation: letterboxed images with the geometry that maps boxes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yolov6core.data.augment import chw_rgb
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.transforms import Letterbox, Size, letterbox
+
+Transform = Callable[[int, np.random.Generator], tuple[NDArray[np.uint8], NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class EvalBatch:
+    """Images uint8 RGB [B, 3, H, W], their ids, and how each lies in the network input."""
+
+    images: Tensor
+    image_ids: list[int]
+    geometry: list[Letterbox]
+
+
+def epoch_plan(count: int, *, batch_size: int, seed: int, epoch: int, drop_last: bool | None = None) -> list[list[int]]:
+    """Shuffled sample indices of one epoch in batches.
+
+    Args:
+        drop_last: whether an incomplete last batch is left out. None: only if there is a complete one, so that a data
+            set smaller than a batch still gives one batch.
+
+    Raises:
+        ValueError: no batch would come out.
+    """
+    if count < 1 or batch_size < 1:
+        raise ValueError(f"cannot make batches of {batch_size} from {count} images; both must be at least 1")
+    order = np.random.default_rng((seed, epoch)).permutation(count).tolist()
+    plan = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    drop = count >= batch_size if drop_last is None else drop_last
+    if drop and len(plan[-1]) < batch_size:
+        plan.pop()
+    if not plan:
+        raise ValueError(f"{count} images make no whole batch of {batch_size}; lower batch_size or keep the last batch")
+    return plan
+
+
+def train_batches(
+    dataset: DetectionDataset,
+    transform: Transform,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    workers: int = 0,
+    drop_last: bool | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of shuffled, augmented batches.
+
+    Args:
+        transform: (index, generator) -> (image uint8 [3, H, W], labels [n, 5]).
+        workers: processes that prepare batches; 0 prepares them in this one.
+        drop_last: see `epoch_plan`.
+
+    Yields: images uint8 [B, 3, H, W] and targets float32 [M, 6]: image in batch, class, cx, cy, w, h.
+    """
+    plan = epoch_plan(len(dataset), batch_size=batch_size, seed=seed, epoch=epoch, drop_last=drop_last)
+    return planned_batches(transform, plan, seed=seed, epoch=epoch, workers=workers)
+
+
+def planned_batches(
+    transform: Transform, plan: Sequence[Sequence[int]], *, seed: int, epoch: int, workers: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of the given sample indices, in that order; see `train_batches`.
+
+    With several GPUs each rank passes its share of every batch of the common `epoch_plan`.
+    """
+    source = _PlannedBatches(transform, plan, seed, epoch)
+    if workers == 0:
+        for position in range(len(plan)):
+            yield source[position]
+        return
+    yield from torch.utils.data.DataLoader(
+        source, batch_size=None, num_workers=workers, worker_init_fn=_prepare_worker, prefetch_factor=2
+    )
+
+
+class _PlannedBatches(torch.utils.data.Dataset):
+    """Item i is the i-th whole batch, so that a worker collates what it made and sends two tensors."""
+
+    def __init__(self, transform: Transform, plan: Sequence[Sequence[int]], seed: int, epoch: int) -> None:
+        self.transform, self.plan, self.seed, self.epoch = transform, plan, seed, epoch
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        indices = self.plan[position]
+        generators = (np.random.default_rng((self.seed, self.epoch, index)) for index in indices)
+        return collate([self.transform(index, rng) for index, rng in zip(indices, generators, strict=True)])
+
+
+def _prepare_worker(_: int) -> None:
+    # OpenCV's own threads would fight with the other workers for the same cores
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def collate(samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> tuple[Tensor, Tensor]:
+    """Samples to images uint8 [B, 3, H, W] and targets float32 [M, 6], image in batch first."""
+    images = torch.from_numpy(np.stack([image for image, _ in samples]))
+    numbered = [np.insert(labels, 0, position, axis=1) for position, (_, labels) in enumerate(samples)]
+    return images, torch.from_numpy(np.concatenate(numbered).astype(np.float32, copy=False))
+
+
+def eval_batches(
+    dataset: DetectionDataset, *, image_size: Size, batch_size: int, shrink: int = 0, limit: int | None = None
+) -> Iterator[EvalBatch]:
+    """All images of a split in order, letterboxed to `image_size`, the last batch as long as it comes.
+
+    Args:
+        shrink: pixels taken off both sides of `image_size` before fitting; the frame becomes grey.
+        limit: only the first so many images.
+    """
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    inside = (image_size[0] - shrink, image_size[1] - shrink)
+    if min(inside) < 1:
+        raise ValueError(f"shrink {shrink} leaves nothing of image_size {image_size}; it is in pixels, make it smaller")
+    for start in range(0, count, batch_size):
+        indices = range(start, min(start + batch_size, count))
+        samples = [letterbox(*dataset.load(index), size=tuple(image_size), inside=inside) for index in indices]
+        yield EvalBatch(
+            images=torch.from_numpy(np.stack([chw_rgb(image) for image, _, _ in samples])),
+            image_ids=[dataset.image_ids[index] for index in indices],
+            geometry=[geometry for _, _, geometry in samples],
+        )
