@@ -1,0 +1,149 @@
+"""One quantized network, several files: each runtime is fast and right with another way of writing the same scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from yolov6core.engines.calibration_cache import FIRST_VERSION, LAST_VERSION, write_cache
+from yolov6core.engines.fp16 import to_fp16
+from yolov6core.engines.onnx_export import get_note, save_onnx, set_note, to_onnx
+from yolov6core.engines.qdq import (
+    count_quantized,
+    fold_weights,
+    integer_types,
+    merge_pairs,
+    quantize_biases,
+    strip_pairs,
+    to_fake_quantize,
+)
+
+if TYPE_CHECKING:
+    import onnx
+
+DIALECTS = ("openvino", "ort", "trt", "cache")
+GRID = {"openvino": "openvino", "ort": "ort", "trt": "trt", "cache": "trt"}
+"""Dialect of the file -> dialect that the quantized torch model is switched to before it is traced."""
+RUNTIME_DIALECT = {"openvino": "openvino", "onnxruntime": "ort", "tensorrt": "trt", "tensorrt_rtx": "trt"}
+"""Runtime -> the dialect it is built from."""
+WHY = {
+    "openvino": "OpenVINO computes wrong numbers for int8 Q/DQ through a Concat; it needs FakeQuantize",
+    "onnxruntime": "ONNX Runtime forms integer convolutions only from uint8 Q/DQ on every activation",
+    "tensorrt": "TensorRT takes symmetric int8 only; uint8 values above 127 would saturate silently",
+    "tensorrt_rtx": "TensorRT-RTX takes symmetric int8 only; uint8 values above 127 would saturate silently",
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written: the file, its dialect, and how many of its convolutions are quantized."""
+
+    path: Path
+    dialect: str
+    fp16: bool
+    quantized_convs: int
+    convs: int
+    cache: Path | None = None
+
+
+def write_dialect(
+    module: nn.Module,
+    path: Path,
+    *,
+    dialect: str,
+    input_shape: tuple[int, int, int, int],
+    dynamic_batch: bool = False,
+    opset: int = 17,
+    fp16: bool = False,
+) -> Export:
+    """Trace a module and write it for one kind of runtime.
+
+    Args:
+        module: images [B, 3, H, W] to (boxes, scores), float, or quantized and already switched to GRID[dialect].
+        path: the .onnx file; dialect 'cache' writes the scales beside it, `.cache` in place of `.onnx`.
+        fp16: half precision for whatever is not INT8; dialect 'trt' only, opset 19 or 20.
+
+    Raises:
+        ValueError: unknown dialect, or a combination that no runtime takes.
+    """
+    if dialect not in DIALECTS:
+        raise ValueError(f"dialect {dialect!r} is unknown; choose one of {', '.join(DIALECTS)}")
+    if fp16 and dialect != "trt":
+        raise ValueError(f"fp16 is for dialect 'trt'; {dialect!r} takes float32 and its runtime picks other precisions")
+    model = to_onnx(module, input_shape=input_shape, dynamic_batch=dynamic_batch, opset=opset)
+    merge_pairs(model)
+    _check_grid(model, dialect)
+    cache = None
+    if dialect == "cache":
+        scales = strip_pairs(model)
+        cache = path.with_suffix(".cache")
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_text(write_cache(scales), encoding="utf-8")
+    else:
+        model = _rewrite(model, dialect, fp16)
+    quantized, convs = count_quantized(model)
+    set_note(model, "dialect", dialect)
+    set_note(model, "precision", "fp16" if fp16 else "fp32")
+    _check(model)
+    save_onnx(model, path)
+    return Export(path, dialect, fp16, quantized, convs, cache)
+
+
+def _rewrite(model: onnx.ModelProto, dialect: str, fp16: bool) -> onnx.ModelProto:
+    fold_weights(model)
+    if dialect == "ort":
+        quantize_biases(model)
+    if dialect == "openvino":
+        to_fake_quantize(model)
+    return to_fp16(model) if fp16 else model
+
+
+def _check_grid(model: onnx.ModelProto, dialect: str) -> None:
+    kinds = integer_types(model)
+    if dialect == "ort" and "int8" in kinds:
+        raise ValueError(
+            "dialect 'ort' needs uint8 activations, the model is on the int8 grid: set_dialect_(..., 'ort')"
+        )
+    if dialect != "ort" and "uint8" in kinds:
+        raise ValueError(f"dialect {dialect!r} needs int8 activations, the model is on the uint8 grid of 'ort'")
+    if dialect == "cache" and not kinds:
+        raise ValueError("dialect 'cache' needs a quantized model; a float model has no scales")
+
+
+def _check(model: onnx.ModelProto) -> None:
+    import onnx
+
+    # Shape inference knows nothing about FakeQuantize, so only files of standard operators get the full check.
+    onnx.checker.check_model(model, full_check=get_note(model, "dialect") != "openvino")
+
+
+def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | None = None) -> None:
+    """Refuse a file that `runtime` would compute wrongly or slower than float.
+
+    Args:
+        model: as written by `write_dialect`, or any ONNX model.
+        runtime: key of RUNTIME_DIALECT.
+        version: the runtime's version, where it matters (calibration cache).
+
+    Raises:
+        ValueError: says what fits instead.
+    """
+    wanted = RUNTIME_DIALECT[runtime]
+    kinds, dialect = integer_types(model), get_note(model, "dialect")
+    if dialect == "cache":
+        major = int((version or "0").split(".")[0])
+        if runtime != "tensorrt" or not FIRST_VERSION <= major <= LAST_VERSION:
+            raise ValueError(
+                f"a calibration cache is read by TensorRT {FIRST_VERSION} to {LAST_VERSION} only, "
+                f"this is {runtime} {version or ''}: export dialect {wanted!r}"
+            )
+        return
+    allowed = {"openvino": {"fake"}, "ort": {"uint8"}, "trt": {"int8"}}[wanted]
+    if kinds - allowed:
+        found = ", ".join(sorted(kinds - allowed))
+        raise ValueError(f"{WHY[runtime]}; the file (dialect {dialect or 'unknown'!r}) has {found}: export {wanted!r}")
+    if get_note(model, "precision") == "fp16" and wanted != "trt":
+        raise ValueError(f"the file holds float16 for TensorRT; export dialect {wanted!r} for {runtime}")

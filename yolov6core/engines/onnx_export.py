@@ -1,0 +1,106 @@
+"""A torch module to ONNX: one call of torch's TorchScript-based exporter, and bytes that depend on the module alone."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from yolov6core.engines.onnx_graph import fix_reshapes, hoist_constants, open_batch
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT = "images"
+OUTPUTS = ("boxes", "scores")
+OPSETS = (17, 18, 19, 20)
+"""17 has all operators we use; 19 is the first whose Q/DQ take float16 scales. From 21 on the exporter is outside its
+documented range, and ONNX Runtime 1.31 refuses int8 Q/DQ around MaxPool."""
+
+
+def to_onnx(
+    module: nn.Module, *, input_shape: tuple[int, int, int, int], dynamic_batch: bool = False, opset: int = 17
+) -> onnx.ModelProto:
+    """Trace a module that maps images [B, 3, H, W] float32 to (boxes [B, A, 4], scores [B, A, C]).
+
+    Args:
+        module: fake quantizers in it must call `torch.fake_quantize_per_*_affine`, which become Q/DQ pairs.
+        input_shape: (B, 3, H, W) of the trace.
+        dynamic_batch: leave B open in the graph (named `batch`); H and W are always fixed.
+        opset: one of OPSETS.
+
+    Returns: a checked model, the same bytes for the same module.
+
+    Raises:
+        ValueError: opset out of range.
+    """
+    import onnx
+
+    if opset not in OPSETS:
+        raise ValueError(f"opset is {opset}; choose one of {', '.join(map(str, OPSETS))}")
+    buffer = io.BytesIO()
+    module = module.eval()
+    parameter = next(module.parameters(), None)
+    batch = 1 if dynamic_batch else input_shape[0]
+    images = torch.zeros((batch, *input_shape[1:]), device=None if parameter is None else parameter.device)
+    with warnings.catch_warnings(), torch.no_grad():
+        # `dynamo=True` needs onnxscript, takes five times as long and writes external data: the old exporter stays.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        torch.onnx.export(
+            module,
+            (images,),
+            buffer,
+            dynamo=False,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            do_constant_folding=True,
+        )
+    model = onnx.load_model_from_string(buffer.getvalue())
+    return _tidy(model, module, dynamic_batch=dynamic_batch)
+
+
+def _tidy(model: onnx.ModelProto, module: nn.Module, *, dynamic_batch: bool) -> onnx.ModelProto:
+    """Open the batch if asked for, fill in all shapes, drop what differs from one machine to the next, and check."""
+    import onnx
+
+    for node in model.graph.node:
+        node.doc_string = ""
+    model.producer_name, model.producer_version, model.doc_string = "yolov6-quant", "", ""
+    model.graph.name = type(module).__name__
+    hoist_constants(model)
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    fix_reshapes(model, dynamic_batch=dynamic_batch)
+    if dynamic_batch:
+        open_batch(model)
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(model.SerializeToString(deterministic=True))
+    os.replace(temporary, path)
+
+
+def get_note(model: onnx.ModelProto, key: str, default: str = "") -> str:
+    """One entry of the model's own metadata."""
+    return next((entry.value for entry in model.metadata_props if entry.key == key), default)
+
+
+def set_note(model: onnx.ModelProto, key: str, value: str) -> None:
+    """Write one entry of the model's own metadata, replacing an older one."""
+    kept = [entry for entry in model.metadata_props if entry.key != key]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = key, value

@@ -1,0 +1,105 @@
+"""A view of an ONNX graph that rewriting passes share: who makes a tensor, who reads it, what constants hold."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class GraphView:
+    """Look-ups over one graph. Make a new one after nodes were added or removed."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.producer = {name: node for node in self.graph.node for name in node.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in self.graph.node:
+            for name in node.input:
+                self.readers[name].append(node)
+
+    def array(self, name: str) -> np.ndarray:
+        """The value of a constant. Raises KeyError if `name` is none."""
+        from onnx import numpy_helper
+
+        return numpy_helper.to_array(self.constants[name])
+
+    def set_array(self, name: str, value: np.ndarray) -> None:
+        """Add a constant, or replace the value of one."""
+        from onnx import numpy_helper
+
+        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        if name in self.constants:
+            self.constants[name].CopyFrom(tensor)
+        else:
+            self.constants[name] = self.graph.initializer.add()
+            self.constants[name].CopyFrom(tensor)
+
+    def replace_uses(self, old: str, new: str) -> None:
+        """Let every reader of `old` read `new`."""
+        for node in self.readers.pop(old, []):
+            for index, name in enumerate(node.input):
+                if name == old:
+                    node.input[index] = new
+            self.readers[new].append(node)
+
+    def rebuild(self, nodes: list[onnx.NodeProto]) -> None:
+        """Put `nodes` in place of all nodes, then drop what no output needs (nodes, constants, shape notes)."""
+        needed = {output.name for output in self.graph.output}
+        kept = []
+        for node in reversed(nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        copies = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
+        del self.graph.node[:]
+        self.graph.node.extend(copies)
+        for field in (self.graph.initializer, self.graph.value_info):
+            stays = [item for item in field if item.name in needed]
+            copied = [type(item).FromString(item.SerializeToString()) for item in stays]
+            del field[:]
+            field.extend(copied)
+
+
+def hoist_constants(model: onnx.ModelProto) -> None:
+    """Turn Constant nodes into initializers, so that passes find every constant in one place."""
+    from onnx import numpy_helper
+
+    view = GraphView(model)
+    rest = []
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            view.set_array(node.output[0], numpy_helper.to_array(node.attribute[0].t))
+        else:
+            rest.append(node)
+    view.rebuild(rest)
+
+
+def fix_reshapes(model: onnx.ModelProto, *, dynamic_batch: bool) -> None:
+    """Give every Reshape of a graph traced with a fixed batch a constant shape; a leading 0 copies the batch.
+
+    The exporter computes some shapes at run time (Shape, Slice, Concat), which runtimes pay for on each call. `model`
+    must hold inferred shapes.
+    """
+    values = [*model.graph.value_info, *model.graph.output]
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
+    view = GraphView(model)
+    for node in model.graph.node:
+        if node.op_type == "Reshape":
+            shape = shapes[node.output[0]]
+            view.set_array(node.output[0] + "_shape", np.array([0, *shape[1:]] if dynamic_batch else shape, np.int64))
+            node.input[1] = node.output[0] + "_shape"
+    view.rebuild(list(model.graph.node))
+
+
+def open_batch(model: onnx.ModelProto, name: str = "batch") -> None:
+    """Call the first dimension of all inputs and outputs `name`; shapes in between have to be inferred anew."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = name
+    del model.graph.value_info[:]
