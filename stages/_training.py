@@ -135,7 +135,7 @@ def training_batches(
 ) -> tuple[Callable[[int], Iterable], int]:
     """Batches of an epoch, and their number per epoch. The last `plain_epochs` epochs have no mosaic and no mixup."""
     from yolov6core.data.augment import TrainTransform
-    from yolov6core.data.loader import batches_per_epoch, train_batches
+    from yolov6core.data.loader import epoch_plan, train_batches
 
     settings = asdict(augment)
     full = TrainTransform(dataset, image_size=image_size, **settings)
@@ -147,7 +147,7 @@ def training_batches(
             dataset, transform, batch_size=recipe.batch_size, seed=recipe.seed, epoch=epoch, workers=workers
         )
 
-    return batches, batches_per_epoch(len(dataset), recipe.batch_size)
+    return batches, len(epoch_plan(len(dataset), batch_size=recipe.batch_size, seed=recipe.seed, epoch=0))
 
 
 def make_learner(model: nn.Module, *, recipe: Any, steps_per_epoch: int) -> Learner:

@@ -40,13 +40,16 @@ class RepVGGBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
         self.dense = ConvBN(in_channels, out_channels, kernel=3, stride=stride)
-        self.pointwise = ConvBN(in_channels, out_channels, kernel=1, stride=stride)
+        self.pointwise = ConvBN(in_channels, out_channels, kernel=1, stride=1)
         keeps_shape = in_channels == out_channels and stride == 1
         self.identity = nn.BatchNorm2d(in_channels, **BATCH_NORM) if keeps_shape else None
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.dense(x) + self.pointwise(x)
+        # Skipping pixels before the 1x1 convolution equals its stride. The stride itself crashes the CPU library's backward
+        # pass for few input channels in the channels-last layout (torch 2.13).
+        stride = self.dense.conv.stride[0]
+        y = self.dense(x) + self.pointwise(x[:, :, ::stride, ::stride])
         return self.act(y if self.identity is None else y + self.identity(x))
 
     def deployed(self) -> ConvAct:
@@ -68,8 +71,9 @@ class ChannelScale(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight[:, None, None]  # [B, C, H, W] * [C, 1, 1]
+    def forward(self, kernel: Tensor) -> Tensor:
+        """Kernel [C, I, k, k] with each output channel multiplied by its factor."""
+        return kernel * self.weight[:, None, None, None]
 
 
 class ScaledLinearBlock(nn.Module):
@@ -90,15 +94,13 @@ class ScaledLinearBlock(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.scale_conv(self.conv(x)) + self.scale_pointwise(self.pointwise(x))
-        if self.scale_identity is not None:
-            y = y + self.scale_identity(x)
+        # All branches are linear, so their kernels are added instead of their outputs: one convolution, not two.
+        y = F.conv2d(x, self.kernel(), stride=self.conv.stride, padding=self.conv.padding)
         return self.act(self.bn(y))
 
     def kernel(self) -> Tensor:
         """The 3x3 kernel [O, I, 3, 3] that the linear branches add up to."""
-        kernel = self.conv.weight * self.scale_conv.weight[:, None, None, None]
-        kernel = kernel + pointwise_as_3x3(self.pointwise.weight * self.scale_pointwise.weight[:, None, None, None])
+        kernel = self.scale_conv(self.conv.weight) + pointwise_as_3x3(self.scale_pointwise(self.pointwise.weight))
         return kernel if self.scale_identity is None else kernel + identity_as_3x3(self.scale_identity.weight)
 
     def deployed(self) -> ConvAct:
