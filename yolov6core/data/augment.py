@@ -1,4 +1,4 @@
-"""Training augmentation: mosaic (YOLOv4, 2004.10934), mixup (1710.09412) and their composition with the plain transforms."""
+"""Training augmentation: mosaic (YOLOv4, 2004.10934), mixup (1710.09412), composed with the plain transforms."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from yolov6core.data.transforms import (
     Image,
     Labels,
     Size,
+    chw_rgb,
     flip_horizontal,
     flip_vertical,
+    normalised_labels,
     pad_to,
     scale_hsv,
     warp_affine,
@@ -124,7 +126,7 @@ class TrainTransform:
         self.strengths = Strengths(**strengths)
 
     def __call__(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Sample `index`: image uint8 RGB [3, H, W], labels float32 [n, 5] class, cx, cy, w, h as fractions of W and H."""
+        """Sample `index`: image uint8 RGB [3, H, W], labels float32 [n, 5] class, cx, cy, w, h (fractions)."""
         strengths = self.strengths
         if rng.random() < strengths.mosaic:
             image, labels = self._mosaic(index, rng)
@@ -153,15 +155,3 @@ class TrainTransform:
         image, left, top = pad_to(image, self.image_size)
         labels = with_boxes(labels, labels[:, 1:5] + np.array([left, top] * 2, dtype=np.float32))
         return warp_affine(image, labels, affine=self.strengths.draw_affine(rng), size=self.image_size)
-
-
-def chw_rgb(image: Image) -> NDArray[np.uint8]:
-    """BGR [h, w, 3] to contiguous RGB [3, h, w]."""
-    return np.ascontiguousarray(image.transpose(2, 0, 1)[::-1])
-
-
-def normalised_labels(labels: Labels, size: Size) -> NDArray[np.float32]:
-    """Class, xyxy in pixels [n, 5] to class, cx, cy, w, h as fractions of (height, width) `size`."""
-    corners = labels[:, 1:5].astype(np.float64) / np.array([size[1], size[0]] * 2)
-    centre, extent = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
-    return np.concatenate((labels[:, :1], centre, extent), axis=1, dtype=np.float32)

@@ -7,12 +7,14 @@ ever written into it, and images are read where they are.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov6core.data.loader import EvalBatch, eval_batches
 from yolov6core.data.transforms import Image, Labels, Size, fitted_size
 
 _REDUCED_DECODE = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
@@ -28,16 +30,17 @@ class DetectionDataset:
         dataset_dir: folder with `<split>.txt`, `labels/`, `annotations/` and `dataset.yaml`.
         split: `train`, `select`, `val` or `calib`.
         cache_mib: room for resized images kept in memory by `load_fitted`; 0 keeps none.
+        limit: only the first so many images; None means all.
 
     Raises:
         ValueError: a file of the folder is missing or does not read as it should.
     """
 
-    def __init__(self, dataset_dir: Path | str, split: str, *, cache_mib: int = 0) -> None:
+    def __init__(self, dataset_dir: Path | str, split: str, *, cache_mib: int = 0, limit: int | None = None) -> None:
         self.directory = Path(dataset_dir)
         self.split = split
         lines = _read_text(self.directory / f"{split}.txt").splitlines()
-        self.paths = [Path(line.strip()) for line in lines if line.strip()]
+        self.paths = [Path(line.strip()) for line in lines if line.strip()][:limit]
         if not self.paths:
             raise ValueError(f"{self.directory / f'{split}.txt'} lists no images; {_MADE_BY}")
         self.image_ids = list(range(1, len(self.paths) + 1))
@@ -84,13 +87,19 @@ class DetectionDataset:
         """COCO annotations of the split: `images`, `annotations`, `categories`."""
         path = self.directory / "annotations" / f"instances_{self.split}.json"
         truth = json.loads(_read_text(path))
-        if [image["id"] for image in truth["images"]] != self.image_ids:
-            raise ValueError(f"{path}: image ids are not 1..{len(self)} as in {self.split}.txt; {_MADE_BY}")
-        return truth
+        images = truth["images"][: len(self)]
+        if [image["id"] for image in images] != self.image_ids:
+            raise ValueError(f"{path}: image ids are not 1, 2, .. as in {self.split}.txt; {_MADE_BY}")
+        annotations = [row for row in truth["annotations"] if row["image_id"] <= len(self)]
+        return {**truth, "images": images, "annotations": annotations}
 
     def source_sizes(self) -> list[Size]:
         """(height, width) of every image, from the annotations, without opening the images."""
         return [(image["height"], image["width"]) for image in self.ground_truth()["images"]]
+
+    def eval_batches(self, *, image_size: Size, batch_size: int) -> Iterator[EvalBatch]:
+        """All images letterboxed to `image_size`, in order; see `loader.eval_batches`."""
+        return eval_batches(self, image_size=image_size, batch_size=batch_size)
 
     def _fitted_image(self, index: int, size: Size) -> Image:
         key = (index, tuple(size))
@@ -137,7 +146,7 @@ def _read_names(path: Path) -> tuple[str, ...]:
 
 
 def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
-    """Decode an image, a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 that still fills `at_least` when fitted into it."""
+    """Decode an image, a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 that, fitted into it, fills `at_least`."""
     try:
         data = path.read_bytes()
     except OSError as error:

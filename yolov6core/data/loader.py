@@ -1,13 +1,15 @@
 """Batches for training and evaluation.
 
-Training: what a sample looks like depends on (seed, epoch, index) and on nothing else, so the number of worker processes
-never changes a byte. Evaluation: letterboxed images with the geometry that maps boxes back.
+Training: what a sample looks like depends on (seed, epoch, index) and on nothing else, so the number of worker
+processes never changes a byte. Evaluation: letterboxed images with the geometry that maps boxes back.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -15,11 +17,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yolov6core.data.augment import chw_rgb
-from yolov6core.data.dataset import DetectionDataset
-from yolov6core.data.transforms import Letterbox, Size, letterbox
+from yolov6core.data.transforms import Letterbox, Size, chw_rgb, letterbox
 
 Transform = Callable[[int, np.random.Generator], tuple[NDArray[np.uint8], NDArray[np.float32]]]
+
+
+class Source(Protocol):
+    """What batches are made of; `DetectionDataset` is one."""
+
+    image_ids: list[int]
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Image uint8 BGR [h, w, 3], labels float32 [n, 5]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ def epoch_plan(count: int, *, batch_size: int, seed: int, epoch: int, drop_last:
 
 
 def train_batches(
-    dataset: DetectionDataset,
+    dataset: Source,
     transform: Transform,
     *,
     batch_size: int,
@@ -121,24 +133,57 @@ def collate(samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]) ->
     return images, torch.from_numpy(np.concatenate(numbered).astype(np.float32, copy=False))
 
 
-def eval_batches(
-    dataset: DetectionDataset, *, image_size: Size, batch_size: int, shrink: int = 0, limit: int | None = None
-) -> Iterator[EvalBatch]:
-    """All images of a split in order, letterboxed to `image_size`, the last batch as long as it comes.
+def eval_batches(dataset: Source, *, image_size: Size, batch_size: int, shrink: int = 0) -> Iterator[EvalBatch]:
+    """All images in order, letterboxed to `image_size`; the last batch is as long as it comes.
 
     Args:
-        shrink: pixels taken off both sides of `image_size` before fitting; the frame becomes grey.
-        limit: only the first so many images.
+        image_size: (height, width) of the network input.
+        shrink: pixels taken off both sides before fitting; the frame becomes grey.
     """
-    count = len(dataset) if limit is None else min(limit, len(dataset))
     inside = (image_size[0] - shrink, image_size[1] - shrink)
     if min(inside) < 1:
         raise ValueError(f"shrink {shrink} leaves nothing of image_size {image_size}; it is in pixels, make it smaller")
-    for start in range(0, count, batch_size):
-        indices = range(start, min(start + batch_size, count))
-        samples = [letterbox(*dataset.load(index), size=tuple(image_size), inside=inside) for index in indices]
-        yield EvalBatch(
-            images=torch.from_numpy(np.stack([chw_rgb(image) for image, _, _ in samples])),
-            image_ids=[dataset.image_ids[index] for index in indices],
-            geometry=[geometry for _, _, geometry in samples],
-        )
+    for start in range(0, len(dataset), batch_size):
+        indices = list(range(start, min(start + batch_size, len(dataset))))
+        yield _letterboxed(dataset, indices, (image_size[0], image_size[1]), inside)
+
+
+def rectangular_plan(
+    source_sizes: Sequence[Size], *, image_size: Size, batch_size: int, stride: int, pad: float = 0.0
+) -> list[tuple[list[int], Size]]:
+    """Batches of images of similar shape, each with the smallest (height, width) that holds them.
+
+    Args:
+        source_sizes: (height, width) of every image.
+        image_size: the images are fitted into this; each side of a batch is at most that, plus padding.
+        stride: sides are whole multiples of it.
+        pad: further padding in strides before rounding up.
+
+    Returns: image indices and size of each batch, tall batches first.
+    """
+    order = sorted(range(len(source_sizes)), key=lambda index: source_sizes[index][1] / source_sizes[index][0])
+    plan = []
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        ratios = [min(image_size[0] / h, image_size[1] / w) for h, w in (source_sizes[i] for i in indices)]
+        sides = [max(source_sizes[i][axis] * r for i, r in zip(indices, ratios, strict=True)) for axis in (0, 1)]
+        # 1e-9: a side that is a whole number of strides must not grow because of float rounding
+        plan.append((indices, tuple(math.ceil(side / stride + pad - 1e-9) * stride for side in sides)))
+    return plan
+
+
+def rectangular_batches(
+    dataset: Source, plan: Sequence[tuple[list[int], Size]], *, image_size: Size
+) -> Iterator[EvalBatch]:
+    """The batches of a `rectangular_plan`."""
+    for indices, size in plan:
+        yield _letterboxed(dataset, indices, size, image_size)
+
+
+def _letterboxed(dataset: Source, indices: list[int], size: Size, inside: Size) -> EvalBatch:
+    samples = [letterbox(*dataset.load(index), size=size, inside=inside) for index in indices]
+    return EvalBatch(
+        images=torch.from_numpy(np.stack([chw_rgb(image) for image, _, _ in samples])),
+        image_ids=[dataset.image_ids[index] for index in indices],
+        geometry=[geometry for _, _, geometry in samples],
+    )

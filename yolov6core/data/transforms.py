@@ -1,6 +1,7 @@
 """Image transforms with their boxes, as pure functions.
 
-Images are uint8 BGR [h, w, 3]; labels are float32 [n, 5]: class, then xyxy in pixels. No function writes into its inputs.
+Images are uint8 BGR [h, w, 3]; labels are float32 [n, 5]: class, then xyxy in pixels. No function
+writes into its inputs.
 """
 
 from __future__ import annotations
@@ -209,3 +210,15 @@ def boxes_worth_keeping(
     area_left = size.prod(axis=1) / (before_size.prod(axis=1) + tiny)
     aspect = np.maximum(size[:, 0] / (size[:, 1] + tiny), size[:, 1] / (size[:, 0] + tiny))
     return (size > min_side).all(axis=1) & (area_left > min_area_left) & (aspect < max_aspect)
+
+
+def chw_rgb(image: Image) -> Image:
+    """BGR [h, w, 3] to contiguous RGB [3, h, w]."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[::-1])
+
+
+def normalised_labels(labels: Labels, size: Size) -> Labels:
+    """Class, xyxy in pixels [n, 5] to class, cx, cy, w, h as fractions of (height, width) `size`."""
+    corners = labels[:, 1:5].astype(np.float64) / np.array([size[1], size[0]] * 2)
+    centre, extent = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    return np.concatenate((labels[:, :1], centre, extent), axis=1, dtype=np.float32)
