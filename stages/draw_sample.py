@@ -15,7 +15,7 @@ JPEG_QUALITY = 85
 
 def draw_sample_cli(
     root: Annotated[Path, typer.Option(help="Folder of the VOC tree; its files are replaced.")] = SAMPLE_ROOT,
-    images: Annotated[int, typer.Option(min=4, help="Number of images; every fourth is for validation.")] = SAMPLE_IMAGES,
+    images: Annotated[int, typer.Option(min=4, help="Number of images, every fourth for validation.")] = SAMPLE_IMAGES,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same dataset.")] = SAMPLE_SEED,
 ) -> None:
     """Draw synthetic scenes of shapes and write them as a VOC dataset."""

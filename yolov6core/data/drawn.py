@@ -1,7 +1,7 @@
 """Draws the synthetic scenes of the sample dataset: coloured shapes on cluttered ground, with exact boxes.
 
 Every scene is a pure function of (seed, index, style), so any subset can be drawn again alone. The boxes depend on
-integer rasterisation only and come out the same everywhere; the pixels may differ in a last bit between builds of OpenCV.
+integer rasterisation only and come out the same everywhere; pixels may differ in a last bit between builds of OpenCV.
 """
 
 from __future__ import annotations

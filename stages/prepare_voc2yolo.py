@@ -1,0 +1,230 @@
+"""`prepare-voc2yolo`: check a dataset and write what training and evaluation read; images stay where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
+from stages._report import StageError, logger, replace_folder, stage_errors, write_json, write_text
+
+if TYPE_CHECKING:
+    from yolov6core.data.annotated import AnnotatedImage, Problem, Source
+
+OUT = Path("artifacts/dataset")
+METRICS = Path("metrics/prepare.json")
+NAMED_IN_SUMMARY = 3
+
+
+@dataclass(frozen=True)
+class PrepareParams:
+    """Section `prepare`: where the dataset lies, how to read it, what to leave out, how to split it."""
+
+    root: str
+    format: Literal["auto", "voc", "coco", "yolo"]
+    train_split: str | list[str]
+    val_split: str | list[str]
+    val_fraction: Annotated[float, Bounds(0.01, 0.9)]
+    select_fraction: Annotated[float, Bounds(0.01, 0.9)]
+    calib_images: Annotated[int, Bounds(1, None)]
+    classes: list[str] | None
+    difficult: Literal["keep", "drop"]
+    min_box: Annotated[float, Bounds(0, None)]
+    voc_origin: Literal[0, 1]
+    strict: bool
+    seed: Annotated[int, Bounds(0, None)]
+
+    def __post_init__(self) -> None:
+        if self.classes is not None and (not self.classes or len(set(self.classes)) != len(self.classes)):
+            raise ValueError(f"classes is {self.classes}; give different names, or null for all that occur")
+        if not self.train_split or not self.val_split:
+            raise ValueError("train_split and val_split need at least one name each")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The checked dataset in memory, everything sorted by path."""
+
+    splits: dict[str, list[AnnotatedImage]]
+    calib: list[AnnotatedImage]
+    names: list[str]
+    problems: list[Problem]
+
+
+def prepare_voc2yolo_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Check a VOC, COCO or YOLO dataset; write labels, split lists, COCO files and a report: artifacts/dataset."""
+    (prepare,) = read_params(params, prepare=PrepareParams)
+    with stage_errors():
+        prepare_voc2yolo(prepare)
+
+
+def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path = METRICS) -> dict[str, int]:
+    """Write the dataset folder `out` and the counts `metrics`; returns the counts.
+
+    Raises:
+        StageError: nothing usable is left, or `strict` and there are problems. Nothing is written then.
+    """
+    from yolov6core.data.annotated import DatasetError
+    from yolov6core.data.write import write_dataset
+
+    try:
+        prepared = _prepare(prepare)
+        figures = _figures(prepared)
+        _summarise(prepared, figures)
+        if prepare.strict and prepared.problems:
+            raise StageError(
+                f"{len(prepared.problems)} problem(s) in {prepare.root}, named above, and prepare.strict is true; "
+                "mend the data, or set strict to false to go on without what cannot be used"
+            )
+        with replace_folder(out) as folder:
+            write_dataset(folder, prepared.splits, prepared.names, calib=prepared.calib)
+            write_text(folder / "dataset.yaml", _dataset_yaml(prepare, prepared))
+            write_json(folder / "report.json", _report(prepared.problems))
+    except DatasetError as error:
+        raise StageError(str(error)) from error
+    write_json(metrics, figures)
+    logger.info("-> %s", out)
+    return figures
+
+
+def _prepare(prepare: PrepareParams) -> Prepared:
+    """Read, check and split."""
+    from yolov6core.data.annotated import DatasetError
+    from yolov6core.data.check import BoxRules, check_images, remove_shared, seeded_part
+
+    source = _read(prepare)
+    splits = dict(source.splits)
+    if "all" in splits:
+        everything = splits.pop("all")
+        splits["val"] = seeded_part(everything, max(1, round(len(everything) * prepare.val_fraction)), prepare.seed)
+        held_out = {image.path for image in splits["val"]}
+        splits["train"] = [image for image in everything if image.path not in held_out]
+    train, val, problems = remove_shared(splits["train"], splits["val"])
+    rules = BoxRules(
+        classes=None if prepare.classes is None else frozenset(prepare.classes),
+        keep_difficult=prepare.difficult == "keep",
+        min_box=prepare.min_box,
+    )
+    problems = [*source.problems, *problems]
+    checked = {}
+    for split, images in (("train", train), ("val", val)):
+        checked[split], found = check_images(images, rules)
+        problems += found
+        _need_images(prepare, split, images, checked[split], problems)
+    names = prepare.classes or sorted({item.name for images in checked.values() for i in images for item in i.objects})
+    if not any(image.objects for image in checked["train"]):
+        raise DatasetError(f"no usable box in the training images of {prepare.root}: {_counts_text(problems)}")
+    if len(checked["train"]) < 2:
+        raise DatasetError("one usable training image; at least two are needed, one to train and one to select on")
+    count = min(max(1, round(len(checked["train"]) * prepare.select_fraction)), len(checked["train"]) - 1)
+    select = {image.path for image in seeded_part(checked["train"], count, prepare.seed)}
+    parts = {
+        "train": [image for image in checked["train"] if image.path not in select],
+        "select": [image for image in checked["train"] if image.path in select],
+        "val": checked["val"],
+    }
+    # Another seed than for `select`: the same one would take the neighbours of those already chosen.
+    calib = seeded_part(parts["train"], prepare.calib_images, prepare.seed + 1)
+    problems.sort(key=lambda problem: (problem.kind, problem.where, problem.detail))
+    return Prepared(parts, sorted(calib, key=lambda image: image.path), list(names), problems)
+
+
+def _read(prepare: PrepareParams) -> Source:
+    """Let the reader for the dataset's format read it."""
+    from yolov6core.data.coco import is_coco, read_coco
+    from yolov6core.data.voc import read_voc
+    from yolov6core.data.yolo import is_yolo, read_yolo
+
+    root = prepare.root.replace("\\", "/").rstrip("/") or "/"
+    splits = {
+        "train_split": [prepare.train_split] if isinstance(prepare.train_split, str) else prepare.train_split,
+        "val_split": [prepare.val_split] if isinstance(prepare.val_split, str) else prepare.val_split,
+    }
+    if prepare.format == "coco" or (prepare.format == "auto" and is_coco(root)):
+        return read_coco(root, **splits)
+    if prepare.format == "yolo" or (prepare.format == "auto" and is_yolo(root)):
+        return read_yolo(root, **splits)
+    return read_voc(root, **splits, origin=prepare.voc_origin)
+
+
+def _need_images(
+    prepare: PrepareParams,
+    split: str,
+    listed: list[AnnotatedImage],
+    usable: list[AnnotatedImage],
+    problems: list[Problem],
+) -> None:
+    """Raise DatasetError where a split is empty."""
+    from yolov6core.data.annotated import DatasetError
+
+    if not usable:
+        raise DatasetError(
+            f"split {split!r} of {prepare.root} is empty: {len(listed)} annotated images found, none usable; "
+            f"problems so far: {_counts_text(problems)}"
+        )
+
+
+def _counts_text(problems: list[Problem]) -> str:
+    from yolov6core.data.annotated import count_problems
+
+    return ", ".join(f"{kind} {count}" for kind, count in count_problems(problems).items() if count) or "none"
+
+
+def _figures(prepared: Prepared) -> dict[str, int]:
+    """Flat counts for the metrics file."""
+    from yolov6core.data.annotated import count_problems
+
+    figures = {f"{split}_images": len(images) for split, images in prepared.splits.items()}
+    figures["calib_images"] = len(prepared.calib)
+    figures |= {
+        f"{split}_boxes": sum(len(image.objects) for image in images) for split, images in prepared.splits.items()
+    }
+    figures["classes"] = len(prepared.names)
+    figures["problems"] = len(prepared.problems)
+    return figures | {f"problem_{kind}": count for kind, count in count_problems(prepared.problems).items()}
+
+
+def _summarise(prepared: Prepared, figures: dict[str, int]) -> None:
+    """Log the splits, the classes and every kind of problem with the first files concerned."""
+    from yolov6core.data.annotated import PROBLEM_KINDS
+
+    for split, images in prepared.splits.items():
+        logger.info("%-6s %6d images %7d boxes", split, len(images), figures[f"{split}_boxes"])
+    logger.info("calib  %6d images of train", len(prepared.calib))
+    for name in prepared.names:
+        counts = [sum(item.name == name for i in images for item in i.objects) for images in prepared.splits.values()]
+        logger.info("class  %s: %s", name, ", ".join(f"{c} {s}" for c, s in zip(counts, prepared.splits, strict=True)))
+        if counts[0] == 0:
+            logger.warning("class %s has no box in train: it cannot be learnt", name)
+    for kind, meaning in PROBLEM_KINDS.items():
+        found = [problem for problem in prepared.problems if problem.kind == kind]
+        if found:
+            logger.warning("%s: %d (%s)", kind, len(found), meaning)
+        for problem in found[:NAMED_IN_SUMMARY]:
+            logger.warning("  %s %s", problem.where, problem.detail)
+        if len(found) > NAMED_IN_SUMMARY:
+            logger.warning("  ... all in report.json")
+
+
+def _report(problems: list[Problem]) -> dict[str, Any]:
+    from yolov6core.data.annotated import PROBLEM_KINDS, count_problems
+
+    counts = count_problems(problems)
+    return {
+        "kinds": {kind: {"count": count, "meaning": PROBLEM_KINDS[kind]} for kind, count in counts.items()},
+        "problems": [{"kind": p.kind, "where": p.where, "detail": p.detail} for p in problems],
+    }
+
+
+def _dataset_yaml(prepare: PrepareParams, prepared: Prepared) -> str:
+    """Class names, root and counts; JSON's strings and lists are YAML's too."""
+    import json
+
+    def text(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)
+
+    lines = [f"root: {text(prepare.root)}", f"nc: {len(prepared.names)}", f"names: {text(prepared.names)}"]
+    counts = {split: len(images) for split, images in prepared.splits.items()} | {"calib": len(prepared.calib)}
+    lines += ["images:", *(f"  {split}: {count}" for split, count in counts.items())]
+    return "\n".join([*lines, ""])

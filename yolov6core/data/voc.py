@@ -1,0 +1,275 @@
+"""Reads datasets in the layout of Pascal VOC: an XML file an image, and lists of image names.
+
+The layout is `Annotations/`, `JPEGImages/` and `ImageSets/Main/`, as in the development kit (whose yearly folders may
+stand side by side), or without lists, or with the XML files beside the images as drawing tools leave them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, Box, DatasetError, Problem, Source
+from yolov6core.data.image_header import IMAGE_SUFFIXES
+
+_ANNOTATION_FOLDERS = ("Annotations", "annotations", "")
+_IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class AnnotationError(ValueError):
+    """An annotation file that cannot be used at all."""
+
+
+@dataclass(frozen=True)
+class VocFolder:
+    """One VOC tree. `annotations` maps image names to XML paths, `images` to image paths; `lists` to split lists."""
+
+    root: str
+    annotations: dict[str, str]
+    images: dict[str, list[str]]
+    lists: dict[str, str]
+
+
+@dataclass(frozen=True)
+class VocAnnotation:
+    """Contents of one XML file; `size` is (height, width), None where missing or zero."""
+
+    size: tuple[int, int] | None
+    objects: tuple[AnnotatedObject, ...]
+    problems: tuple[Problem, ...]
+
+
+def voc_box(corners: Sequence[float], *, origin: int = 1) -> Box:
+    """Corners (xmin, ymin, xmax, ymax) of an annotation to continuous pixels.
+
+    Args:
+        corners: the four numbers of `<bndbox>`.
+        origin: 1 for VOC's own inclusive pixels, counted from 1: a box over a whole image of width W reads 1..W;
+            0 for corners counted from 0 as labelImg and most exporters write them: the same box reads 0..W.
+    """
+    xmin, ymin, xmax, ymax = corners
+    return (xmin - origin, ymin - origin, xmax, ymax)
+
+
+def read_voc(
+    root: str, *, train_split: Sequence[str] = ("train",), val_split: Sequence[str] = ("val",), origin: int = 1
+) -> Source:
+    """Read a VOC dataset.
+
+    Args:
+        root: a VOC tree, or a folder of several (`VOCdevkit` with `VOC2007`, `VOC2012`).
+        train_split: names of lists in `ImageSets/Main`; `VOC2007/trainval` means the list of that tree alone.
+        val_split: the same for validation.
+        origin: see `voc_box`.
+
+    Returns: splits `train` and `val`, or `all` where no tree has lists; sizes as the annotations tell them.
+
+    Raises:
+        DatasetError: no VOC tree, no such list, or a list without usable images.
+    """
+    folders = find_voc(root)
+    if not any(folder.lists for folder in folders):
+        wanted = {"all": [(folder, sorted(folder.annotations.keys() | folder.images.keys())) for folder in folders]}
+        problems: list[Problem] = []
+    else:
+        wanted, problems = {}, []
+        for split, names in (("train", train_split), ("val", val_split)):
+            wanted[split] = [
+                (folder, _read_list(folder, path, problems)) for name in names for folder, path in _lists(folders, name)
+            ]
+    splits = {}
+    for split, parts in wanted.items():
+        splits[split] = [image for folder, names in parts for image in _read_images(folder, names, origin, problems)]
+    return Source(splits=splits, problems=problems)
+
+
+def find_voc(root: str) -> list[VocFolder]:
+    """The VOC trees at or under `root`, sorted by name; raises DatasetError where there are none."""
+    if not os.path.isdir(root):
+        raise DatasetError(f"{root} is not a folder; prepare.root must name the dataset's folder")
+    candidates = [root]
+    for parent in (root, _join(root, "VOCdevkit")):
+        if os.path.isdir(parent):
+            candidates += sorted(_join(parent, name) for name in os.listdir(parent) if name != "VOCdevkit")
+    folders = []
+    for candidate in candidates:
+        nested = any(candidate.startswith(folder.root + "/") for folder in folders)
+        if os.path.isdir(candidate) and not nested and (folder := _open_folder(candidate)):
+            folders.append(folder)
+    if not folders:
+        raise DatasetError(
+            f"no VOC dataset in {root}: expected Annotations/*.xml, or *.xml beside the images; "
+            "point prepare.root at the folder that holds Annotations and JPEGImages"
+        )
+    return folders
+
+
+def read_list(text: str, known: Iterable[str] = ()) -> tuple[list[str], list[str]]:
+    """Names in a split list, and those that came twice.
+
+    A row is a name, or a name and a flag as in VOC's lists per class; rows flagged -1 (class absent) are left out.
+    Rows that are `known` names as they stand are taken whole, so names may hold spaces.
+    """
+    known = frozenset(known)
+    names: dict[str, None] = {}
+    repeated = []
+    for row in text.splitlines():
+        name = row.strip()
+        parts = name.rsplit(maxsplit=1)
+        if name not in known and len(parts) == 2 and parts[1] in ("-1", "0", "1"):
+            if parts[1] == "-1":
+                continue
+            name = parts[0]
+        stem, suffix = os.path.splitext(name)
+        if name not in known and suffix.lower() in IMAGE_SUFFIXES:
+            name = stem
+        if name in names:
+            repeated.append(name)
+        elif name:
+            names[name] = None
+    return list(names), repeated
+
+
+def parse_voc(data: bytes, *, where: str = "annotation", origin: int = 1) -> VocAnnotation:
+    """Parse one XML file.
+
+    Only `<name>` and `<bndbox>` of an object are needed; coordinates may be decimal; `<difficult>` defaults to 0;
+    parts inside an object are not objects. A document type, and with it every entity, is refused.
+
+    Raises:
+        AnnotationError: not well-formed, a document type, or another root element than `annotation`.
+    """
+    root = _parse_xml(data)
+    if root.tag != "annotation":
+        raise AnnotationError(f"the root element is <{root.tag[:40]}>, VOC's is <annotation>")
+    objects, problems, zero = [], [], False
+    for number, element in enumerate(root.findall("object"), start=1):
+        name = (element.findtext("name") or "").strip()
+        corners = _corners(element.find("bndbox"))
+        if not name or corners is None:
+            problems.append(Problem("broken_object", where, f"object {number} ({name or 'no name'})"))
+            continue
+        zero = zero or corners[0] < 1 or corners[1] < 1
+        difficult = (element.findtext("difficult") or "0").strip().lower() in ("1", "true")
+        objects.append(AnnotatedObject(name, voc_box(corners, origin=origin), difficult))
+    if zero and origin == 1 and all(item.box[0] >= -1 and item.box[1] >= -1 for item in objects):
+        problems.append(Problem("zero_coordinate", where))
+    return VocAnnotation(_size(root.find("size")), tuple(objects), tuple(problems))
+
+
+def _parse_xml(data: bytes) -> ElementTree.Element:
+    try:
+        # Expat takes UTF-16 too, where a search of the bytes would not see the document type.
+        text = data.decode("utf-16") if b"\0" in data[:64] else None
+        if (
+            (b"<!DOCTYPE" in data or b"<!ENTITY" in data)
+            if text is None
+            else ("<!DOCTYPE" in text or "<!ENTITY" in text)
+        ):
+            raise AnnotationError("document types and entities are refused; remove <!DOCTYPE ...>")
+        return ElementTree.fromstring(data if text is None else text)
+    except (ElementTree.ParseError, UnicodeDecodeError, LookupError) as error:
+        raise AnnotationError(f"not well-formed XML: {error}") from error
+
+
+def _corners(box: ElementTree.Element | None) -> tuple[float, ...] | None:
+    """Four finite numbers of a `<bndbox>`, or None."""
+    if box is None:
+        return None
+    try:
+        corners = tuple(float(box.findtext(tag) or "") for tag in _CORNERS)
+    except ValueError:
+        return None
+    return corners if all(map(math.isfinite, corners)) else None
+
+
+def _size(element: ElementTree.Element | None) -> tuple[int, int] | None:
+    """(height, width), or None where missing, zero (some drawing tools write that) or not numbers."""
+    if element is None:
+        return None
+    try:
+        height, width = (round(float(element.findtext(tag) or 0)) for tag in ("height", "width"))
+    except (ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}" if name else folder
+
+
+def _open_folder(root: str) -> VocFolder | None:
+    annotations: dict[str, str] = {}
+    for part in _ANNOTATION_FOLDERS:
+        annotations = {stem: paths[0] for stem, paths in _files(_join(root, part), (".xml",)).items()}
+        if annotations:
+            break
+    if not annotations:
+        return None
+    images: dict[str, list[str]] = {}
+    for part in _IMAGE_FOLDERS:
+        images = _files(_join(root, part), IMAGE_SUFFIXES)
+        if images:
+            break
+    lists = {stem: paths[0] for stem, paths in _files(_join(root, "ImageSets/Main"), (".txt",)).items()}
+    return VocFolder(root, annotations, images, lists)
+
+
+def _files(folder: str, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
+    """Stem -> paths of the files with one of the suffixes (any case), everything sorted."""
+    found: dict[str, list[str]] = {}
+    if os.path.isdir(folder):
+        for name in sorted(os.listdir(folder)):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in suffixes and not name.startswith("."):
+                found.setdefault(stem, []).append(_join(folder, name))
+    return found
+
+
+def _lists(folders: list[VocFolder], name: str) -> list[tuple[VocFolder, str]]:
+    """The lists that a split name means, with their trees."""
+    tree, _, split = name.rpartition("/")
+    found = [
+        (folder, folder.lists[split])
+        for folder in folders
+        if split in folder.lists and (not tree or os.path.basename(folder.root) == tree)
+    ]
+    if not found:
+        known = sorted({split for folder in folders for split in folder.lists})
+        raise DatasetError(f"no list ImageSets/Main/{split}.txt for {name!r}; there are: {', '.join(known)}")
+    return found
+
+
+def _read_list(folder: VocFolder, path: str, problems: list[Problem]) -> list[str]:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        names, repeated = read_list(file.read(), folder.annotations)
+    problems += [Problem("duplicate_entry", path, name) for name in repeated]
+    return names
+
+
+def _read_images(
+    folder: VocFolder, names: Iterable[str], origin: int, problems: list[Problem]
+) -> Iterable[AnnotatedImage]:
+    for name in names:
+        where = folder.annotations.get(name)
+        if where is None:
+            problems.append(Problem("missing_annotation", folder.images.get(name, [_join(folder.root, name)])[0]))
+            continue
+        try:
+            with open(where, "rb") as file:
+                annotation = parse_voc(file.read(), where=where, origin=origin)
+        except (AnnotationError, OSError) as error:
+            problems.append(Problem("broken_annotation", where, str(error)))
+            continue
+        problems += annotation.problems
+        paths = folder.images.get(name, [])
+        if not paths:
+            problems.append(Problem("missing_image", where, f"no image named {name} in the dataset"))
+            continue
+        if len(paths) > 1:
+            problems.append(Problem("ambiguous_image", paths[0], f"also {', '.join(paths[1:])}"))
+        yield AnnotatedImage(paths[0], annotation.size, annotation.objects)
