@@ -57,7 +57,7 @@ def distances_to_boxes(points: Tensor, distances: Tensor) -> Tensor:
 def boxes_to_distances(points: Tensor, boxes: Tensor, limit: float | None = None) -> Tensor:
     """Distances l, t, r, b [..., A, 4] from points [A, 2] to the sides of boxes [..., A, 4].
 
-    The inverse of `distances_to_boxes`. With `limit` the distances are clipped to 0 .. limit. Distance bins (2006.04388)
+    The inverse of `distances_to_boxes`. With `limit` the distances are clipped to 0 .. limit. Bins (2006.04388)
     need `limit < reg_max`, so that the bin to the right of every target exists.
     """
     left_top, right_bottom = boxes[..., :2], boxes[..., 2:]
@@ -68,7 +68,7 @@ def boxes_to_distances(points: Tensor, boxes: Tensor, limit: float | None = None
 def box_iou(a: Tensor, b: Tensor, *, eps: float = 1e-9, union_floor: float = 0.0) -> Tensor:
     """Intersection over union of boxes a [..., 4] and b [..., 4] that broadcast against each other.
 
-    Inverted boxes have area 0. The divisor is `max(union, union_floor) + eps`; with both 0, boxes without area give NaN.
+    Inverted boxes have area 0. The divisor is `max(union, union_floor) + eps`; with both 0, empty boxes give NaN.
 
     Returns: [...] in 0 .. 1, dtype of the boxes.
     """

@@ -15,7 +15,7 @@ ITEMS = ("iou", "dfl", "class")  # order of the recorded items
 
 
 def _leaves(arrays: np.lib.npyio.NpzFile, case: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Class logits and distances that ask for gradient, and the recorded scores: the record begins after the sigmoid."""
+    """Class logits and distances that ask for gradient, and recorded scores: the record begins after the sigmoid."""
     scores = torch.from_numpy(arrays[f"{case}/pred_scores"])
     logits = scores.double().logit().float().requires_grad_()
     return logits, torch.from_numpy(arrays[f"{case}/pred_distri"]).requires_grad_(), scores

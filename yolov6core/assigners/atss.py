@@ -85,10 +85,10 @@ class AtssAssigner:
     def _nearest(self, points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
         """Anchor indices [M, K] of the candidates of boxes [M, 4], level after level."""
         per_level = torch.unique_consecutive(strides.flatten(), return_counts=True)[1].tolist()
-        centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+        x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).unbind(1)
         candidates, start = [], 0
         for level in points.split(per_level):
-            squared = (centres - level).square().sum(dim=-1)  # [M, cells of the level]
+            squared = (x[:, None] - level[:, 0]).square_() + (y[:, None] - level[:, 1]).square_()  # [M, cells]
             candidates.append(smallest(squared, min(self.topk, level.shape[0])) + start)
             start += level.shape[0]
         return torch.cat(candidates, dim=1)

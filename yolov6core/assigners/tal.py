@@ -75,7 +75,7 @@ class TaskAlignedAssigner:
     def _alignment(
         self, pred_scores: Tensor, flat_boxes: Tensor, truth: GroundTruth, anchor_ids: Tensor, box_ids: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Alignment [P] and overlap [P] of the given pairs (equation 3)."""
+        """Alignment [P] and overlap [P] of the given pairs."""
         labels, boxes = truth.of_anchors(box_ids)
         scores = pred_scores.flatten()[anchor_ids * pred_scores.shape[-1] + labels]
         overlap = box_iou(boxes, flat_boxes[anchor_ids], eps=EPS)

@@ -99,9 +99,7 @@ class DetectionLoss:
             return self.atss(scores, pred_boxes, points, *truth, strides=strides)
         return self.tal(scores, pred_boxes, points, *truth)
 
-    def _check_shapes(
-        self, cls_logits: Tensor, distances: Tensor, anchors: int, image_size: tuple[int, int]
-    ) -> None:
+    def _check_shapes(self, cls_logits: Tensor, distances: Tensor, anchors: int, image_size: tuple[int, int]) -> None:
         expected = ((anchors, self.num_classes), (anchors, 4 * (self.reg_max + 1)))
         found = (tuple(cls_logits.shape[1:]), tuple(distances.shape[1:]))
         if found != expected:

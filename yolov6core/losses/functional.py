@@ -41,7 +41,7 @@ def distribution_focal(logits: Tensor, distances: Tensor) -> Tensor:
 
 
 def expected_distances(logits: Tensor) -> Tensor:
-    """Mean distance in bins of each side's distribution: logits [..., 4 * K] to [..., 4] (2006.04388, equation 4)."""
+    """Mean distance in bins of each side's distribution: logits [..., 4 * K] to [..., 4] (2006.04388, equation 5)."""
     bins = logits.shape[-1] // 4
     probability = logits.unflatten(-1, (4, bins)).softmax(dim=-1)
     return probability @ torch.arange(bins, device=logits.device, dtype=probability.dtype)
@@ -71,7 +71,7 @@ class _Overlap:
         self.shift = ((tx1 + tx2 - px1 - px2) / 2, (ty1 + ty2 - py1 - py2) / 2)
 
     def centre_penalty(self) -> Tensor:
-        """Squared distance of the centres over squared diagonal of the enclosing box (DIoU, 1911.08287, equation 7)."""
+        """Squared distance of the centres over squared diagonal of the enclosing box (DIoU, 1911.08287)."""
         diagonal = self.hull[0].square() + self.hull[1].square() + self.eps
         return (self.shift[0].square() + self.shift[1].square()) / diagonal
 
@@ -109,7 +109,7 @@ def siou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-10) -> Tensor:
     """1 - SIoU of pred and target [P, 4] xyxy: [P] (2205.12740): overlap, angle-aware centre distance and shape."""
     pair = _Overlap(pred, target, eps)
     dx, dy = pair.shift[0] + eps, pair.shift[1] + eps
-    # sin(2 * angle) of the line between the centres, equation 1, without the arc functions
+    # sin(2 * angle) of the line between the centres, without the arc functions
     angle = 2 * (dx * dy).abs() / (dx.square() + dy.square())
     steepness = angle - 2
     distance = 2.0

@@ -1,0 +1,94 @@
+"""What a student learns from a teacher: pure functions on outputs and feature maps, without labels.
+
+The teacher's tensors are taken as constants: no gradient flows into them.
+
+Letters: B images, A anchors, C classes or channels, P anchors with a weight, K = reg_max + 1 bins of a side's distance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yolov6core.losses.functional import giou_loss
+
+
+def _kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL divergence of softmax(student / T) from softmax(teacher / T) over the last dimension, times T^2, per element.
+
+    The factor keeps gradients of one size at every temperature (1503.02531, section 2).
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}; it has to be positive")
+    log_student = (student / temperature).log_softmax(dim=-1)
+    log_teacher = (teacher.detach() / temperature).log_softmax(dim=-1)
+    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True) * temperature**2
+
+
+def class_kl(student: Tensor, teacher: Tensor, *, temperature: float = 20.0) -> Tensor:
+    """KL divergence over the classes of [..., C], summed over everything: grows with batch and image size.
+
+    YOLOv6 (2301.05586) gives it the scores after the sigmoid; logits work as well.
+    """
+    # float64: at temperature 20 all classes look alike, and float32 would lose four digits in a difference of logs
+    return _kl(student.double(), teacher.double(), temperature).sum().float()
+
+
+def distance_kl(student: Tensor, teacher: Tensor, weight: Tensor, *, temperature: float = 20.0) -> Tensor:
+    """Mean KL divergence of distance distributions [P, 4, K], times the sum of weight [P] (2301.05586)."""
+    if student.shape[0] == 0:
+        return student.sum() * 0
+    per_side = _kl(student.float(), teacher.float(), temperature).sum(dim=-1)  # [P, 4]
+    return per_side.mean() * weight.sum()
+
+
+def channel_wise_kl(student: Sequence[Tensor], teacher: Sequence[Tensor], *, temperature: float = 1.0) -> Tensor:
+    """Channel-wise distillation (2011.13256): every channel is a distribution over its positions.
+
+    student and teacher: maps [B, C, H, W], pairwise of one shape. Mean over images and channels, summed over the maps.
+    """
+    shapes = [tuple(item.shape) for item in student], [tuple(item.shape) for item in teacher]
+    if not student or shapes[0] != shapes[1]:
+        raise ValueError(f"student maps {shapes[0]} and teacher maps {shapes[1]} have to pair up, shape by shape")
+    terms = [
+        _kl(ours.float().flatten(2), theirs.float().flatten(2), temperature).sum() / (ours.shape[0] * ours.shape[1])
+        for ours, theirs in zip(student, teacher, strict=True)
+    ]
+    return torch.stack(terms).sum()
+
+
+def fade(epoch: int, epochs: int, *, end: float = 0.01) -> float:
+    """Weight of the teacher's terms: cosine from 1 at epoch 0 to `end` at epoch `epochs` (2301.05586)."""
+    return 1 + (end - 1) * (1 - math.cos(math.pi * epoch / epochs)) / 2
+
+
+def output_matching(
+    student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], *, temperature: float = 1.0
+) -> dict[str, Tensor]:
+    """Make raw outputs (class logits [B, A, C], distances [B, A, 4] in strides) follow the teacher's at every anchor.
+
+    Needs no labels and no distance bins. `match_class` is the KL divergence of the independent class probabilities at
+    `temperature`, times temperature^2; `match_box` is 1 - GIoU of the boxes both predict from one anchor, weighted by
+    the teacher's best score, because boxes of background anchors mean nothing. Both are divided by the sum of that
+    score over the batch (at least 1), so they do not grow with batch or image size.
+
+    Returns: {"match_class", "match_box"}, float32 scalars.
+    """
+    cls_logits, distances = (item.float() for item in student)
+    teacher_logits, teacher_distances = (item.detach().float() for item in teacher)
+    confidence = teacher_logits.sigmoid().amax(dim=-1)  # [B, A]
+    normaliser = confidence.sum().clamp(min=1)
+    target = teacher_logits / temperature
+    probability = target.sigmoid()
+    cross = F.binary_cross_entropy_with_logits(cls_logits / temperature, probability, reduction="sum")
+    entropy = F.binary_cross_entropy_with_logits(target, probability, reduction="sum")
+    outward = distances.new_tensor((-1.0, -1.0, 1.0, 1.0))  # boxes around an anchor at the origin
+    box_loss = giou_loss(distances * outward, teacher_distances * outward)
+    return {
+        "match_class": (cross - entropy) * temperature**2 / normaliser,
+        "match_box": (box_loss * confidence).sum() / normaliser,
+    }
