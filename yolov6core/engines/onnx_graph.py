@@ -34,7 +34,7 @@ class GraphView:
         """Add a constant, or replace the value of one."""
         from onnx import numpy_helper
 
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
         if name in self.constants:
             self.constants[name].CopyFrom(tensor)
         else:

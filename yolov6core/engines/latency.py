@@ -1,0 +1,56 @@
+"""Latencies that can be compared: all candidates in one process, in turns, medians of many calls."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds a call: median and 90th percentile of all calls, and the median of each round."""
+
+    median_ms: float
+    p90_ms: float
+    rounds_ms: tuple[float, ...]
+
+
+def measure(
+    calls: Mapping[str, Callable[[], object]], *, rounds: int = 5, repeats: int = 10, warmup: int = 3
+) -> dict[str, Latency]:
+    """Time several calls against each other.
+
+    A machine's speed drifts by more than the differences of interest, so the candidates take turns: each round times
+    every one `repeats` times, after `warmup` untimed calls that bring back its caches and threads.
+
+    Args:
+        calls: name -> function without arguments.
+    """
+    if rounds < 1 or repeats < 1 or warmup < 0:
+        raise ValueError(f"rounds is {rounds}, repeats {repeats}, warmup {warmup}; at least 1, 1 and 0 are needed")
+    samples: dict[str, list[list[float]]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            for _ in range(warmup):
+                call()
+            samples[name].append([_time(call) for _ in range(repeats)])
+    return {name: _summary(timed) for name, timed in samples.items()}
+
+
+def speedup(base: Latency, other: Latency) -> float:
+    """How many times faster `other` is than `base`: the median of the ratios of each round."""
+    return statistics.median(a / b for a, b in zip(base.rounds_ms, other.rounds_ms, strict=True))
+
+
+def _time(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - start)
+
+
+def _summary(rounds: list[list[float]]) -> Latency:
+    flat = sorted(value for values in rounds for value in values)
+    p90 = flat[min(len(flat) - 1, round(0.9 * (len(flat) - 1)))]
+    return Latency(statistics.median(flat), p90, tuple(statistics.median(values) for values in rounds))

@@ -1,0 +1,95 @@
+"""Which runtimes there are, which can run here, and which one `auto` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from yolov6core.engines import onnxruntime_engine, openvino_engine
+from yolov6core.engines.runtime import Engine, EngineMismatch, Runtime, RuntimeMissing, check_info, read_info
+from yolov6core.engines.tensorrt_engine import TensorRtRuntime
+from yolov6core.engines.tensorrt_import import cuda_device
+
+RUNTIMES: dict[str, Runtime] = {
+    "tensorrt": TensorRtRuntime("tensorrt"),
+    "tensorrt_rtx": TensorRtRuntime("tensorrt_rtx"),
+    "openvino": openvino_engine,
+    "onnxruntime": onnxruntime_engine,
+}
+"""Name -> builder and loader, in the order in which `auto` prefers them."""
+NEED_GPU = ("tensorrt", "tensorrt_rtx")
+
+
+@dataclass(frozen=True)
+class Availability:
+    """What a runtime can do here: `problem` is empty where it can build; `runs` where it can also run."""
+
+    name: str
+    version: str
+    problem: str
+    runs: bool
+
+
+def survey() -> list[Availability]:
+    """All runtimes and what they can do here, in order of preference."""
+    return [_probe(name) for name in RUNTIMES]
+
+
+def _probe(name: str) -> Availability:
+    runtime = RUNTIMES[name]
+    version = ""
+    try:
+        version = runtime.version()
+        if name == "tensorrt":
+            cuda_device()
+    except RuntimeMissing as error:
+        return Availability(name, version, str(error), runs=False)
+    if name == "tensorrt_rtx":
+        try:
+            cuda_device()
+        except RuntimeMissing:
+            return Availability(name, version, "", runs=False)
+    return Availability(name, version, "", runs=True)
+
+
+def pick_runtime(wanted: str) -> tuple[str, str]:
+    """Resolve `auto`.
+
+    Args:
+        wanted: key of RUNTIMES, or 'auto'.
+
+    Returns: name, and why it was taken, in words.
+
+    Raises:
+        RuntimeMissing: the wanted runtime, or every one, is missing here.
+        ValueError: unknown name.
+    """
+    if wanted != "auto":
+        if wanted not in RUNTIMES:
+            raise ValueError(f"runtime {wanted!r} is unknown; choose auto or one of {', '.join(RUNTIMES)}")
+        found = _probe(wanted)
+        if found.problem:
+            raise RuntimeMissing(found.problem)
+        return wanted, "asked for"
+    skipped = []
+    for candidate in RUNTIMES:
+        found = _probe(candidate)
+        if found.runs:
+            return candidate, "auto: " + "; ".join([*skipped, f"{candidate} {found.version} runs here"])
+        skipped.append(f"{candidate}: {found.problem or 'builds here, but cannot run without a GPU'}")
+    raise RuntimeMissing("no runtime is usable here: " + "; ".join(skipped))
+
+
+def open_engine(folder: Path) -> Engine:
+    """Open the engine in `folder`.
+
+    Raises:
+        EngineMismatch: built for another runtime version or device, or without sidecar.
+        RuntimeMissing: its runtime or device is missing here.
+    """
+    info = read_info(folder)
+    if info.runtime not in RUNTIMES:
+        raise EngineMismatch(f"{folder} was built for runtime {info.runtime!r}, which this version does not know")
+    runtime = RUNTIMES[info.runtime]
+    check_info(info, runtime)
+    return runtime.load(folder, info)

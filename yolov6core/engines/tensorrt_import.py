@@ -1,0 +1,92 @@
+"""Getting hold of `tensorrt` or `tensorrt_rtx`, and one logger for the whole process."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import logging
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from yolov6core.engines.runtime import RuntimeMissing
+
+logger = logging.getLogger(__name__)
+RTX_LIBRARIES = ("libtensorrt_rtx.so", "libtensorrt_onnxparser_rtx.so")
+RTX_CARRIER = "onnxruntime_ep_nv_tensorrt_rtx"
+"""A package on PyPI that carries TensorRT-RTX's shared libraries; the bindings come without them."""
+INSTALL = {
+    "tensorrt": "pip install tensorrt",
+    "tensorrt_rtx": "pip install 'yolov6-quant[tensorrt-rtx]'",
+}
+_kept_libraries: list[ctypes.CDLL] = []
+
+
+@cache
+def import_tensorrt(flavour: str) -> Any:
+    """The module `tensorrt` or `tensorrt_rtx`.
+
+    Raises:
+        RuntimeMissing: not installed, with the command that installs it.
+    """
+    try:
+        if flavour == "tensorrt":
+            import tensorrt
+
+            return tensorrt
+        _preload_rtx()
+        import tensorrt_rtx_bindings
+
+        return tensorrt_rtx_bindings
+    except (ImportError, OSError) as error:
+        raise RuntimeMissing(f"{flavour} is not installed ({error}): {INSTALL[flavour]}") from error
+
+
+def _preload_rtx() -> None:
+    """Load the shared libraries by path, so that the bindings find them without LD_LIBRARY_PATH."""
+    spec = importlib.util.find_spec(RTX_CARRIER)  # does not import it: that would register it with ONNX Runtime
+    if spec is None or not spec.submodule_search_locations:
+        return  # the libraries may lie on the system's own search path
+    folder = Path(spec.submodule_search_locations[0])
+    for name in RTX_LIBRARIES:
+        for path in sorted(folder.glob(name + "*"))[:1]:
+            _kept_libraries.append(ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL))
+
+
+@cache
+def process_logger(flavour: str) -> Any:
+    """The one logger of the process: TensorRT keeps the first one it sees, so a second one would stay silent.
+
+    It has `lines`, all messages since the last `lines.clear()`; warnings and errors also go to Python's logging.
+    """
+    trt = import_tensorrt(flavour)
+    levels = {
+        trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.Severity.ERROR: logging.ERROR,
+        trt.ILogger.Severity.WARNING: logging.WARNING,
+    }
+
+    class Collector(trt.ILogger):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lines: list[str] = []
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            self.lines.append(message)
+            level = levels.get(severity)
+            if level == logging.ERROR:
+                self.errors.append(message)
+            if level is not None:
+                logger.log(level, "%s: %s", flavour, message)
+
+    return Collector()
+
+
+def cuda_device() -> str:
+    """Name of the first GPU. Raises RuntimeMissing where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeMissing("no CUDA device is visible here; TensorRT needs an NVIDIA GPU and its driver")
+    return torch.cuda.get_device_name(0)
