@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -90,85 +91,90 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path =
 
 def _prepare(prepare: PrepareParams) -> Prepared:
     """Read, check and split."""
-    from yolov6core.data.annotated import DatasetError
     from yolov6core.data.check import BoxRules, check_images, remove_shared, seeded_part
 
     source = _read(prepare)
-    splits = dict(source.splits)
-    if "all" in splits:
-        everything = splits.pop("all")
-        splits["val"] = seeded_part(everything, max(1, round(len(everything) * prepare.val_fraction)), prepare.seed)
-        held_out = {image.path for image in splits["val"]}
-        splits["train"] = [image for image in everything if image.path not in held_out]
-    train, val, problems = remove_shared(splits["train"], splits["val"])
+    train, val, shared = remove_shared(*_train_and_val(prepare, source))
+    problems = [*source.problems, *shared]
     rules = BoxRules(
         classes=None if prepare.classes is None else frozenset(prepare.classes),
         keep_difficult=prepare.difficult == "keep",
         min_box=prepare.min_box,
     )
-    problems = [*source.problems, *problems]
     checked = {}
     for split, images in (("train", train), ("val", val)):
         checked[split], found = check_images(images, rules)
         problems += found
-        _need_images(prepare, split, images, checked[split], problems)
-    names = prepare.classes or sorted({item.name for images in checked.values() for i in images for item in i.objects})
-    if not any(image.objects for image in checked["train"]):
-        raise DatasetError(f"no usable box in the training images of {prepare.root}: {_counts_text(problems)}")
-    if len(checked["train"]) < 2:
-        raise DatasetError("one usable training image; at least two are needed, one to train and one to select on")
+    problems.sort(key=lambda problem: (problem.kind, problem.where, problem.detail))
+    _need_enough(prepare, checked, problems)
     count = min(max(1, round(len(checked["train"]) * prepare.select_fraction)), len(checked["train"]) - 1)
     select = {image.path for image in seeded_part(checked["train"], count, prepare.seed)}
-    parts = {
+    splits = {
         "train": [image for image in checked["train"] if image.path not in select],
         "select": [image for image in checked["train"] if image.path in select],
         "val": checked["val"],
     }
-    # Another seed than for `select`: the same one would take the neighbours of those already chosen.
-    calib = seeded_part(parts["train"], prepare.calib_images, prepare.seed + 1)
-    problems.sort(key=lambda problem: (problem.kind, problem.where, problem.detail))
-    return Prepared(parts, sorted(calib, key=lambda image: image.path), list(names), problems)
+    calib = sorted(seeded_part(splits["train"], prepare.calib_images, prepare.seed), key=lambda image: image.path)
+    occurring = sorted({item.name for images in checked.values() for image in images for item in image.objects})
+    return Prepared(splits, calib, list(prepare.classes or source.names or occurring), problems)
+
+
+def _need_enough(prepare: PrepareParams, checked: dict[str, list[AnnotatedImage]], problems: list[Problem]) -> None:
+    """Raise DatasetError where what is left cannot be trained and evaluated on."""
+    from yolov6core.data.annotated import DatasetError, count_problems
+
+    so_far = ", ".join(f"{kind} {count}" for kind, count in count_problems(problems).items() if count) or "none"
+    for split, images in checked.items():
+        if not images:
+            raise DatasetError(f"no usable image in the split {split!r} of {prepare.root}; problems: {so_far}")
+        if not any(image.objects for image in images):
+            named = sorted({problem.detail.split(" (")[0] for problem in problems if problem.kind == "unknown_class"})
+            hint = f"; classes in the data: {', '.join(named[:20])}" if named else ""
+            raise DatasetError(f"no usable box in the split {split!r} of {prepare.root}; problems: {so_far}{hint}")
+    if len(checked["train"]) < 2:
+        raise DatasetError(
+            f"one usable training image in {prepare.root}; at least two are needed, one to train and one to select on"
+        )
+
+
+def _train_and_val(prepare: PrepareParams, source: Source) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """The dataset's own splits, or a seeded one where it has none."""
+    from yolov6core.data.check import seeded_part
+
+    if "all" not in source.splits:
+        return source.splits["train"], source.splits["val"]
+    images = source.splits["all"]
+    logger.info("no splits in %s: %g of the images are held out for val", prepare.root, prepare.val_fraction)
+    val = seeded_part(images, max(1, round(len(images) * prepare.val_fraction)), prepare.seed)
+    held_out = {image.path for image in val}
+    return [image for image in images if image.path not in held_out], val
 
 
 def _read(prepare: PrepareParams) -> Source:
     """Let the reader for the dataset's format read it."""
+    from yolov6core.data.annotated import DatasetError
     from yolov6core.data.coco import is_coco, read_coco
-    from yolov6core.data.voc import read_voc
+    from yolov6core.data.voc import is_voc, read_voc
     from yolov6core.data.yolo import is_yolo, read_yolo
 
     root = prepare.root.replace("\\", "/").rstrip("/") or "/"
-    splits = {
-        "train_split": [prepare.train_split] if isinstance(prepare.train_split, str) else prepare.train_split,
-        "val_split": [prepare.val_split] if isinstance(prepare.val_split, str) else prepare.val_split,
-    }
-    if prepare.format == "coco" or (prepare.format == "auto" and is_coco(root)):
-        return read_coco(root, **splits)
-    if prepare.format == "yolo" or (prepare.format == "auto" and is_yolo(root)):
-        return read_yolo(root, **splits)
-    return read_voc(root, **splits, origin=prepare.voc_origin)
-
-
-def _need_images(
-    prepare: PrepareParams,
-    split: str,
-    listed: list[AnnotatedImage],
-    usable: list[AnnotatedImage],
-    problems: list[Problem],
-) -> None:
-    """Raise DatasetError where a split is empty."""
-    from yolov6core.data.annotated import DatasetError
-
-    if not usable:
-        raise DatasetError(
-            f"split {split!r} of {prepare.root} is empty: {len(listed)} annotated images found, none usable; "
-            f"problems so far: {_counts_text(problems)}"
-        )
-
-
-def _counts_text(problems: list[Problem]) -> str:
-    from yolov6core.data.annotated import count_problems
-
-    return ", ".join(f"{kind} {count}" for kind, count in count_problems(problems).items() if count) or "none"
+    train_split, val_split = (
+        [names] if isinstance(names, str) else names for names in (prepare.train_split, prepare.val_split)
+    )
+    kind: str | None = prepare.format
+    if kind == "auto":
+        detectors = {"voc": is_voc, "coco": is_coco, "yolo": is_yolo}
+        kind = next((name for name, fits in detectors.items() if fits(root)), None)
+    if kind == "coco":
+        return read_coco(root, train_split=train_split, val_split=val_split)
+    if kind == "yolo":
+        return read_yolo(root, train_split=train_split, val_split=val_split)
+    if kind == "voc":
+        return read_voc(root, train_split=train_split, val_split=val_split, origin=prepare.voc_origin)
+    raise DatasetError(
+        f"no dataset in prepare.root {prepare.root}: looked for VOC (Annotations/*.xml, or *.xml beside the images), "
+        "COCO (annotations/instances_<split>.json) and YOLO (images/ and labels/)"
+    )
 
 
 def _figures(prepared: Prepared) -> dict[str, int]:
@@ -192,10 +198,13 @@ def _summarise(prepared: Prepared, figures: dict[str, int]) -> None:
     for split, images in prepared.splits.items():
         logger.info("%-6s %6d images %7d boxes", split, len(images), figures[f"{split}_boxes"])
     logger.info("calib  %6d images of train", len(prepared.calib))
+    boxes = {
+        split: Counter(item.name for image in images for item in image.objects)
+        for split, images in prepared.splits.items()
+    }
     for name in prepared.names:
-        counts = [sum(item.name == name for i in images for item in i.objects) for images in prepared.splits.values()]
-        logger.info("class  %s: %s", name, ", ".join(f"{c} {s}" for c, s in zip(counts, prepared.splits, strict=True)))
-        if counts[0] == 0:
+        logger.info("class  %s: %s", name, ", ".join(f"{count[name]} {split}" for split, count in boxes.items()))
+        if not boxes["train"][name]:
             logger.warning("class %s has no box in train: it cannot be learnt", name)
     for kind, meaning in PROBLEM_KINDS.items():
         found = [problem for problem in prepared.problems if problem.kind == kind]

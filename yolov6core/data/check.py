@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, Box, Problem
 from yolov6core.data.image_header import ImageError, read_image_header
 
+_ROUNDING = 0.01  # pixels: what the decimals of a text format may put a box over the edge without being told
+
 
 @dataclass(frozen=True)
 class BoxRules:
@@ -101,7 +103,9 @@ def _check_objects(image: AnnotatedImage, rules: BoxRules, problems: list[Proble
             continue
         if fate == "clipped_box":
             problems.append(Problem(fate, image.path, f"{item.name} {_numbers(item.box)} in {width}x{height}"))
-            item = replace(item, box=clip_box(item.box, (height, width)))
+        inside = clip_box(item.box, (height, width))
+        if inside != item.box:
+            item = replace(item, box=inside)
         if item in kept:
             problems.append(Problem("duplicate_box", image.path, f"{item.name} {_numbers(item.box)}"))
         kept[item] = None
@@ -120,7 +124,8 @@ def _box_problem(item: AnnotatedObject, size: tuple[int, int], rules: BoxRules) 
     inside = clip_box(item.box, size)
     if min(inside[2] - inside[0], inside[3] - inside[1]) < rules.min_box:
         return "tiny_box"
-    return None if inside == item.box else "clipped_box"
+    moved = max(abs(a - b) for a, b in zip(inside, item.box, strict=True))
+    return None if moved <= _ROUNDING else "clipped_box"
 
 
 def _numbers(box: Box) -> str:

@@ -32,17 +32,18 @@ def read_coco(root: str, *, train_split: Sequence[str] = ("train",), val_split: 
     if not files:
         raise DatasetError(f"no COCO dataset in {root}: expected annotations/instances_<split>.json")
     problems: list[Problem] = []
+    known: dict[str, None] = {}  # class names in order
     if len(files) == 1:
         [(name, path)] = files.items()
-        return Source({"all": _read_file(path, root, name, problems)}, problems)
+        return Source({"all": _read_file(path, root, name, problems, known)}, problems, tuple(known))
     splits: dict[str, list[AnnotatedImage]] = {}
     for split, names in (("train", train_split), ("val", val_split)):
         splits[split] = []
         for name in names:
             if name not in files:
                 raise DatasetError(f"no annotations/instances_{name}.json in {root}; there are: {', '.join(files)}")
-            splits[split] += _read_file(files[name], root, name, problems)
-    return Source(splits, problems)
+            splits[split] += _read_file(files[name], root, name, problems, known)
+    return Source(splits, problems, tuple(known))
 
 
 def _json_files(root: str) -> dict[str, str]:
@@ -57,9 +58,12 @@ def _json_files(root: str) -> dict[str, str]:
     return found
 
 
-def _read_file(path: str, root: str, split: str, problems: list[Problem]) -> list[AnnotatedImage]:
+def _read_file(
+    path: str, root: str, split: str, problems: list[Problem], known: dict[str, None]
+) -> list[AnnotatedImage]:
     document = _load(path)
-    names = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
+    names = {entry["id"]: str(entry["name"]) for entry in sorted(document["categories"], key=lambda e: e["id"])}
+    known |= dict.fromkeys(names.values())
     objects: dict[Any, list[AnnotatedObject]] = {}
     for entry in document["annotations"]:
         item = _object(entry, names)
@@ -91,9 +95,7 @@ def _load(path: str) -> dict[str, Any]:
         entries = document.get(key) if isinstance(document, dict) else None
         sound = isinstance(entries, list) and all(isinstance(e, dict) and all(f in e for f in fields) for e in entries)
         if not sound:
-            raise DatasetError(
-                f"{path} is not a COCO file: it needs a list '{key}' of objects with {fields or 'boxes'}"
-            )
+            raise DatasetError(f"{path} is not a COCO file: it needs a list '{key}' of objects ({', '.join(fields)})")
     return document
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ class VocFolder:
     annotations: dict[str, str]
     images: dict[str, list[str]]
     lists: dict[str, str]
+
+    def stems(self) -> list[str]:
+        """Names of everything annotated or pictured, sorted."""
+        return sorted(self.annotations.keys() | self.images.keys())
 
 
 @dataclass(frozen=True)
@@ -66,25 +71,38 @@ def read_voc(
         val_split: the same for validation.
         origin: see `voc_box`.
 
-    Returns: splits `train` and `val`, or `all` where no tree has lists; sizes as the annotations tell them.
+    Returns: splits `train` and `val`, or `all` where no tree has lists and none is named like a split; sizes as the
+        annotations tell them.
 
     Raises:
         DatasetError: no VOC tree, no such list, or a list without usable images.
     """
     folders = find_voc(root)
-    if not any(folder.lists for folder in folders):
-        wanted = {"all": [(folder, sorted(folder.annotations.keys() | folder.images.keys())) for folder in folders]}
-        problems: list[Problem] = []
+    problems: list[Problem] = []
+    wanted: dict[str, list[tuple[VocFolder, list[str]]]] = {}
+    asked = {"train": train_split, "val": val_split}
+    by_name = {os.path.basename(folder.root): folder for folder in folders}
+    if any(folder.lists for folder in folders):
+        for split, names in asked.items():
+            lists = [found for name in names for found in _lists(folders, name)]
+            wanted[split] = [(folder, _read_list(folder, path, problems)) for folder, path in lists]
+    elif all(name in by_name for names in asked.values() for name in names):
+        for split, names in asked.items():
+            wanted[split] = [(by_name[name], by_name[name].stems()) for name in names]
     else:
-        wanted, problems = {}, []
-        for split, names in (("train", train_split), ("val", val_split)):
-            wanted[split] = [
-                (folder, _read_list(folder, path, problems)) for name in names for folder, path in _lists(folders, name)
-            ]
+        wanted["all"] = [(folder, folder.stems()) for folder in folders]
     splits = {}
     for split, parts in wanted.items():
         splits[split] = [image for folder, names in parts for image in _read_images(folder, names, origin, problems)]
     return Source(splits=splits, problems=problems)
+
+
+def is_voc(root: str) -> bool:
+    """Whether there is a VOC tree at or under `root`."""
+    try:
+        return bool(find_voc(root))
+    except DatasetError:
+        return False
 
 
 def find_voc(root: str) -> list[VocFolder]:
@@ -98,7 +116,7 @@ def find_voc(root: str) -> list[VocFolder]:
     folders = []
     for candidate in candidates:
         nested = any(candidate.startswith(folder.root + "/") for folder in folders)
-        if os.path.isdir(candidate) and not nested and (folder := _open_folder(candidate)):
+        if not nested and os.path.isdir(candidate) and (folder := _open_folder(candidate)):
             folders.append(folder)
     if not folders:
         raise DatasetError(
@@ -153,10 +171,10 @@ def parse_voc(data: bytes, *, where: str = "annotation", origin: int = 1) -> Voc
         if not name or corners is None:
             problems.append(Problem("broken_object", where, f"object {number} ({name or 'no name'})"))
             continue
-        zero = zero or corners[0] < 1 or corners[1] < 1
+        zero = zero or 0 <= min(corners[:2]) < 1
         difficult = (element.findtext("difficult") or "0").strip().lower() in ("1", "true")
         objects.append(AnnotatedObject(name, voc_box(corners, origin=origin), difficult))
-    if zero and origin == 1 and all(item.box[0] >= -1 and item.box[1] >= -1 for item in objects):
+    if zero and origin == 1:
         problems.append(Problem("zero_coordinate", where))
     return VocAnnotation(_size(root.find("size")), tuple(objects), tuple(problems))
 
@@ -164,14 +182,12 @@ def parse_voc(data: bytes, *, where: str = "annotation", origin: int = 1) -> Voc
 def _parse_xml(data: bytes) -> ElementTree.Element:
     try:
         # Expat takes UTF-16 too, where a search of the bytes would not see the document type.
-        text = data.decode("utf-16") if b"\0" in data[:64] else None
-        if (
-            (b"<!DOCTYPE" in data or b"<!ENTITY" in data)
-            if text is None
-            else ("<!DOCTYPE" in text or "<!ENTITY" in text)
-        ):
+        if b"\0" in data[:64]:
+            data = data.decode("utf-16").encode("utf-8")
+            data = re.sub(rb"^\s*<\?xml.*?\?>", b"", data)  # it names the encoding that is no longer in use
+        if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
             raise AnnotationError("document types and entities are refused; remove <!DOCTYPE ...>")
-        return ElementTree.fromstring(data if text is None else text)
+        return ElementTree.fromstring(data)
     except (ElementTree.ParseError, UnicodeDecodeError, LookupError) as error:
         raise AnnotationError(f"not well-formed XML: {error}") from error
 

@@ -36,7 +36,7 @@ def read_yolo(root: str, *, train_split: Sequence[str] = ("train",), val_split: 
     names = _class_names(root)
     problems: list[Problem] = []
     if _images_in(f"{root}/images"):
-        return Source({"all": _read_folder(f"{root}/images", names, problems)}, problems)
+        return Source({"all": _read_folder(f"{root}/images", names, problems)}, problems, tuple(names))
     splits: dict[str, list[AnnotatedImage]] = {}
     for split, wanted in (("train", train_split), ("val", val_split)):
         splits[split] = []
@@ -46,7 +46,7 @@ def read_yolo(root: str, *, train_split: Sequence[str] = ("train",), val_split: 
             if folder is None:
                 raise DatasetError(f"no folder for the split {name!r}: neither {places[0]} nor {places[1]}")
             splits[split] += _read_folder(folder, names, problems)
-    return Source(splits, problems)
+    return Source(splits, problems, tuple(names))
 
 
 def _class_names(root: str) -> list[str]:
@@ -122,8 +122,6 @@ def _objects(
         if not (all(map(math.isfinite, (index, cx, cy, w, h))) and index.is_integer() and 0 <= index < len(names)):
             problems.append(Problem("broken_object", where, f"line {number}: class {index:g} of {len(names)}"))
             continue
-        # Rounding of the text must not push a box over the edge of the image.
         corners = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
-        left, top, right, bottom = (round(value, 3) for value in corners)
-        objects.append(AnnotatedObject(names[int(index)], (left, top, right, bottom)))
+        objects.append(AnnotatedObject(names[int(index)], corners))
     return objects
