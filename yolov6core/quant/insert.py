@@ -1,0 +1,231 @@
+"""Quantizers in a traced network: insertion, dialects, and which layers are quantized.
+
+A quantized model is a GraphModule with the parameter names of the network it was made from. Every Conv2d is a
+QuantConv2d, every scale group has one Range at `ranges.<group>`, registered once, and the graph calls a group's range at
+each of its sites. State dicts therefore have the same keys in every dialect and for every choice of float layers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from yolov6core.quant.fake_quant import QuantConv2d, Range
+from yolov6core.quant.graph_ops import Kind, is_prediction, kind_of
+from yolov6core.quant.scale_groups import ScaleGroups, find_groups
+from yolov6core.quant.sites import Site, place_sites_, plan_sites, remove_sites_
+from yolov6core.quant.spec import Dialect, dialect
+
+
+@dataclass(frozen=True)
+class QuantState:
+    """What a quantized model knows about itself, kept in its `meta["quant"]`."""
+
+    dialect: Dialect
+    groups: ScaleGroups
+    predictions: frozenset[str]
+    """Convolutions whose result leaves the network."""
+    float_layers: frozenset[str]
+    """Convolutions that are not quantized, prediction convolutions included unless asked for."""
+    sites: tuple[Site, ...]
+
+
+class QuantizedModel(fx.GraphModule):
+    """GraphModule whose copies keep the ranges that the present dialect does not call."""
+
+    def __deepcopy__(self, memo: dict) -> QuantizedModel:
+        copied = super().__deepcopy__(memo)
+        copied.ranges = copy.deepcopy(self.ranges, memo)
+        return copied
+
+
+def insert_quantizers(
+    model: nn.Module,
+    *,
+    keep_float: Callable[[str, nn.Module], bool] | None = None,
+    quantize_predictions: bool = False,
+    dialect_name: str = "trt",
+) -> QuantizedModel:
+    """Trace `model` and put uncalibrated quantizers into the result; `model` itself stays as it is.
+
+    Args:
+        model: any network of convolutions that torch.fx traces, batch norm folded (a deployed Detector).
+        keep_float: (module path, Conv2d) -> whether this convolution stays float.
+        quantize_predictions: whether convolutions whose result leaves the network are quantized as well.
+        dialect_name: `trt`, `openvino` or `ort`.
+
+    Raises:
+        ValueError: batch norm left in the network, no Conv2d, or an unknown dialect.
+    """
+    chosen = dialect(dialect_name)
+    root = copy.deepcopy(model)
+    for name, module in root.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(f"batch norm {name!r} is left in the network; fold it (deploy_) before quantizing")
+    traced = QuantizedModel(root, fx.Tracer().trace(root), class_name="QuantizedModel")
+    traced.train(model.training)
+    convolutions = [node for node in traced.graph.nodes if kind_of(node, traced) is Kind.CONV]
+    if not convolutions:
+        raise ValueError("the network has no Conv2d, so there is nothing to quantize")
+    groups = find_groups(traced.graph, traced)
+    predictions = frozenset(str(node.target) for node in convolutions if is_prediction(node, traced))
+    floats = frozenset() if quantize_predictions else predictions
+    for name in dict.fromkeys(str(node.target) for node in convolutions):
+        conv = traced.get_submodule(name)
+        if keep_float is not None and keep_float(name, conv):
+            floats |= {name}
+        traced.set_submodule(name, QuantConv2d.from_float(conv))
+    traced.add_module("ranges", nn.ModuleDict({name: Range(chosen.grid) for name in groups.sources}))
+    traced.ranges.to(next(traced.parameters()).device)
+    traced.meta["quant"] = QuantState(chosen, groups, predictions, floats, ())
+    return _apply_(traced, dialect=chosen, float_layers=floats)
+
+
+def state_of(gm: fx.GraphModule) -> QuantState:
+    """What a quantized model knows about itself; raises ValueError for any other module."""
+    if "quant" not in getattr(gm, "meta", {}):
+        raise ValueError(f"{type(gm).__name__} has no quantizers; call insert_quantizers first")
+    return gm.meta["quant"]
+
+
+def set_dialect_(gm: QuantizedModel, name: str) -> QuantizedModel:
+    """Quantize as `trt`, `openvino` or `ort` runtimes do, in place. Weights, ranges and float layers stay."""
+    return _apply_(gm, dialect=dialect(name), float_layers=state_of(gm).float_layers)
+
+
+def set_float_layers_(gm: QuantizedModel, names: Iterable[str]) -> QuantizedModel:
+    """Leave exactly these convolutions float and quantize all others, in place.
+
+    Raises:
+        ValueError: a name that is no convolution of the model.
+    """
+    names = frozenset(names)
+    known = convolution_names(gm)
+    if names - set(known):
+        raise ValueError(
+            f"{', '.join(sorted(names - set(known)))}: no such convolution; the model has {', '.join(known)}"
+        )
+    return _apply_(gm, dialect=state_of(gm).dialect, float_layers=names)
+
+
+def _apply_(gm: QuantizedModel, *, dialect: Dialect, float_layers: frozenset[str]) -> QuantizedModel:
+    state = state_of(gm)
+    remove_sites_(gm.graph, gm)
+    sites = plan_sites(gm.graph, gm, groups=state.groups, dialect=dialect, float_layers=float_layers)
+    place_sites_(gm.graph, sites)
+    gm.graph.lint()
+    gm.recompile()
+    for module in gm.ranges.values():
+        module.grid = dialect.grid
+        module.refresh_()
+    for name in convolution_names(gm):
+        gm.get_submodule(name).active = name not in float_layers
+    gm.meta["quant"] = QuantState(dialect, state.groups, state.predictions, float_layers, tuple(sites))
+    return gm
+
+
+def convolution_names(gm: QuantizedModel) -> list[str]:
+    """Module paths of all convolutions, in order of execution."""
+    targets = (str(node.target) for node in gm.graph.nodes if kind_of(node, gm) is Kind.CONV)
+    return list(dict.fromkeys(targets))
+
+
+def quantizable_names(gm: QuantizedModel) -> list[str]:
+    """Module paths of the convolutions that are quantized by default: all but the prediction convolutions."""
+    predictions = state_of(gm).predictions
+    return [name for name in convolution_names(gm) if name not in predictions]
+
+
+@contextlib.contextmanager
+def quantizers_off(gm: QuantizedModel) -> Iterator[None]:
+    """The float network, for the time: no range and no weight is rounded."""
+    modules = [module for module in gm.modules() if isinstance(module, Range | QuantConv2d)]
+    before = [module.enabled for module in modules]
+    try:
+        for module in modules:
+            module.enabled = False
+        yield
+    finally:
+        for module, enabled in zip(modules, before, strict=True):
+            module.enabled = enabled
+
+
+def get_ranges(gm: QuantizedModel) -> dict[str, tuple[float, float]]:
+    """Group name -> (amin, amax); NaN where not calibrated."""
+    return {name: (float(module.amin), float(module.amax)) for name, module in gm.ranges.items()}
+
+
+def set_ranges_(gm: QuantizedModel, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Give every scale group its real range, in place.
+
+    Raises:
+        ValueError: the groups are not exactly those of the model, or a range is not a finite interval.
+    """
+    missing, unknown = set(gm.ranges) - set(ranges), set(ranges) - set(gm.ranges)
+    if missing or unknown:
+        raise ValueError(
+            f"ranges do not fit this network: missing {sorted(missing)}, unknown {sorted(unknown)}; calibrate it again"
+        )
+    for name, (amin, amax) in ranges.items():
+        try:
+            gm.ranges[name].set_(amin, amax)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+
+def freeze_weight_ranges_(gm: QuantizedModel) -> None:
+    """Keep the weights' ranges of this moment, for trainings that move weights inside fixed grids."""
+    for name in convolution_names(gm):
+        gm.get_submodule(name).freeze_ranges_()
+
+
+def ready_for_export_(gm: QuantizedModel) -> QuantizedModel:
+    """Make weight ranges constants of the graph and keep weights inside them; the numbers do not change."""
+    for name in convolution_names(gm):
+        conv = gm.get_submodule(name)
+        if not conv.frozen:
+            conv.freeze_ranges_()
+        conv.clamp_weights_()
+    return gm.eval()
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A convolution as reports and exporters see it."""
+
+    name: str
+    quantized: bool
+    prediction: bool
+    input_group: str
+    amin: float
+    amax: float
+    input_scale: float | None
+    zero_point: int
+
+
+def describe(gm: QuantizedModel) -> list[LayerRow]:
+    """One row per convolution, in order of execution; ranges are those of the input in the present dialect."""
+    state, rows = state_of(gm), {}
+    for node in gm.graph.nodes:
+        if kind_of(node, gm) is not Kind.CONV:
+            continue
+        name, value = str(node.target), node.all_input_nodes[0]
+        if kind_of(value, gm) is Kind.RANGE:
+            value = value.all_input_nodes[0]
+        group = state.groups.group_of[value.name]
+        module = gm.ranges[group]
+        rows[name] = LayerRow(
+            name=name,
+            quantized=name not in state.float_layers,
+            prediction=name in state.predictions,
+            input_group=group,
+            amin=float(module.amin),
+            amax=float(module.amax),
+            input_scale=module.scale,
+            zero_point=module.zero_point,
+        )
+    return list(rows.values())

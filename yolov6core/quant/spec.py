@@ -1,0 +1,96 @@
+"""What quantization means here, as frozen values: integer grids, and where each kind of runtime wants its quantizers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+MIN_SCALE = 2.0**-24
+"""Smallest scale that may reach a graph: the smallest positive float16, so that a scale stays positive in either type."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An integer grid of activations: real value = (integer - zero point) * scale.
+
+    `symmetric` grids have zero point 0 and cover -amax .. amax. The others cover amin .. amax, zero point 0 for tensors
+    that are never negative. For example INT8 of (-1, 2) has scale 2 / 127, UINT8 has scale 3 / 255 and zero point 85.
+    """
+
+    low: int
+    high: int
+    symmetric: bool
+
+    def __post_init__(self) -> None:
+        if not self.low <= 0 < self.high:
+            raise ValueError(f"grid {self.low}..{self.high} must hold 0 and reach above it")
+        if self.symmetric and self.low >= 0:
+            raise ValueError(f"symmetric grid {self.low}..{self.high} needs negative integers")
+
+    def scale_and_zero_point(self, amin: float, amax: float) -> tuple[float, int]:
+        """Scale (a float32 value, never below MIN_SCALE) and zero point for the real range amin .. amax.
+
+        The range is widened to hold 0, so that zero padding is exact. A range of nothing but zero gets scale 1, which
+        represents its zeros exactly.
+
+        Raises:
+            ValueError: a bound is not finite, or amin > amax.
+        """
+        if not (np.isfinite(amin) and np.isfinite(amax) and amin <= amax):
+            raise ValueError(f"range {amin} .. {amax} is not an interval of finite numbers; calibrate again")
+        amin, amax = min(amin, 0.0), max(amax, 0.0)
+        if amin == amax:
+            return 1.0, 0
+        if self.symmetric:
+            return _scale(max(-amin, amax) / self.high), 0
+        scale = _scale((amax - amin) / (self.high - self.low))
+        return scale, min(max(self.low + round(-amin / scale), self.low), self.high)
+
+
+def _scale(value: float) -> float:
+    return float(np.float32(max(value, MIN_SCALE)))
+
+
+INT8 = Grid(-128, 127, symmetric=True)
+UINT8 = Grid(0, 255, symmetric=False)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a kind of runtime wants activations quantized.
+
+    Attributes:
+        grid: integer grid of every activation.
+        edges: `inputs`: quantizers on what convolutions and max-pools read. `all`: also on every convolution's output
+            and before every concat or add, read by all that may.
+    """
+
+    name: str
+    grid: Grid
+    edges: Literal["inputs", "all"]
+
+    def __post_init__(self) -> None:
+        if self.edges not in ("inputs", "all"):
+            raise ValueError(f"dialect {self.name!r}: edges is {self.edges!r}; choose inputs or all")
+
+
+DIALECTS: dict[str, Dialect] = {
+    # TensorRT takes zero point 0 only, and fuses convolution, bias and activation by itself.
+    "trt": Dialect("trt", INT8, "inputs"),
+    "openvino": Dialect("openvino", INT8, "inputs"),
+    # ONNX Runtime makes an integer convolution only of DQ -> Conv -> (Relu) -> Q, with a Relu that the Q can absorb.
+    "ort": Dialect("ort", UINT8, "all"),
+}
+
+
+def dialect(name: str) -> Dialect:
+    """Look a dialect up.
+
+    Raises:
+        ValueError: unknown name; the message lists the known ones.
+    """
+    if name not in DIALECTS:
+        raise ValueError(f"quantization dialect {name!r} is unknown; choose one of {', '.join(DIALECTS)}")
+    return DIALECTS[name]
