@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from yolov6core.engines.onnx_graph import fix_reshapes, hoist_constants, open_batch
+from yolov6core.engines.onnx_graph import fix_reshapes, fold_constants, hoist_constants, open_batch
 
 if TYPE_CHECKING:
     import onnx
@@ -75,6 +75,7 @@ def _tidy(model: onnx.ModelProto, module: nn.Module, *, dynamic_batch: bool) -> 
     model.producer_name, model.producer_version, model.doc_string = "yolov6-quant", "", ""
     model.graph.name = type(module).__name__
     hoist_constants(model)
+    fold_constants(model)
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     fix_reshapes(model, dynamic_batch=dynamic_batch)
     if dynamic_batch:

@@ -103,3 +103,20 @@ def open_batch(model: onnx.ModelProto, name: str = "batch") -> None:
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = name
     del model.graph.value_info[:]
+
+
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Compute nodes that depend on constants only (weight scales from stored ranges), Q/DQ pairs excepted."""
+    from onnx.reference import ReferenceEvaluator
+
+    view = GraphView(model)
+    rest = []
+    for node in model.graph.node:
+        names = [name for name in node.input if name]  # an optional input that is left out has an empty name
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") or not all(name in view.constants for name in names):
+            rest.append(node)
+            continue
+        values = ReferenceEvaluator(node).run(None, {name: view.array(name) for name in names})
+        for name, value in zip(node.output, values, strict=True):
+            view.set_array(name, value)
+    view.rebuild(rest)
