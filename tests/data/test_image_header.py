@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from yolov6core.data.image_header import ImageError, read_image_header
+
+
+def picture(height=48, width=64):
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def encoded(suffix, *options):
+    return cv2.imencode(suffix, picture(), list(options))[1].tobytes()
+
+
+def exif(orientation, order="<"):
+    mark = b"II" if order == "<" else b"MM"
+    entry = struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0)
+    tiff = mark + struct.pack(order + "HI", 42, 8) + struct.pack(order + "H", 1) + entry + bytes(4)
+    return b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
+def test_sizes(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(encoded(suffix))
+    assert read_image_header(str(path)) == (48, 64, 1)
+
+
+def test_progressive_and_long_metadata(tmp_path):
+    path = tmp_path / "a.jpg"
+    data = encoded(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    segment = b"\xff\xe2" + struct.pack(">H", 65000) + bytes(64998)
+    path.write_bytes(data[:2] + segment * 3 + data[2:])
+    assert read_image_header(str(path)) == (48, 64, 1)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_agrees_with_opencv(tmp_path, orientation, order):
+    path = tmp_path / "a.jpg"
+    data = encoded(".jpg")
+    path.write_bytes(data[:2] + exif(orientation, order) + data[2:])
+    header = read_image_header(str(path))
+    assert header.orientation == orientation
+    assert (header.height, header.width) == cv2.imread(str(path)).shape[:2]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_cut_files_are_seen(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    data = encoded(suffix)
+    path.write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(ImageError, match="cut short"):
+        read_image_header(str(path))
+    path.write_bytes(data[:12])
+    with pytest.raises(ImageError):
+        read_image_header(str(path))
+
+
+def test_data_behind_the_picture_is_allowed(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded(".jpg") + b"maker's notes" * 100)
+    assert read_image_header(str(path)) == (48, 64, 1)
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\0\0\0\0\0\0\0\0"])
+def test_other_bytes(tmp_path, data):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageError):
+        read_image_header(str(path))
