@@ -1,0 +1,167 @@
+"""Rows for curve plots, and pictures of detections and of training batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yolov6core.evaluation.coco_map import CocoResult
+from yolov6core.evaluation.curves import CONFIDENCES, ClassCurves
+
+Image = NDArray[np.uint8]
+Row = dict[str, float | str]
+
+_COLOURS = ((60, 180, 75), (75, 25, 230), (200, 130, 0), (25, 225, 255), (180, 30, 145), (240, 240, 70), (48, 130, 245))
+_HEADER = 24
+
+
+def precision_recall_rows(coco: CocoResult, names: Sequence[str]) -> list[Row]:
+    """Rows `class`, `recall`, `precision` at IoU 0.5, for every class with ground truth."""
+    rows: list[Row] = []
+    for k, name in enumerate(names):
+        if (coco.precision[:, k] < 0).all():
+            continue
+        for recall, precision in zip(coco.recall, coco.precision[:, k], strict=True):
+            rows.append({"class": name, "recall": round(float(recall), 2), "precision": round(float(precision), 5)})
+    return rows
+
+
+def confidence_rows(curves: ClassCurves, names: Sequence[str], *, step: int = 10) -> list[Row]:
+    """Rows `class`, `confidence`, `precision`, `recall`, `f1` at IoU 0.5; every `step`-th of 1000 thresholds."""
+    rows: list[Row] = []
+    for k, label in enumerate(curves.classes):
+        for i in range(0, len(CONFIDENCES), step):
+            values = {"precision": curves.precision, "recall": curves.recall, "f1": curves.f1}
+            row: Row = {"class": names[label], "confidence": round(float(CONFIDENCES[i]), 4)}
+            rows.append(row | {key: round(float(value[k, i]), 5) for key, value in values.items()})
+    return rows
+
+
+def draw_boxes(
+    image: Image, boxes: NDArray, classes: NDArray, names: Sequence[str], *, scores: NDArray | None = None
+) -> Image:
+    """A copy of an image uint8 BGR [h, w, 3] with boxes [N, 4] xyxy, class names and scores."""
+    picture = image.copy()
+    thickness = max(1, round(max(image.shape[:2]) / 400))
+    for i, (box, label) in enumerate(zip(boxes, classes.astype(int), strict=True)):
+        colour = _COLOURS[label % len(_COLOURS)]
+        left, top, right, bottom = (round(float(value)) for value in box)
+        cv2.rectangle(picture, (left, top), (right, bottom), colour, thickness)
+        text = names[label] if scores is None else f"{names[label]} {scores[i]:.2f}"
+        _write(picture, text, (left, max(top - 3, 9)), colour)
+    return picture
+
+
+def comparison(
+    image: Image,
+    truth: NDArray,
+    detections: Mapping[str, NDArray],
+    names: Sequence[str],
+    *,
+    min_score: float = 0.3,
+    width: int = 640,
+) -> Image:
+    """One row of panels: ground truth, then each set of detections under its title.
+
+    Args:
+        image: uint8 BGR [h, w, 3].
+        truth: [G, 5] class, xyxy in pixels of the image.
+        detections: title to [N, 6] x1, y1, x2, y2, score, class in pixels of the image.
+        min_score: weaker detections are not drawn.
+        width: of the whole row, in pixels.
+
+    Returns: uint8 BGR [h', width, 3].
+    """
+    panel_width = width // (1 + len(detections))
+    scale = panel_width / image.shape[1]
+    size = (panel_width, max(1, round(image.shape[0] * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    panels = [_titled(draw_boxes(small, truth[:, 1:5] * scale, truth[:, 0], names), "ground truth")]
+    for title, found in detections.items():
+        found = found[found[:, 4] >= min_score]
+        drawn = draw_boxes(small, found[:, :4] * scale, found[:, 5], names, scores=found[:, 4])
+        panels.append(_titled(drawn, title))
+    row = np.concatenate(panels, axis=1)
+    return cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(255, 255, 255))
+
+
+def stack_rows(rows: Sequence[Image]) -> Image:
+    """Pictures of any width below each other, narrower ones filled with white on the right."""
+    width = max(row.shape[1] for row in rows)
+    white = (255, 255, 255)
+    filled = [cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=white) for row in rows]
+    return np.concatenate(filled)
+
+
+def batch_picture(images: Tensor, targets: Tensor, names: Sequence[str], *, columns: int = 4, limit: int = 8) -> Image:
+    """The first images of a training batch as the network gets them, with their boxes.
+
+    Args:
+        images: uint8 RGB [B, 3, H, W].
+        targets: [M, 6] image in batch, class, cx, cy, w, h as fractions.
+
+    Returns: uint8 BGR picture, `columns` images in a row.
+    """
+    labels = targets.numpy()
+    height, width = images.shape[2:]
+    panels = []
+    for position, image in enumerate(images[:limit].numpy()):
+        own = labels[labels[:, 0] == position]
+        boxes = np.concatenate((own[:, 2:4] - own[:, 4:6] / 2, own[:, 2:4] + own[:, 4:6] / 2), axis=1)
+        picture = np.ascontiguousarray(image[::-1].transpose(1, 2, 0))
+        panels.append(draw_boxes(picture, boxes * np.array([width, height] * 2), own[:, 1], names))
+    return stack_rows([np.concatenate(panels[i : i + columns], axis=1) for i in range(0, len(panels), columns)])
+
+
+def label_statistics(targets: Tensor, names: Sequence[str], path: Path) -> None:
+    """Save a picture of what the labels of some batches look like: classes, places and sizes of boxes.
+
+    Args:
+        targets: [M, 6] image in batch, class, cx, cy, w, h as fractions.
+        path: PNG or JPEG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    labels = targets.numpy()
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    bars, places, sizes = figure.subplots(1, 3)
+    bars.bar(list(names), np.bincount(labels[:, 1].astype(int), minlength=len(names)), color="tab:blue")
+    bars.set(title="boxes per class", ylabel="boxes")
+    bars.tick_params(axis="x", rotation=30 if len(names) <= 10 else 90)
+    places.hist2d(labels[:, 2], labels[:, 3], bins=32, range=((0, 1), (0, 1)), cmap="viridis")
+    places.invert_yaxis()
+    places.set(title="centres", xlabel="x / width", ylabel="y / height")
+    sizes.hist2d(labels[:, 4], labels[:, 5], bins=32, range=((0, 1), (0, 1)), cmap="viridis")
+    sizes.set(title="sizes", xlabel="width", ylabel="height")
+    figure.savefig(path, dpi=80)
+
+
+def save_jpeg(picture: Image, path: Path, *, quality: int = 88) -> None:
+    """Write a uint8 BGR picture as JPEG.
+
+    Raises:
+        ValueError: the picture cannot be written there.
+    """
+    done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ValueError(f"a picture of shape {picture.shape} cannot be encoded as JPEG for {path}")
+    path.write_bytes(data.tobytes())
+
+
+def _titled(picture: Image, title: str) -> Image:
+    framed = cv2.copyMakeBorder(picture, _HEADER, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    cv2.putText(framed, title, (4, _HEADER - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return framed
+
+
+def _write(picture: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    # a dark rim keeps the letters readable on any background
+    for shade, thickness in (((0, 0, 0), 3), (colour, 1)):
+        cv2.putText(picture, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.35, shade, thickness, cv2.LINE_AA)
