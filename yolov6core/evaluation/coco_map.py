@@ -92,10 +92,9 @@ def _rows(detections: Mapping[int, NDArray], category_ids: Sequence[int]) -> lis
     for image_id, found in detections.items():
         found = np.asarray(found, dtype=np.float64).reshape(-1, 6)
         classes = found[:, 5].astype(int)
-        if len(classes) and not 0 <= classes.min() <= classes.max() < len(category_ids):
-            raise ValueError(
-                f"image {image_id}: class outside 0..{len(category_ids) - 1}, found {sorted(set(classes))}"
-            )
+        wrong = classes[(classes < 0) | (classes >= len(category_ids))]
+        if wrong.size:
+            raise ValueError(f"image {image_id}: class {wrong[0]} is outside 0..{len(category_ids) - 1}")
         extents = found[:, 2:4] - found[:, :2]
         boxes = np.concatenate((found[:, :2], extents), axis=1).tolist()
         for box, area, score, label in zip(
