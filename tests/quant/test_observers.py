@@ -134,7 +134,9 @@ def test_methods_check_themselves(arguments):
 
 def test_methods_order_as_expected_on_a_long_tail():
     histogram = Histogram()
-    histogram.update(torch.cat((torch.randn(100_000, generator=torch.Generator().manual_seed(1)), torch.tensor([50.0]))))
+    histogram.update(
+        torch.cat((torch.randn(100_000, generator=torch.Generator().manual_seed(1)), torch.tensor([50.0])))
+    )
     limits = {str(m): threshold(histogram, m) for m in (Method("max"), Method("mse"), Method("percentile", 99.9))}
     assert limits["percentile_99.9"] < limits["max"] == 50.0 and limits["mse"] <= 50.0
     assert clipped_range(histogram, Method("percentile", 99.9))[0] == -limits["percentile_99.9"]

@@ -87,8 +87,8 @@ def gradient_interval(scale: float, zero_point: int, low: int, high: int) -> tup
 def fake_quantize(x: Tensor, scale: float, zero_point: int, grid: Grid) -> Tensor:
     """Round float32 `x` of any shape to `grid` and back; the gradient is 1 inside the grid's range and 0 outside.
 
-    Equals `torch.fake_quantize_per_tensor_affine(x, scale, zero_point, grid.low, grid.high)` bit for bit. Half precision
-    is widened for the rounding: near 127 float16 has steps of 1/16.
+    Equals `torch.fake_quantize_per_tensor_affine(x, scale, zero_point, grid.low, grid.high)` bit for bit. Half
+    precision is widened for the rounding: near 127 float16 has steps of 1/16.
     """
     if x.dtype != torch.float32:
         return fake_quantize(x.float(), scale, zero_point, grid).to(x.dtype)

@@ -1,8 +1,8 @@
 """Quantizers in a traced network: insertion, dialects, and which layers are quantized.
 
 A quantized model is a GraphModule with the parameter names of the network it was made from. Every Conv2d is a
-QuantConv2d, every scale group has one Range at `ranges.<group>`, registered once, and the graph calls a group's range at
-each of its sites. State dicts therefore have the same keys in every dialect and for every choice of float layers.
+QuantConv2d, every scale group has one Range at `ranges.<group>`, registered once, and the graph calls a group's range
+at each of its sites. State dicts therefore have the same keys in every dialect and for every choice of float layers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Calibration of a tensor's range: max, percentile, MSE and entropy from one histogram of magnitudes.
 
-Entropy and MSE follow the definitions of NVIDIA's pytorch-quantization toolkit (128 levels for magnitudes, candidates from
-bin 128 on), with the same results, but in closed form over prefix sums: candidates x 128 steps instead of candidates x bins.
+Entropy and MSE follow the definitions of NVIDIA's pytorch-quantization toolkit (128 levels for magnitudes, candidates
+from bin 128 on), with the same results, but in closed form over prefix sums: candidates x 128 steps instead of
+candidates x bins.
 """
 
 from __future__ import annotations
@@ -137,10 +138,10 @@ def entropy_threshold(counts: np.ndarray, width: float) -> float:
 
     For candidate i, P is the histogram of the first i bins with everything beyond added to the last of them; Q gives
     every non-empty bin the mean of the non-empty bins of its group, the group of bin j being floor(128 j / i).
-    KL(P || Q) = [sum b log b - sum_k S_k log(S_k / n_k) + tail terms] / T - log T + log C_i over prefix sums, with group
-    sums S_k, non-empty bins n_k, T all counts and C_i those of the first i bins. Bin 0 counts as much as bin 1, since
-    ReLU's zeros would drown the rest. Where the last kept bin is empty and the tail is not, the divergence is infinite.
-    The last of equal minima wins.
+    KL(P || Q) = [sum b log b - sum_k S_k log(S_k / n_k) + tail terms] / T - log T + log C_i over prefix sums, with
+    group sums S_k, non-empty bins n_k, T all counts and C_i those of the first i bins. Bin 0 counts as much as bin 1,
+    since ReLU's zeros would drown the rest. Where the last kept bin is empty and the tail is not, the divergence is
+    infinite. The last of equal minima wins.
     """
     bins = counts.astype(np.float64)
     bins[0] = bins[1]
@@ -194,7 +195,7 @@ def _prefix(values: np.ndarray) -> np.ndarray:
 
 
 def noise_ratio_db(histogram: Histogram, scale: float, levels: int = LEVELS - 1) -> float:
-    """Signal-to-quantization-noise ratio in decibels of rounding the magnitudes seen to 0 .. levels steps of `scale`."""
+    """Signal-to-noise ratio in decibels of rounding the magnitudes seen to 0 .. levels steps of `scale`."""
     centres = (np.arange(len(histogram.counts)) + 0.5) * histogram.width
     centres[0] = 0.0 if histogram.counts[0] else centres[0]  # ReLU's zeros are zeros, which every grid holds
     error = np.clip(np.rint(centres / scale), 0, levels) * scale - centres

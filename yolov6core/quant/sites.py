@@ -4,9 +4,9 @@ The rules, for a value and each of its readers:
 - a quantized convolution reads the quantized value, a float convolution the unquantized one, in every dialect;
 - max-pool reads the quantized value (it commutes with quantization and then runs on integers), and so does everything
   else that only carries the value, unless a float convolution or the network's output would read it through that;
-- an add reads the quantized form of an operand that a quantized convolution reads as well (the skip branch of a residual
-  block), so that conv + add fuse;
-- with edges "all" (ONNX Runtime), concats and adds read quantized values too, and so does any other reader of a quantized
+- an add reads the quantized form of an operand that a quantized convolution reads as well (the skip branch of a
+  residual block), so that conv + add fuse;
+- with edges "all" (ONNX Runtime), concats read quantized values too, and so does any other reader of a quantized
   convolution's result: the convolution runs on integers only if all that leaves it is quantized.
 """
 
@@ -47,11 +47,13 @@ def plan_sites(
         float_layers: module paths of the convolutions that are not quantized.
     """
     planner = _Planner(graph, root, dialect, float_layers)
-    sites = []
+    sites, order = [], {node: position for position, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        readers = planner.readers(node) if node.name in groups.group_of else []
-        if readers:
-            sites.append(Site(node.name, groups.group_of[node.name], tuple(reader.name for reader in readers)))
+        if node.name in groups.group_of:
+            # fx lists readers by age of the edge, which earlier rewiring changes
+            readers = sorted(planner.readers(node), key=order.__getitem__)
+            if readers:
+                sites.append(Site(node.name, groups.group_of[node.name], tuple(reader.name for reader in readers)))
     return sites
 
 
@@ -73,9 +75,7 @@ class _Planner:
         self.kinds = {node: kind_of(node, root) for node in graph.nodes}
         self.everywhere = dialect.edges == "all"
         self.quantized = {
-            node
-            for node, kind in self.kinds.items()
-            if kind is Kind.CONV and str(node.target) not in float_layers
+            node for node, kind in self.kinds.items() if kind is Kind.CONV and str(node.target) not in float_layers
         }
         self.results = {final_value(node, root) for node in self.quantized if not is_prediction(node, root)}
         self.inner = {node for node in self.quantized if final_value(node, root) is not node}
@@ -99,8 +99,8 @@ class _Planner:
             return False
         if kind in CARRIES:
             return (kind is Kind.MAX_POOL or self.everywhere) and self._only_quantized(reader)
-        if kind is Kind.ADD:
-            return self.everywhere or any(user in self.quantized for user in value.users)
+        if kind is Kind.ADD and any(user in self.quantized for user in value.users):
+            return True
         return self.everywhere and value in self.results
 
     def _only_quantized(self, carrier: fx.Node) -> bool:

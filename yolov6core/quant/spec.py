@@ -1,4 +1,4 @@
-"""What quantization means here, as frozen values: integer grids, and where each kind of runtime wants its quantizers."""
+"""What quantization means here, as frozen values: integer grids, and where each kind of runtime wants quantizers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 MIN_SCALE = 2.0**-24
-"""Smallest scale that may reach a graph: the smallest positive float16, so that a scale stays positive in either type."""
+"""Smallest scale that may reach a graph: the smallest positive float16, so that a scale is positive in either type."""
 
 
 @dataclass(frozen=True)
