@@ -6,10 +6,13 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from yolov6core.evaluation.coco_match import evaluate_image
 
 STAT_NAMES = (
     "map50_95",
@@ -130,6 +133,7 @@ def _evaluate(ground_truth: Mapping, rows: list[dict], image_ids: Sequence[int] 
         truth.createIndex()
         found.createIndex()
         evaluation = COCOeval(truth, found, "bbox")
+        evaluation.evaluateImg = partial(evaluate_image, evaluation)
         if image_ids is not None:
             evaluation.params.imgIds = sorted(image_ids)
         evaluation.evaluate()
