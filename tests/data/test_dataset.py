@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from yolov6core.data.dataset import DetectionDataset, jpeg_size
+from yolov6core.data.dataset import DetectionDataset
 
 
 def test_a_split_in_the_order_of_its_list(make_dataset) -> None:
@@ -72,12 +72,19 @@ def test_large_jpegs_decode_reduced_to_the_same_picture(tmp_path, make_dataset) 
         assert np.abs(image.astype(int) - expected).mean() < 2
 
 
-def test_jpeg_size_reads_the_frame_header() -> None:
-    _, data = cv2.imencode(".jpg", np.zeros((37, 91, 3), np.uint8))
-    assert jpeg_size(data.tobytes()) == (37, 91)
-    assert jpeg_size(b"\x89PNG....") is None
-    assert jpeg_size(b"\xff\xd8") is None
-    assert jpeg_size(b"") is None
+def test_turned_jpegs_are_turned_upright_whether_reduced_or_not(make_dataset) -> None:
+    """EXIF orientation 6: the stored picture is turned by 90 degrees for viewing, and labels belong to that view."""
+    folder = make_dataset(count=1, suffix=".jpg")
+    path = Path((folder / "train.txt").read_text().strip())
+    stored = np.zeros((240, 480, 3), np.uint8)
+    stored[:, :120] = 255
+    data = cv2.imencode(".jpg", stored)[1].tobytes()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+    dataset = DetectionDataset(folder, "train")
+    assert dataset.load(0)[0].shape[:2] == (480, 240)
+    image, _ = dataset.load_fitted(0, (120, 60))
+    assert image.shape[:2] == (120, 60) and image[:28].min() > 240 and image[32:].max() < 15
 
 
 def test_the_cache_gives_the_same_images_and_stops_at_its_room(make_dataset) -> None:

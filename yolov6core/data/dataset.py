@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov6core.data.image_header import ImageError, ImageHeader, read_image_header
 from yolov6core.data.loader import EvalBatch, eval_batches
 from yolov6core.data.transforms import Image, Labels, Size, fitted_size
 
+_JPEG = {".jpg", ".jpeg"}
 _REDUCED_DECODE = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _MADE_BY = "run the prepare-voc2yolo stage again"
 
@@ -152,25 +154,18 @@ def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
     except OSError as error:
         raise ValueError(f"image {path} cannot be read ({error.strerror}); put it back or {_MADE_BY}") from None
     flags = cv2.IMREAD_COLOR
-    stored = jpeg_size(data) if at_least else None
-    if stored and at_least:
-        # the header does not say whether the picture will be turned by its EXIF entry: the lower ratio holds for both
-        upright = max(stored[0] / at_least[0], stored[1] / at_least[1])
-        turned = max(stored[1] / at_least[0], stored[0] / at_least[1])
-        flags = next((flag for step, flag in _REDUCED_DECODE.items() if min(upright, turned) >= step), flags)
+    if at_least and path.suffix.lower() in _JPEG:
+        header = _header(path)
+        ratio = max(header.height / at_least[0], header.width / at_least[1])
+        flags = next((flag for step, flag in _REDUCED_DECODE.items() if ratio >= step), flags)
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
     if image is None:
         raise ValueError(f"image {path} cannot be decoded; mend it or {_MADE_BY}")
     return image
 
 
-def jpeg_size(data: bytes) -> Size | None:
-    """(height, width) as stored in a JPEG's frame header, None where there is none (ISO/IEC 10918-1, B.2.2)."""
-    position = 2
-    while data[:2] == b"\xff\xd8" and position + 9 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
-            return int.from_bytes(height, "big"), int.from_bytes(width, "big")
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None
+def _header(path: Path) -> ImageHeader:
+    try:
+        return read_image_header(str(path))
+    except ImageError as error:
+        raise ValueError(f"image {path} cannot be decoded ({error}); mend it or {_MADE_BY}") from None
