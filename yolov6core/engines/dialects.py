@@ -12,6 +12,7 @@ from yolov6core.engines.calibration_cache import FIRST_VERSION, LAST_VERSION, wr
 from yolov6core.engines.fp16 import to_fp16
 from yolov6core.engines.onnx_export import get_note, save_onnx, set_note, to_onnx
 from yolov6core.engines.qdq import (
+    clip_integers,
     count_quantized,
     fold_weights,
     integer_types,
@@ -59,10 +60,16 @@ def write_dialect(
     opset: int = 17,
     fp16: bool = False,
 ) -> Export:
-    """Trace a module and write it for one kind of runtime.
+    """Trace a module and write it for one kind of runtime: `to_onnx`, then `write_traced`."""
+    traced = to_onnx(module, input_shape=input_shape, dynamic_batch=dynamic_batch, opset=opset)
+    return write_traced(traced, path, dialect=dialect, fp16=fp16)
+
+
+def write_traced(traced: onnx.ModelProto, path: Path, *, dialect: str, fp16: bool = False) -> Export:
+    """Write a traced network for one kind of runtime.
 
     Args:
-        module: images [B, 3, H, W] to (boxes, scores), float, or quantized and already switched to GRID[dialect].
+        traced: by `to_onnx`, of a float model or of a quantized one switched to GRID[dialect]; stays as it is.
         path: the .onnx file; dialect 'cache' writes the scales beside it, `.cache` in place of `.onnx`.
         fp16: half precision for whatever is not INT8; dialect 'trt' only, opset 19 or 20.
 
@@ -73,7 +80,7 @@ def write_dialect(
         raise ValueError(f"dialect {dialect!r} is unknown; choose one of {', '.join(DIALECTS)}")
     if fp16 and dialect != "trt":
         raise ValueError(f"fp16 is for dialect 'trt'; {dialect!r} takes float32 and its runtime picks other precisions")
-    model = to_onnx(module, input_shape=input_shape, dynamic_batch=dynamic_batch, opset=opset)
+    model = type(traced).FromString(traced.SerializeToString())
     merge_pairs(model)
     _check_grid(model, dialect)
     cache = None
@@ -96,6 +103,7 @@ def _rewrite(model: onnx.ModelProto, dialect: str, fp16: bool) -> onnx.ModelProt
     fold_weights(model)
     if dialect == "ort":
         quantize_biases(model)
+        clip_integers(model)
     if dialect == "openvino":
         to_fake_quantize(model)
     return to_fp16(model) if fp16 else model

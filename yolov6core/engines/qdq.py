@@ -40,11 +40,8 @@ class Pair:
 
 def pairs(view: GraphView) -> list[Pair]:
     """All Q/DQ pairs in graph order, of weights and of activations."""
-    return [
-        Pair(view.producer[node.input[0]], node)
-        for node in view.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in view.producer
-    ]
+    made = ((view.producer.get(node.input[0]), node) for node in view.graph.node if node.op_type == "DequantizeLinear")
+    return [Pair(maker, node) for maker, node in made if maker is not None and maker.op_type == "QuantizeLinear"]
 
 
 def activation_pairs(view: GraphView) -> list[Pair]:
@@ -165,6 +162,39 @@ def _bias_scale(view: GraphView, x: onnx.NodeProto, weight: onnx.NodeProto, bias
     return np.float32(x_scale * w_scale).astype(np.float64)
 
 
+def clip_integers(model: onnx.ModelProto) -> int:
+    """Do a ReLU after a convolution on the integers where the grid has a zero point; returns how many.
+
+    ONNX Runtime drops a ReLU before a Q whose zero point is the smallest integer and forms QLinearConv. A range that is
+    shared with negative values has another zero point, and the convolution would stay float. As zero lies on every
+    grid, Q(max(x, 0)) = max(Q(x), zero point): the numbers do not change.
+    """
+    from onnx import helper
+
+    view = GraphView(model)
+    nodes, count = [], 0
+    for node in model.graph.node:
+        nodes.append(node)
+        if node.op_type != "QuantizeLinear" or node.input[0] not in view.producer:
+            continue
+        relu = view.producer[node.input[0]]
+        zero_point = view.array(node.input[2])
+        limits = np.iinfo(zero_point.dtype)
+        behind_conv = relu.op_type == "Relu" and relu.input[0] in view.producer
+        behind_conv = behind_conv and view.producer[relu.input[0]].op_type == "Conv"
+        if not behind_conv or zero_point.item() == limits.min or len(view.readers[relu.output[0]]) > 1:
+            continue
+        node.input[0] = relu.input[0]
+        raw, low, high = (node.output[0] + end for end in ("_raw", "_low", "_high"))
+        view.set_array(low, zero_point.reshape(()))
+        view.set_array(high, np.array(limits.max, zero_point.dtype))
+        nodes.append(helper.make_node("Clip", [raw, low, high], [node.output[0]], node.name + "_clip"))
+        node.output[0] = raw
+        count += 1
+    view.rebuild(nodes)
+    return count
+
+
 def to_fake_quantize(model: onnx.ModelProto) -> int:
     """Replace every activation pair by one OpenVINO FakeQuantize in real range; returns how many.
 
@@ -180,6 +210,8 @@ def to_fake_quantize(model: onnx.ModelProto) -> int:
     for node in model.graph.node:
         pair = by_result.get(node.output[0])
         if pair is None:
+            if node.op_type == "DequantizeLinear" and len(node.input) == 3 and not view.array(node.input[2]).any():
+                del node.input[2]  # spares a Subtract for each weight
             nodes.append(node)
             continue
         scale, zero_point = (view.array(name).reshape(()) for name in pair.quantize.input[1:3])
@@ -230,7 +262,8 @@ def strip_pairs(model: onnx.ModelProto) -> dict[str, float]:
 def integer_types(model: onnx.ModelProto) -> set[str]:
     """What activations are quantized to: 'int8', 'uint8', and 'fake' for OpenVINO's FakeQuantize."""
     view = GraphView(model)
-    kinds = {view.array(pair.quantize.input[2]).dtype.name for pair in activation_pairs(view)}
+    quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    kinds = {view.array(node.input[2]).dtype.name for node in quantizers if node.input[0] not in view.constants}
     return kinds | {"fake" for node in model.graph.node if node.domain == OPENVINO_DOMAIN}
 
 

@@ -85,7 +85,7 @@ class _Build:
     """One build, from an empty network to the bytes of a plan."""
 
     def __init__(self, flavour: str, facts: OnnxFacts, settings: BuildSettings) -> None:
-        self.trt = import_tensorrt(flavour)
+        self.flavour, self.trt = flavour, import_tensorrt(flavour)
         self.logger = process_logger(flavour)
         self.logger.lines.clear()
         self.logger.errors.clear()
@@ -134,8 +134,8 @@ class _Build:
 
     def _timing_cache(self, config: Any, folder: Path) -> Any:
         """Reuse measured kernel times: the same choice of kernels, hence the same engine, on the next build."""
-        if not hasattr(config, "create_timing_cache"):
-            return None
+        if self.flavour != "tensorrt":
+            return None  # TensorRT-RTX picks kernels when an engine is first run
         path = folder / TIMING_CACHE
         timings = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
         return timings if timings is not None and config.set_timing_cache(timings, False) else None

@@ -1,0 +1,121 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from yolov6core.engines import onnxruntime_engine, registry
+from yolov6core.engines.dialects import write_dialect
+from yolov6core.engines.registry import RUNTIMES, open_engine, pick_runtime, survey
+from yolov6core.engines.runtime import SIDECAR, BuildSettings, EngineMismatch, RuntimeMissing, read_info
+from yolov6core.engines.torch_engine import TorchEngine
+
+SHAPE = (1, 3, 32, 32)
+CPU = [("openvino", "openvino"), ("onnxruntime", "ort")]
+
+
+@pytest.fixture
+def built(tmp_path, toy_net):
+    """(runtime, dialect) -> (folder of an engine built from the toy network, its info)."""
+
+    def build(runtime, dialect, **settings):
+        path = tmp_path / f"{dialect}.onnx"
+        write_dialect(toy_net(dialect), path, dialect=dialect, input_shape=SHAPE)
+        folder = tmp_path / runtime
+        return folder, RUNTIMES[runtime].build(path, folder, BuildSettings(threads=1, **settings))
+
+    return build
+
+
+@pytest.mark.parametrize("runtime, dialect", CPU)
+def test_every_quantized_convolution_runs_in_int8(built, toy_net, runtime, dialect):
+    _, info = built(runtime, dialect)
+    assert (info.int8_convs, info.wanted_int8, info.convs) == (toy_net.quantized, toy_net.quantized, 9)
+    assert info.float_layers == ()
+
+
+@pytest.mark.parametrize("runtime, dialect", CPU)
+def test_engine_agrees_with_torch(built, toy_net, images, run_torch, distance, runtime, dialect):
+    folder, _ = built(runtime, dialect)
+    engine, net = open_engine(folder), toy_net(dialect)
+    errors = [distance(engine.infer(image[None]), run_torch(net, image[None])) for image in images]
+    assert np.mean(errors) < 0.01
+
+
+def test_openvino_is_right_through_a_concat(built, toy_net, images, run_torch, distance):
+    """Not further from torch than ONNX Runtime is on the same int8 grid."""
+    folder, _ = built("openvino", "openvino")
+    net, image = toy_net("openvino"), images[:1]
+    found = open_engine(folder).infer(image)
+    wanted = run_torch(net, image)
+    path = folder / "oracle.onnx"
+    write_dialect(net, path, dialect="trt", input_shape=SHAPE)
+    info = dataclasses.replace(read_info(folder), file=path.name)
+    oracle = onnxruntime_engine.OnnxRuntimeEngine(path, info).infer(image)
+    assert distance(found, wanted) <= 1.2 * distance(oracle, wanted) + 1e-4
+
+
+@pytest.mark.parametrize("runtime, dialect", CPU)
+def test_building_twice_gives_the_same_bytes(built, runtime, dialect):
+    def contents():
+        folder, _ = built(runtime, dialect)
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+    assert contents() == contents()
+
+
+@pytest.mark.parametrize("key, value", [("version", "1.0"), ("device", "Tesla T4")])
+def test_an_engine_of_another_place_is_refused(built, key, value):
+    folder, info = built("openvino", "openvino")
+    document = json.loads((folder / SIDECAR).read_text()) | {key: value}
+    (folder / SIDECAR).write_text(json.dumps(document))
+    with pytest.raises(EngineMismatch, match=f"{key} '{value}'"):
+        open_engine(folder)
+    (folder / SIDECAR).write_text(json.dumps(document | {"colour": "red"}))
+    with pytest.raises(EngineMismatch, match="build it again"):
+        open_engine(folder)
+    (folder / SIDECAR).unlink()
+    with pytest.raises(EngineMismatch, match="missing"):
+        open_engine(folder)
+
+
+def test_sidecar_comes_back_as_it_was(built):
+    folder, info = built("onnxruntime", "ort")
+    assert read_info(folder) == info
+
+
+@pytest.mark.parametrize("runtime, dialect", [*CPU, ("torch", "trt")])
+def test_wrong_image_shapes_are_refused(built, toy_net, runtime, dialect):
+    engine = TorchEngine(toy_net("trt"), (32, 32)) if runtime == "torch" else open_engine(built(runtime, dialect)[0])
+    with pytest.raises(ValueError, match="the engine takes"):
+        engine.infer(np.zeros((1, 3, 64, 32), np.float32))
+
+
+def test_torch_engine_equals_the_module(toy_net, images, run_torch):
+    net = toy_net("trt")
+    for found, wanted in zip(TorchEngine(net, (32, 32)).infer(images), run_torch(net, images), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_auto_takes_what_runs_and_says_why(monkeypatch):
+    name, reason = pick_runtime("auto")
+    assert next(found for found in survey() if found.runs).name == name
+    assert reason.startswith("auto: ") and f"{name} " in reason
+    assert pick_runtime("onnxruntime") == ("onnxruntime", "asked for")
+    with pytest.raises(ValueError, match="tflite"):
+        pick_runtime("tflite")
+    monkeypatch.setattr(registry, "RUNTIMES", {})
+    with pytest.raises(RuntimeMissing, match="no runtime"):
+        pick_runtime("auto")
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="hint is 'fast'"):
+        BuildSettings(hint="fast")
+    with pytest.raises(ValueError, match="threads is -1"):
+        BuildSettings(threads=-1)
+
+
+def test_onnxruntime_refuses_half_precision(built):
+    with pytest.raises(ValueError, match="f32"):
+        built("onnxruntime", "ort", precision="bf16")
