@@ -95,6 +95,7 @@ class RuntimeParams:
 
     threads: Annotated[int, Bounds(0, 256)]
     workers: Annotated[int, Bounds(0, 64)]
+    cache_mib: Annotated[int, Bounds(0, None)]
     device: str
 
 

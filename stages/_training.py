@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from stages._params import AugmentParams, Bounds
+from stages._params import AugmentParams, Bounds, ModelParams
 from stages._report import logger
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from yolov6core.data.dataset import DetectionDataset
 
-    from yolov6core.models.variants import ModelSpec
+    from yolov6core.data.dataset import DetectionDataset
+    from yolov6core.losses.detection import DetectionLoss
     from yolov6core.training.loop import Learner
 
 STATE_ROOT = Path(".ckpt")
@@ -24,8 +24,8 @@ STATE_ROOT = Path(".ckpt")
 
 
 @dataclass(frozen=True)
-class RecipeParams:
-    """What scale search and float training have in common: optimisation, assignment, evaluation rhythm."""
+class LoopParams:
+    """What every training has in common: length, optimisation, evaluation rhythm."""
 
     epochs: Annotated[int, Bounds(1, 100_000)]
     batch_size: Annotated[int, Bounds(1, 4096)]
@@ -35,10 +35,16 @@ class RecipeParams:
     weight_decay: Annotated[float, Bounds(0, 1)]
     warmup_epochs: Annotated[float, Bounds(0, 1000)]
     plain_epochs: Annotated[int, Bounds(0, 100_000)]
-    atss_epochs: Annotated[int, Bounds(0, 100_000)]
     iou: Literal["iou", "giou", "diou", "ciou", "siou"]
     eval_every: Annotated[int, Bounds(1, 100_000)]
     seed: int
+
+
+@dataclass(frozen=True)
+class RecipeParams(LoopParams):
+    """What scale search and float training have in common beyond that: anchors are assigned by ATSS at first."""
+
+    atss_epochs: Annotated[int, Bounds(0, 100_000)]
 
 
 @dataclass
@@ -54,7 +60,7 @@ class Fit:
 def fit(
     learner: Learner,
     *,
-    recipe: Any,
+    recipe: LoopParams,
     batches: Callable[[int], Iterable],
     compute_losses: Callable[[Any, int], Mapping[str, Tensor]],
     weights: Mapping[str, float],
@@ -131,7 +137,7 @@ def state_path(stage: str, *parts: Any, inputs: tuple[Path, ...] = ()) -> Path:
 
 
 def training_batches(
-    dataset: DetectionDataset, *, recipe: Any, augment: AugmentParams, image_size: tuple[int, int], workers: int
+    dataset: DetectionDataset, *, recipe: LoopParams, augment: AugmentParams, image_size: tuple[int, int], workers: int
 ) -> tuple[Callable[[int], Iterable], int]:
     """Batches of an epoch, and their number per epoch. The last `plain_epochs` epochs have no mosaic and no mixup."""
     from yolov6core.data.augment import TrainTransform
@@ -150,7 +156,7 @@ def training_batches(
     return batches, len(epoch_plan(len(dataset), batch_size=recipe.batch_size, seed=recipe.seed, epoch=0))
 
 
-def make_learner(model: nn.Module, *, recipe: Any, steps_per_epoch: int) -> Learner:
+def make_learner(model: nn.Module, *, recipe: LoopParams, steps_per_epoch: int) -> Learner:
     """SGD with Nesterov momentum, cosine with warm-up, weight averaging: all bounded by the length of the run."""
     from yolov6core.training.ema import ModelEma
     from yolov6core.training.loop import Learner
@@ -171,20 +177,43 @@ def make_learner(model: nn.Module, *, recipe: Any, steps_per_epoch: int) -> Lear
 
 
 def detection_losses(
-    model: nn.Module, *, num_classes: int, strides: tuple[int, ...], image_size: tuple[int, int], recipe: RecipeParams
+    model: nn.Module, *, meta: Mapping[str, Any], recipe: RecipeParams
 ) -> Callable[[Any, int], Mapping[str, Tensor]]:
-    """(batch, epoch) -> detection loss terms of `model`."""
-    from yolov6core.losses.detection import DetectionLoss
-
-    criterion = DetectionLoss(
-        num_classes=num_classes, strides=strides, iou_type=recipe.iou, warmup_epochs=recipe.atss_epochs
-    )
+    """(batch, epoch) -> detection loss terms of `model`. `meta` as of a checkpoint of the model."""
+    criterion = detection_criterion(meta, iou=recipe.iou, atss_epochs=recipe.atss_epochs)
+    image_size = tuple(meta["image_size"])
 
     def compute(batch: Any, epoch: int) -> Mapping[str, Tensor]:
         images, targets = batch
         return criterion(*model(network_input(images)), targets, image_size=image_size, epoch=epoch)
 
     return compute
+
+
+def detection_criterion(meta: Mapping[str, Any], *, iou: str, atss_epochs: int) -> DetectionLoss:
+    """The detection loss of the network that `meta` describes."""
+    from yolov6core.losses.detection import DetectionLoss
+
+    return DetectionLoss(
+        num_classes=len(meta["names"]),
+        strides=meta["model"]["strides"],
+        reg_max=meta["model"]["reg_max"],
+        iou_type=iou,
+        warmup_epochs=atss_epochs,
+    )
+
+
+def network_meta(model: ModelParams, *, block: str, names: Sequence[str]) -> dict[str, Any]:
+    """What a checkpoint of a fresh network says about it."""
+    from yolov6core.models.variants import variant
+
+    return {
+        "model": variant(model.variant).to_meta(),
+        "variant": model.variant,
+        "block": block,
+        "names": list(names),
+        "image_size": list(model.size),
+    }
 
 
 def network_input(images: Tensor) -> Tensor:
@@ -206,34 +235,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     pd.DataFrame(rows).round(6).to_csv(path, index=False)
 
 
-def split_evaluation(
-    dataset_dir: Path, split: str, *, spec: ModelSpec, image_size: tuple[int, int], batch_size: int
-) -> Callable[[nn.Module], Mapping[str, float]]:
-    """Model -> COCO figures on one split. The model gives raw output; it is put in evaluation mode for the time."""
-    import torch
-    from yolov6core.data.dataset import DetectionDataset
-    from yolov6core.evaluation.evaluator import evaluate
+def select_evaluation(meta: Mapping[str, Any], *, batch_size: int) -> Callable[[nn.Module], Mapping[str, float]]:
+    """Model -> COCO figures on the split that exists for choosing. `meta` as of a checkpoint of the model."""
+    from stages._models import evaluate_split
 
-    from yolov6core.models.head import decode
-
-    dataset = DetectionDataset(dataset_dir, split)
-
-    def run(model: nn.Module) -> Mapping[str, float]:
-        def predict(images: Tensor) -> tuple[Tensor, Tensor]:
-            raw = model(images.to(memory_format=torch.channels_last))
-            return decode(*raw, image_size=image_size, strides=spec.strides)
-
-        training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode():
-                return evaluate(predict, dataset, image_size=image_size, batch_size=batch_size).stats
-        finally:
-            model.train(training)
-
-    return run
-
-
-def select_evaluation(dataset_dir: Path, **settings: Any) -> Callable[[nn.Module], Mapping[str, float]]:
-    """`split_evaluation` on the split that exists for choosing."""
-    return split_evaluation(dataset_dir, "select", **settings)
+    return lambda model: evaluate_split(model, dict(meta), "select", batch_size=batch_size).stats

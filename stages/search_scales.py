@@ -56,7 +56,6 @@ def _search(
     model: ModelParams, augment: AugmentParams, search: SearchParams, runtime: RuntimeParams, out: Path
 ) -> None:
     import torch
-    from yolov6core.data.dataset import DetectionDataset
 
     from stages._training import (
         LOSS_WEIGHTS,
@@ -64,22 +63,24 @@ def _search(
         finish,
         fit,
         make_learner,
+        network_meta,
         select_evaluation,
         state_path,
         training_batches,
     )
+    from yolov6core.data.dataset import DetectionDataset
     from yolov6core.models.detector import build_detector
     from yolov6core.models.variants import variant
     from yolov6core.training.repopt import scales_from_state
 
     set_threads(runtime.threads)
     torch.manual_seed(search.seed)
-    image_size = model.size
-    dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train")
-    spec = variant(model.variant)
-    network = build_detector(spec, num_classes=len(dataset.names), block="scaled").to(memory_format=torch.channels_last)
+    dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train", cache_mib=runtime.cache_mib)
+    meta = network_meta(model, block="scaled", names=dataset.names)
+    network = build_detector(variant(model.variant), num_classes=len(dataset.names), block="scaled")
+    network.to(memory_format=torch.channels_last)
     batches, steps = training_batches(
-        dataset, recipe=search, augment=augment, image_size=image_size, workers=runtime.workers
+        dataset, recipe=search, augment=augment, image_size=model.size, workers=runtime.workers
     )
     learner = make_learner(network, recipe=search, steps_per_epoch=steps)
     state = state_path("search-scales", asdict(model), asdict(augment), asdict(search), inputs=(DATASET / "train.txt",))
@@ -87,11 +88,9 @@ def _search(
         learner,
         recipe=search,
         batches=batches,
-        compute_losses=detection_losses(
-            network, num_classes=len(dataset.names), strides=spec.strides, image_size=image_size, recipe=search
-        ),
+        compute_losses=detection_losses(network, meta=meta, recipe=search),
         weights=LOSS_WEIGHTS,
-        evaluate=select_evaluation(DATASET, spec=spec, image_size=image_size, batch_size=search.batch_size),
+        evaluate=select_evaluation(meta, batch_size=search.batch_size),
         state=state,
     )
     # The last weights, not the best: scales are wanted as far from their start as the search could bring them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stages._params import DEFAULT_PARAMS, AugmentParams, ModelParams, ParamsFile, RuntimeParams, read_params
 from stages._report import StageError, logger, need, replace_folder, set_threads, stage_errors, write_json
@@ -13,10 +13,8 @@ from stages._training import RecipeParams
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from yolov6core.data.dataset import DetectionDataset
 
     from stages._training import Fit
-    from yolov6core.models.variants import ModelSpec
 
 DATASET = Path("artifacts/dataset")
 SCALES = Path("artifacts/scales/scales.safetensors")
@@ -41,9 +39,8 @@ def train_repopt_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 def train_repopt(model: ModelParams, augment: AugmentParams, train: TrainParams, runtime: RuntimeParams) -> None:
-    """Write `weights.safetensors` (averaged, best on the select split), `epochs.csv`, `batch.jpg` and the val metrics."""
+    """Write `weights.safetensors` (averaged, best on select), `epochs.csv`, `batch.jpg` and the val metrics."""
     import torch
-    from yolov6core.data.dataset import DetectionDataset
 
     from stages._training import (
         LOSS_WEIGHTS,
@@ -51,19 +48,21 @@ def train_repopt(model: ModelParams, augment: AugmentParams, train: TrainParams,
         finish,
         fit,
         make_learner,
+        network_meta,
         select_evaluation,
         state_path,
         training_batches,
     )
+    from yolov6core.data.dataset import DetectionDataset
     from yolov6core.models.detector import build_detector
     from yolov6core.models.variants import variant
 
     set_threads(runtime.threads)
     torch.manual_seed(train.seed)
-    dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train")
+    dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train", cache_mib=runtime.cache_mib)
     need(SCALES, "search-scales")
-    spec = variant(model.variant)
-    network = build_detector(spec, num_classes=len(dataset.names), block=train.block)
+    meta = network_meta(model, block=train.block, names=dataset.names)
+    network = build_detector(variant(model.variant), num_classes=len(dataset.names), block=train.block)
     if train.block == "repopt":
         _use_scales(network, seed=train.seed)
     network.to(memory_format=torch.channels_last)
@@ -77,15 +76,13 @@ def train_repopt(model: ModelParams, augment: AugmentParams, train: TrainParams,
         make_learner(network, recipe=train, steps_per_epoch=steps),
         recipe=train,
         batches=batches,
-        compute_losses=detection_losses(
-            network, num_classes=len(dataset.names), strides=spec.strides, image_size=model.size, recipe=train
-        ),
+        compute_losses=detection_losses(network, meta=meta, recipe=train),
         weights=LOSS_WEIGHTS,
-        evaluate=select_evaluation(DATASET, spec=spec, image_size=model.size, batch_size=train.batch_size),
+        evaluate=select_evaluation(meta, batch_size=train.batch_size),
         state=state,
     )
     network.load_state_dict(run.best_state)
-    _write(network, run, spec=spec, model=model, block=train.block, dataset=dataset, first_batch=next(iter(batches(0))))
+    _write(network, run, meta=meta, first_batch=next(iter(batches(0))))
     finish(state)
 
 
@@ -104,33 +101,18 @@ def _use_scales(network: nn.Module, *, seed: int) -> None:
 
 
 def _write(
-    network: nn.Module,
-    run: Fit,
-    *,
-    spec: ModelSpec,
-    model: ModelParams,
-    block: str,
-    dataset: DetectionDataset,
-    first_batch: tuple[torch.Tensor, torch.Tensor],
+    network: nn.Module, run: Fit, *, meta: dict[str, Any], first_batch: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    import cv2
-    from yolov6core.evaluation.plots import draw_batch
-
-    from stages._training import split_evaluation, write_rows
+    from stages._models import evaluate_split
+    from stages._training import write_rows
     from yolov6core.checkpoint import save_checkpoint
+    from yolov6core.evaluation.plots import batch_picture, save_jpeg
 
-    scores = split_evaluation(DATASET, "val", spec=spec, image_size=model.size, batch_size=16)(network.eval())
-    meta = {
-        "model": spec.to_meta(),
-        "variant": model.variant,
-        "block": block,
-        "names": dataset.names,
-        "image_size": list(model.size),
-    }
+    scores = evaluate_split(network, meta, "val", batch_size=16).stats
     with replace_folder(OUT) as folder:
         save_checkpoint(folder / "weights.safetensors", network.state_dict(), meta)
         write_rows(folder / "epochs.csv", run.rows)
-        cv2.imwrite(str(folder / "batch.jpg"), draw_batch(*first_batch, dataset.names))
+        save_jpeg(batch_picture(*first_batch, meta["names"]), folder / "batch.jpg")
     write_json(METRICS, {"map50_95": scores["map50_95"], "map50": scores["map50"], "best_epoch": run.best_epoch})
     logger.info(
         "float: val mAP50:95 %.4f, mAP50 %.4f (epoch %d was best on select) -> %s",
