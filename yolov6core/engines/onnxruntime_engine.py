@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ def audit(onnx_path: Path) -> tuple[list[str], list[str]]:
 def load(folder: Path, info: EngineInfo) -> OnnxRuntimeEngine:
     """Open an engine written by `build`."""
     return OnnxRuntimeEngine(folder / info.file, info)
+
+
+def run_file(path: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Any exported file without an engine around it, node by node as it stands: the judge of what a file says."""
+    ort = _module()
+    options = _options(ort, threads=0)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda images: tuple(session.run(list(OUTPUTS), {INPUT: images}))
 
 
 class OnnxRuntimeEngine:

@@ -11,17 +11,23 @@ from yolov6core.engines.runtime import BuildSettings, EngineInfo, check_images
 NAME = "torch"
 
 
+@torch.inference_mode()
+def run_module(module: nn.Module, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays through a module that maps images [B, 3, H, W] to (boxes, scores), on the device it lies on."""
+    boxes, scores = module(torch.from_numpy(images).to(next(module.parameters()).device))
+    return boxes.cpu().numpy(), scores.cpu().numpy()
+
+
 class TorchEngine:
     """A module that maps images [B, 3, H, W] to (boxes, scores), on the device it lies on."""
 
     def __init__(self, module: nn.Module, image_size: tuple[int, int]) -> None:
         self._module = module.eval()
-        self._device = next(module.parameters()).device
         convs = sum(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in module.modules())
         self.info = EngineInfo(
             runtime=NAME,
             version=torch.__version__,
-            device=str(self._device),
+            device=str(next(module.parameters()).device),
             file="",
             dialect="",
             precision="f32",
@@ -32,8 +38,6 @@ class TorchEngine:
             int8_convs=0,
         )
 
-    @torch.inference_mode()
     def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `runtime.Engine`."""
-        boxes, scores = self._module(torch.from_numpy(check_images(images, self.info)).to(self._device))
-        return boxes.cpu().numpy(), scores.cpu().numpy()
+        return run_module(self._module, check_images(images, self.info))

@@ -1,0 +1,111 @@
+"""`build-trt`: engines of the runtime at hand from the exported files, each with a count of what runs in INT8."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
+from stages._report import StageError, logger, replace_folder, stage_errors
+
+if TYPE_CHECKING:
+    from yolov6core.engines.runtime import BuildSettings, EngineInfo
+
+ONNX = Path("artifacts/onnx")
+OUT = Path("artifacts/engines")
+VARIANTS = ("float", "ptq", "partial", "qat")
+TIMINGS = Path(".ckpt/build-trt")
+"""TensorRT's measured kernel times, kept between runs: without them two builds may pick different kernels."""
+
+
+@dataclass(frozen=True)
+class EngineParams:
+    """Section `engine`: which runtime, and how its engines run."""
+
+    runtime: Literal["auto", "tensorrt", "tensorrt_rtx", "openvino", "onnxruntime"]
+    threads: Annotated[int, Bounds(0, 256)]
+    hint: Literal["latency", "throughput"]
+    precision: Literal["f32", "bf16", "f16"]
+    max_batch: Annotated[int, Bounds(1, 4096)]
+    calibration_cache: bool
+
+    def __post_init__(self) -> None:
+        if self.calibration_cache and self.runtime not in ("auto", "tensorrt"):
+            raise ValueError(f"calibration_cache is for runtime tensorrt, runtime is {self.runtime}")
+
+
+def build_trt_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Build engines of all exported variants: artifacts/engines."""
+    (engine,) = read_params(params, engine=EngineParams)
+    with stage_errors():
+        build_trt(engine)
+
+
+def build_trt(engine: EngineParams, *, onnx_folder: Path = ONNX, out: Path = OUT) -> None:
+    """Write `<variant>/` with the engine and its `engine.json`.
+
+    Raises:
+        StageError: the runtime is not usable here, a file of its dialect is missing, or it refuses one.
+    """
+    from yolov6core.engines.registry import pick_runtime
+    from yolov6core.engines.runtime import BuildSettings
+
+    try:
+        runtime, reason = pick_runtime(engine.runtime)
+    except ValueError as error:
+        raise StageError(f"engine.runtime {engine.runtime}: {error}; see 'python -m stages doctor'") from None
+    logger.info("runtime %s (%s)", runtime, reason)
+    settings = BuildSettings(engine.threads, engine.hint, engine.precision, engine.max_batch)
+    variants = [name for name in VARIANTS if list(onnx_folder.glob(f"{name}.*.onnx"))]
+    if not variants:
+        raise StageError(f"{onnx_folder} holds no exported files: run 'dvc repro export-onnx' first")
+    with replace_folder(out) as folder:
+        for variant in variants:
+            cached = engine.calibration_cache and runtime == "tensorrt" and variant != "float"
+            source = _source(onnx_folder, variant, runtime, cached=cached)
+            info = _build(source, folder / variant, runtime, settings)
+            _report(variant, info)
+    logger.info("%d engines -> %s", len(variants), out)
+
+
+def _source(onnx_folder: Path, variant: str, runtime: str, *, cached: bool) -> Path:
+    from yolov6core.engines.dialects import RUNTIME_DIALECT
+
+    dialect = "cache" if cached else RUNTIME_DIALECT[runtime]
+    path = onnx_folder / f"{variant}.{dialect}.onnx"
+    if not path.is_file():
+        raise StageError(f"{path} is missing: {runtime} needs it; add {dialect!r} to export.dialects")
+    return path
+
+
+def _build(source: Path, folder: Path, runtime: str, settings: BuildSettings) -> EngineInfo:
+    from yolov6core.engines.registry import RUNTIMES
+    from yolov6core.engines.tensorrt_engine import TIMING_CACHE
+
+    kept, used = TIMINGS / runtime / f"{folder.name}.cache", folder / TIMING_CACHE
+    folder.mkdir(parents=True)
+    if kept.is_file():
+        shutil.copyfile(kept, used)
+    try:
+        info = RUNTIMES[runtime].build(source, folder, settings)
+    except ValueError as error:
+        raise StageError(f"{source}: {error}") from None
+    if used.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(used, kept)
+    return info
+
+
+def _report(variant: str, info: EngineInfo) -> None:
+    logger.info("%-8s %d of %d convolutions in INT8", variant, max(info.int8_convs, 0), info.convs)
+    if 0 <= info.int8_convs < info.wanted_int8:
+        logger.warning(
+            "%s: the file quantizes %d convolutions, %s runs only %d of them in INT8; float: %s",
+            variant,
+            info.wanted_int8,
+            info.runtime,
+            info.int8_convs,
+            ", ".join(info.float_layers),
+        )

@@ -1,0 +1,75 @@
+"""`doctor`: what is installed here, which runtime does what, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import typer
+
+PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnx", "onnxruntime", "openvino", "dvc")
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "avx2", "asimddp", "i8mm")
+"""CPU features, best first for INT8 on x86 and ARM; all but avx2 multiply 8-bit integers in one instruction."""
+USES = {
+    "tensorrt": "builds and runs on an NVIDIA GPU; reads dialect 'trt', TensorRT 8 to 10 also 'cache'",
+    "tensorrt_rtx": "builds without a GPU, runs on an RTX GPU; reads dialect 'trt'",
+    "openvino": "builds and runs on the CPU; reads dialect 'openvino'",
+    "onnxruntime": "builds and runs on the CPU; reads dialect 'ort'",
+}
+
+
+def doctor_cli() -> None:
+    """Show versions, devices, what each runtime can do here, and what is missing."""
+    for line in report():
+        typer.echo(line)
+
+
+def report() -> list[str]:
+    """The lines that `doctor` prints."""
+    from yolov6core.engines.registry import pick_runtime, survey
+
+    lines = ["Python", f"  {platform.python_version()} on {platform.platform()}", "Packages"]
+    lines += [f"  {name:24} {_version(name)}" for name in PACKAGES]
+    lines += ["Devices", *_cpu(), *_gpu(), "Runtimes"]
+    for found in survey():
+        state = found.problem or ("ready" if found.runs else "builds only: no GPU to run on")
+        lines.append(f"  {found.name:13} {found.version or '-':12} {state}")
+        lines.append(f"  {'':26} {USES[found.name]}")
+    try:
+        name, reason = pick_runtime("auto")
+        lines.append(f"engine.runtime: auto takes {name} ({reason})")
+    except ValueError as error:
+        lines.append(f"engine.runtime: auto fails: {error}")
+    return lines
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "MISSING: pip install -e ."
+
+
+def _cpu() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    words = (facts.get("flags") or facts.get("Features") or "").split()
+    found = [flag for flag in INT8_FLAGS if flag in words]
+    lines = [f"  CPU  {name}, {os.cpu_count()} cores; INT8: {', '.join(found) or 'unknown'}"]
+    if found == ["avx2"]:
+        lines.append("       no VNNI instructions: expect INT8 at most twice as fast as float, and only in OpenVINO")
+    return lines
+
+
+def _gpu() -> list[str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return ["  GPU  none visible to torch"]
+    count = torch.cuda.device_count()
+    return [f"  GPU  {torch.cuda.get_device_name(i)}, CUDA {torch.version.cuda}" for i in range(count)]

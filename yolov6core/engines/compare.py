@@ -1,0 +1,29 @@
+"""How far the outputs of two engines are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Outputs = tuple[np.ndarray, np.ndarray]
+
+
+def compare_outputs(found: Sequence[Outputs], wanted: Sequence[Outputs]) -> dict[str, float]:
+    """Differences over several images.
+
+    Args:
+        found, wanted: one (boxes [B, A, 4] in pixels, scores [B, A, C]) per image.
+
+    Returns: `boxes_mean`, `boxes_max` in pixels, `scores_mean`, `scores_max`, and `relative_l2`, the larger relative L2
+    error of boxes and scores over all images together.
+    """
+    row: dict[str, float] = {}
+    relative = []
+    for index, name in enumerate(("boxes", "scores")):
+        a = np.stack([outputs[index] for outputs in found]).astype(np.float64)
+        b = np.stack([outputs[index] for outputs in wanted]).astype(np.float64)
+        difference = np.abs(a - b)
+        row |= {f"{name}_mean": float(difference.mean()), f"{name}_max": float(difference.max())}
+        relative.append(float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-12)))
+    return row | {"relative_l2": max(relative)}
