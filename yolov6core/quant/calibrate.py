@@ -25,10 +25,12 @@ class Statistics:
     Attributes:
         histograms: scale group -> histogram over all values of the group.
         channel_peaks: tensor (node name) -> largest magnitude of each channel [C], of tensors with four dimensions.
+        inputs: scale groups that hold the network's input; its range is known, so nothing of it is clipped.
         images: number of images.
     """
 
     histograms: dict[str, Histogram]
+    inputs: frozenset[str] = frozenset()
     channel_peaks: dict[str, Tensor] = field(default_factory=dict)
     images: int = 0
 
@@ -61,7 +63,9 @@ def collect(gm: QuantizedModel, batches: Iterable[Tensor], *, bins: int = BINS) 
         ValueError: no batch, or a tensor that holds NaN or infinity (named).
     """
     groups = state_of(gm).groups
-    statistics = Statistics({name: Histogram(bins) for name in groups.sources})
+    placeholders = (node.name for node in gm.graph.nodes if node.op == "placeholder")
+    inputs = frozenset(groups.group_of[name] for name in placeholders if name in groups.group_of)
+    statistics = Statistics({name: Histogram(bins) for name in groups.sources}, inputs)
 
     def see(tensor: str, group: str, value: Tensor) -> None:
         try:
@@ -91,7 +95,10 @@ def collect(gm: QuantizedModel, batches: Iterable[Tensor], *, bins: int = BINS) 
 
 def ranges(statistics: Statistics, method: Method) -> Ranges:
     """The range of every scale group by one method; (0, 0) for groups of which nothing was seen."""
-    return {name: clipped_range(histogram, method) for name, histogram in statistics.histograms.items()}
+    return {
+        name: clipped_range(histogram, Method("max") if name in statistics.inputs else method)
+        for name, histogram in statistics.histograms.items()
+    }
 
 
 @dataclass(frozen=True)
