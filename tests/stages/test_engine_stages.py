@@ -1,0 +1,185 @@
+"""export-onnx, build-trt and eval-trt on a tiny network with made-up weights and real calibration."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from stages import doctor
+from stages._params import RuntimeParams
+from stages._report import StageError
+from stages.build_trt import EngineParams, build_trt
+from stages.eval_trt import EvalParams, eval_trt
+from stages.export_onnx import WEIGHTS, ExportParams, export_onnx
+
+SIZE = [64, 64]
+NAMES = ["disc", "square", "cross"]
+RUNTIME = RuntimeParams(threads=1, workers=0, device="cpu", cache_mib=0)
+EXPORT = {
+    "opset": 19,
+    "dialects": ["openvino", "ort", "trt", "cache"],
+    "dynamic_batch": False,
+    "fp16": True,
+    "check_images": 2,
+    "tolerance": 0.001,
+    "quant_tolerance": 1.5,
+}
+ENGINE = {
+    "runtime": "openvino",
+    "threads": 1,
+    "hint": "latency",
+    "precision": "f32",
+    "max_batch": 4,
+    "calibration_cache": False,
+}
+EVAL = EvalParams(
+    score_threshold=0.01,
+    iou_threshold=0.65,
+    max_detections=100,
+    batch_size=4,
+    rounds=1,
+    repeats=2,
+    samples=2,
+)
+
+
+def _dataset(root: Path) -> None:
+    path = Path(__file__).parents[1] / "data" / "dataset_folder.py"
+    spec = importlib.util.spec_from_file_location("dataset_folder", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (root / "artifacts").mkdir()
+    module.make_dataset(root, splits=("calib", "val")).rename(root / "artifacts" / "dataset")
+
+
+def _checkpoints() -> None:
+    """Random weights with batch norm that has seen the data, and three calibrated copies."""
+    from stages._models import calibration_batches, load_float_model, save_quantized
+    from yolov6core.checkpoint import save_checkpoint
+    from yolov6core.models.detector import build_detector
+    from yolov6core.models.variants import variant
+    from yolov6core.quant.calibrate import collect, ranges
+    from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, set_ranges_, state_of
+    from yolov6core.quant.observers import Method
+
+    torch.manual_seed(0)
+    spec = variant("test")
+    network = build_detector(spec, num_classes=len(NAMES)).train()
+    meta = {"model": spec.to_meta(), "variant": "test", "block": "repopt", "names": NAMES, "image_size": SIZE}
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network(torch.cat(list(calibration_batches(meta, batch_size=6))))
+    save_checkpoint(WEIGHTS["float"], network.state_dict(), meta)
+    deployed, meta = load_float_model(WEIGHTS["float"])
+    gm = insert_quantizers(deployed)
+    set_ranges_(gm, ranges(collect(gm, calibration_batches(meta, batch_size=3)), Method("max")))
+    for name in ("ptq", "qat"):
+        save_quantized(WEIGHTS[name], gm, meta, method="max")
+    set_float_layers_(gm, state_of(gm).float_layers | set(convolution_names(gm)[:2]))
+    save_quantized(WEIGHTS["partial"], gm, meta, method="max")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with everything up to the exported files."""
+    root = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        threads = torch.get_num_threads()
+        _dataset(root)
+        _checkpoints()
+        export_onnx(ExportParams(**EXPORT), RUNTIME)
+        yield root
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def here(project, monkeypatch):
+    monkeypatch.chdir(project)
+    return project
+
+
+def test_every_variant_and_dialect_is_written_and_checked(here):
+    rows = json.loads((here / "artifacts/onnx/check.json").read_text())
+    expected = {f"{v}.{d}.onnx" for v in WEIGHTS for d in EXPORT["dialects"]} - {"float.cache.onnx"}
+    assert set(rows) == expected
+    assert all(row["ok"] for row in rows.values())
+    assert rows["float.openvino.onnx"]["relative_l2"] < 1e-4
+    assert rows["partial.trt.onnx"]["quantized_convs"] == rows["ptq.trt.onnx"]["quantized_convs"] - 2
+    files = {path.name for path in (here / "artifacts/onnx").iterdir()}
+    assert {"ptq.cache.cache", "check.json"} < files
+    assert rows["ptq.openvino.onnx"]["size_mb"] < 0.6 * rows["float.openvino.onnx"]["size_mb"]
+
+
+def test_a_file_beyond_the_tolerance_stops_the_stage(here, tmp_path):
+    strict = ExportParams(**EXPORT | {"dialects": ["ort"], "tolerance": 0.0})
+    with pytest.raises(StageError, match=r"float\.ort\.onnx: relative error"):
+        export_onnx(strict, RUNTIME, out=tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_engines_are_built_and_compared(here, tmp_path, runtime):
+    engines, out, metrics = tmp_path / "engines", tmp_path / "eval", tmp_path / "metrics"
+    build_trt(EngineParams(**ENGINE | {"runtime": runtime}), out=engines)
+    eval_trt(EVAL, engines_dir=engines, out=out, metrics=metrics)
+    rows = {name: json.loads((metrics / f"{name}.json").read_text()) for name in WEIGHTS}
+    keys = ["map50_95", "map50", "latency_ms", "fps", "size_mb", "int8_convs", "speedup"]
+    assert all(list(row) == keys for row in rows.values())
+    assert rows["float"]["speedup"] == 1 and rows["float"]["int8_convs"] == 0
+    assert rows["ptq"]["int8_convs"] == rows["partial"]["int8_convs"] + 2 > 0
+    sidecar = json.loads((engines / "ptq" / "engine.json").read_text())
+    assert sidecar["int8_convs"] == sidecar["wanted_int8"]
+    assert list(pd.read_csv(out / "table.csv")["variant"]) == list(WEIGHTS)
+    assert set(pd.read_csv(out / "per_class.csv")["class"]) == set(NAMES)
+    assert {"variant", "class", "recall", "precision"} == set(pd.read_csv(out / "pr.csv").columns)
+    assert len(list((out / "samples").glob("*.jpg"))) == 2
+
+
+def test_building_twice_gives_the_same_files(here, tmp_path):
+    def contents(folder):
+        build_trt(EngineParams(**ENGINE), out=folder)
+        return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_an_engine_of_another_version_is_refused_with_the_command(here, tmp_path):
+    engines = tmp_path / "engines"
+    build_trt(EngineParams(**ENGINE), out=engines)
+    path = engines / "ptq" / "engine.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "2019.1"}))
+    with pytest.raises(StageError, match="dvc repro --force build-trt"):
+        eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
+
+
+def test_a_missing_dialect_is_named(here, tmp_path):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "float.trt.onnx").touch()
+    with pytest.raises(StageError, match="add 'openvino' to export.dialects"):
+        build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "onnx", out=tmp_path / "engines")
+    with pytest.raises(StageError, match="dvc repro export-onnx"):
+        build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "none", out=tmp_path / "engines")
+
+
+def test_parameters_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="fp16 needs opset 19"):
+        ExportParams(**EXPORT | {"opset": 17})
+    with pytest.raises(ValueError, match="each once"):
+        ExportParams(**EXPORT | {"dialects": ["ort", "ort"]})
+    with pytest.raises(ValueError, match="calibration_cache"):
+        EngineParams(**ENGINE | {"calibration_cache": True})
+
+
+def test_doctor_names_every_runtime_and_the_choice():
+    text = "\n".join(doctor.report())
+    for part in ("openvino", "onnxruntime", "tensorrt_rtx", "engine.runtime: auto takes", "INT8:"):
+        assert part in text
