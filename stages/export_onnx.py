@@ -76,7 +76,7 @@ def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = OUT
 def _export_variant(variant: str, weights: Path, export: ExportParams, folder: Path) -> dict[str, dict[str, Any]]:
     """Write one variant in all dialects; returns a row of the report for each file."""
     from stages._models import load_float_model, load_quantized
-    from yolov6core.engines.dialects import write_traced
+    from yolov6core.engines.dialects import GRID, write_traced
     from yolov6core.engines.onnx_export import to_onnx
     from yolov6core.quant.insert import quantizers_off, ready_for_export_, set_dialect_
 
@@ -92,7 +92,7 @@ def _export_variant(variant: str, weights: Path, export: ExportParams, folder: P
     for dialect in export.dialects:
         if dialect == "cache" and not quantized:
             continue
-        grid = _grid(dialect) if quantized else "float"
+        grid = GRID[dialect] if quantized else "float"
         if quantized:
             set_dialect_(network, grid)
         if grid not in traced:
@@ -106,13 +106,6 @@ def _export_variant(variant: str, weights: Path, export: ExportParams, folder: P
         rows[path.name] = _judge(_compare(written, images, wanted, exact if rounds else None), written, export)
         logger.info("%s", _line(path.name, rows[path.name]))
     return rows
-
-
-def _grid(dialect: str) -> str:
-    """Files of OpenVINO, TensorRT and the cache differ after the trace only: one integer grid, the same sites."""
-    from yolov6core.engines.dialects import GRID
-
-    return "trt" if GRID[dialect] == "openvino" else GRID[dialect]
 
 
 def _decoded(network: nn.Module, meta: dict[str, Any]) -> nn.Module:

@@ -144,6 +144,25 @@ def test_engines_are_built_and_compared(here, tmp_path, runtime):
     assert len(list((out / "samples").glob("*.jpg"))) == 2
 
 
+def test_rtx_takes_every_file_and_says_that_it_cannot_run(here, tmp_path):
+    from yolov6core.engines.registry import RUNTIMES
+    from yolov6core.engines.runtime import RuntimeMissing
+
+    try:
+        RUNTIMES["tensorrt_rtx"].version()
+    except RuntimeMissing as error:
+        pytest.skip(str(error))
+    engines = tmp_path / "engines"
+    build_trt(EngineParams(**ENGINE | {"runtime": "tensorrt_rtx"}), out=engines)
+    for name in ("ptq", "partial", "qat"):
+        sidecar = json.loads((engines / name / "engine.json").read_text())
+        assert sidecar["int8_convs"] == sidecar["wanted_int8"] > 0
+        assert sidecar["precision"] == "fp16"
+    if not torch.cuda.is_available():
+        with pytest.raises(StageError, match="choose another engine.runtime"):
+            eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
+
+
 def test_building_twice_gives_the_same_files(here, tmp_path):
     def contents(folder):
         build_trt(EngineParams(**ENGINE), out=folder)

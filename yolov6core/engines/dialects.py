@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     import onnx
 
 DIALECTS = ("openvino", "ort", "trt", "cache")
-GRID = {"openvino": "openvino", "ort": "ort", "trt": "trt", "cache": "trt"}
-"""Dialect of the file -> dialect that the quantized torch model is switched to before it is traced."""
+GRID = {"openvino": "trt", "ort": "ort", "trt": "trt", "cache": "trt"}
+"""Dialect of the file -> dialect that the quantized torch model is switched to before it is traced: files of OpenVINO,
+TensorRT and the cache differ after the trace only."""
 RUNTIME_DIALECT = {"openvino": "openvino", "onnxruntime": "ort", "tensorrt": "trt", "tensorrt_rtx": "trt"}
 """Runtime -> the dialect it is built from."""
 WHY = {

@@ -31,54 +31,46 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = next(item.version for item in model.opset_import if item.domain == "")
     if opset < MIN_OPSET:
         raise ValueError(f"float16 beside Q/DQ needs opset {MIN_OPSET} or 20, the graph has {opset}: set export.opset")
-    half = _nodes_before_convolutions(model)
+    made = _made_before_convolutions(model)
+    direct = [output.name for output in model.graph.output if output.name in made]
+    if direct:
+        raise ValueError(f"output {direct[0]} comes straight from a convolution; decode it in the graph first")
     view = GraphView(model)
-    made = {name for node in half for name in node.output}
-    names = {id(node) for node in half}
-    cast_to_half: dict[str, str] = {}
+    casts: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
 
     def cast(name: str, suffix: str, kind: int) -> str:
-        nodes.append(helper.make_node("Cast", [name], [name + suffix], name + suffix, to=kind))
-        return name + suffix
+        """Name of a tensor in the other precision; the node that converts it is made once."""
+        if name not in casts:
+            casts[name] = name + suffix
+            nodes.append(helper.make_node("Cast", [name], [casts[name]], casts[name], to=kind))
+        return casts[name]
 
-    for value in model.graph.input:
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-            cast_to_half[value.name] = cast(value.name, "_half", TensorProto.FLOAT16)
-    widened: dict[str, str] = {}
+    inputs = {value.name for value in model.graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     for node in model.graph.node:
+        inside = node.output[0] in made
         for index, name in enumerate(node.input):
-            if id(node) in names:
-                if name in view.constants and view.array(name).dtype == np.float32:
-                    node.input[index] = _half_constant(view, name)
-                node.input[index] = cast_to_half.get(node.input[index], node.input[index])
-            elif name in made and _is_float(view, name):
-                if name not in widened:
-                    widened[name] = cast(name, "_float", TensorProto.FLOAT)
-                node.input[index] = widened[name]
+            if inside and name in view.constants and view.array(name).dtype == np.float32:
+                node.input[index] = _half_constant(view, name)
+            elif inside and name in inputs:
+                node.input[index] = cast(name, "_half", TensorProto.FLOAT16)
+            elif not inside and name in made and view.producer[name].op_type != "QuantizeLinear":
+                node.input[index] = cast(name, "_float", TensorProto.FLOAT)
         nodes.append(node)
-    for output in model.graph.output:
-        if output.name in made:
-            raise ValueError(f"output {output.name} comes straight from a convolution; decode it in the graph first")
     view.rebuild(nodes)
     del model.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
 
-def _nodes_before_convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Convolutions and every node that one of them depends on."""
+def _made_before_convolutions(model: onnx.ModelProto) -> set[str]:
+    """Tensors made by convolutions and by every node that one of them depends on."""
     needed: set[str] = set()
-    found = []
+    made: set[str] = set()
     for node in reversed(model.graph.node):
         if node.op_type in ("Conv", "ConvTranspose") or needed.intersection(node.output):
             needed.update(node.input)
-            found.append(node)
-    return found
-
-
-def _is_float(view: GraphView, name: str) -> bool:
-    """Whether a tensor made in the half-precision part is real-valued there."""
-    return view.producer[name].op_type not in ("QuantizeLinear", "Shape")
+            made.update(node.output)
+    return made
 
 
 def _half_constant(view: GraphView, name: str) -> str:

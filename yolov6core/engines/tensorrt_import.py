@@ -19,6 +19,8 @@ INSTALL = {
     "tensorrt": "pip install tensorrt",
     "tensorrt_rtx": "pip install 'yolov6-quant[tensorrt-rtx]'",
 }
+HARMLESS = ("Converting conv activation scales", "Converting conv weight scales")
+"""Warnings, two a convolution, that float16 scales are used as float32."""
 _kept_libraries: list[ctypes.CDLL] = []
 
 
@@ -77,7 +79,7 @@ def process_logger(flavour: str) -> Any:
             level = levels.get(severity)
             if level == logging.ERROR:
                 self.errors.append(message)
-            if level is not None:
+            if level is not None and not any(text in message for text in HARMLESS):
                 logger.log(level, "%s: %s", flavour, message)
 
     return Collector()
