@@ -91,7 +91,7 @@ def test_weights_equal_torch_and_never_use_minus_128(clips):
         amax = channel_amax(weight) * (0.5 if clips else 1.0)
         scale = weight_scale(amax)
         ours, theirs = weight.clone().requires_grad_(), weight.clone().requires_grad_()
-        rounded = fake_quantize_weights(ours, amax, clips=clips)
+        rounded = fake_quantize_weights(ours, scale, clips=clips)
         reference = torch.fake_quantize_per_channel_affine(
             theirs, scale, torch.zeros(6, dtype=torch.int32), 0, -127, 127
         )
@@ -149,6 +149,16 @@ def test_a_range_survives_copies_and_state_dicts():
     assert first(x) is x
 
 
+def test_a_relu_in_a_signed_group_keeps_zero_point_0():
+    shared = Range(UINT8)
+    shared.set_(-1.0, 2.0)
+    x = torch.linspace(0, 2, 100)
+    assert torch.equal(
+        shared(x, non_negative=True), fake_quantize(x, UINT8.scale_and_zero_point(0.0, 2.0)[0], 0, UINT8)
+    )
+    assert shared.zero_point == 85
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -165,7 +175,7 @@ def test_quantized_convolutions_keep_everything_of_the_original(arguments):
     quantized = QuantConv2d.from_float(conv)
     assert torch.equal(torch.get_rng_state(), state), "no random numbers may be taken"
     rounded = copy.deepcopy(conv)
-    rounded.weight.data = fake_quantize_weights(conv.weight, channel_amax(conv.weight), clips=False)
+    rounded.weight.data = fake_quantize_weights(conv.weight, weight_scale(channel_amax(conv.weight)), clips=False)
     assert torch.equal(quantized(x), rounded(x))
     quantized.active = False
     assert torch.equal(quantized(x), conv(x))
@@ -178,9 +188,13 @@ def test_frozen_weight_ranges_hold_while_weights_move():
     with torch.no_grad():
         conv.weight.mul_(2)
     before = conv.effective_weight().detach().clone()
-    assert torch.equal(channel_amax(before), fake_quantize_weights(limit.view(3, 1), limit, clips=False).flatten())
-    conv.clamp_weights_()
-    assert torch.equal(conv.effective_weight(), before), "clamping must not change what the convolution computes"
+    assert torch.allclose(channel_amax(before), limit)
+    conv.prepare_export_()
+    assert torch.equal(conv.effective_weight(), before), "preparing must not change what the convolution computes"
+    exported = torch.fake_quantize_per_channel_affine(
+        conv.weight, conv.export_scale, conv.export_zero_point, 0, -128, 127
+    )
+    assert torch.equal(exported, before)
     conv.frozen = False
     with torch.no_grad():
         conv.weight.mul_(2)

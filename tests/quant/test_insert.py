@@ -51,6 +51,8 @@ def test_ort_sites_cover_every_result_of_a_quantized_convolution(net):
     covered = sites(gm)
     assert {"relu", "relu_1", "relu_2", "relu_3", "relu_4", "neck"} <= set(covered)
     assert covered["relu_4"] == ("up",) and covered["up"] == ("cat_1",) and covered["neck"] == ("act",)
+    relus = {site.value for site in state_of(gm).sites if site.non_negative}
+    assert relus == {"relu", "relu_1", "relu_2", "relu_3", "relu_4"}
     assert "act" not in covered, "float prediction convolutions read the unquantized tensor"
 
 

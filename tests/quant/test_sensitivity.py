@@ -10,7 +10,7 @@ from yolov6core.quant.sensitivity import choose_float_layers, rank_layers
 
 
 def test_scores_equal_a_model_with_one_quantized_layer(relu_net, calibrated, images):
-    gm = calibrated(relu_net)
+    gm = calibrated(relu_net.requires_grad_(False))
     state, expected = state_of(gm), [output.double() for output in relu_net(images())]
     scores = {score.name: score for score in rank_layers(gm, images(4).split(2)[:1])}
     assert state_of(gm) == state

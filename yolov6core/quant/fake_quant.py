@@ -108,19 +108,14 @@ def channel_amax(weight: Tensor) -> Tensor:
     return weight.detach().abs().flatten(1).amax(dim=1)
 
 
-def fake_quantize_weights(weight: Tensor, amax: Tensor, *, clips: bool) -> Tensor:
-    """Round weights [O, ...] to int8 and back, one symmetric scale amax / 127 per output channel.
+def fake_quantize_weights(weight: Tensor, scale: Tensor, *, clips: bool) -> Tensor:
+    """Round weights [O, ...] to -127 .. 127 steps of one scale [O] per output channel, and back.
 
     Args:
         weight: float32.
-        amax: [O], magnitudes that become 127.
-        clips: whether weights beyond `amax` can occur. Without them neither clamp nor gradient mask is needed.
+        scale: see `weight_scale`.
+        clips: whether weights beyond the grid can occur. Without them neither clamp nor gradient mask is needed.
     """
-    scale = weight_scale(amax)
-    if torch.onnx.is_in_onnx_export():
-        # The exporter knows -128 .. 127 only; the caller has clamped the weights, so that -128 cannot occur.
-        zero = torch.zeros_like(scale, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -128, 127)
     if weight.is_cuda:
         zero = torch.zeros_like(scale, dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -WEIGHT_LEVELS, WEIGHT_LEVELS)
@@ -133,6 +128,9 @@ class Range(nn.Module):
     Buffers `amin` and `amax` (float32 scalars, NaN until calibrated) are the state. Scale and zero point follow from
     them and the grid, and are kept as Python numbers, so that no call reads a tensor back; change the buffers through
     `set_` or `load_state_dict` only.
+
+    A site that holds the result of a ReLU may be called with `non_negative`: its own part of the range starts at 0 even
+    where the group's does not, so that the ReLU can be absorbed into an unsigned zero point.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -142,10 +140,6 @@ class Range(nn.Module):
         self.grid = grid
         self.enabled = True
         self.refresh_()
-
-    @property
-    def calibrated(self) -> bool:
-        return self.scale is not None
 
     @torch.no_grad()
     def set_(self, amin: float, amax: float) -> None:
@@ -157,16 +151,19 @@ class Range(nn.Module):
 
     def refresh_(self) -> None:
         """Recompute scale and zero point from the buffers and the grid."""
-        self.scale, self.zero_point = None, 0
+        self.scale, self.zero_point, self.positive_scale = None, 0, None
         amin, amax = float(self.amin), float(self.amax)
         if amin == amin and amax == amax:
             self.scale, self.zero_point = self.grid.scale_and_zero_point(amin, amax)
+            self.positive_scale, _ = self.grid.scale_and_zero_point(0.0, max(amax, 0.0))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, non_negative: bool = False) -> Tensor:
         if not self.enabled:
             return x
         if self.scale is None:
             raise ValueError("this tensor's range is not calibrated; call set_ranges_ or load a calibrated state first")
+        if non_negative:
+            return fake_quantize(x, self.positive_scale, 0, self.grid)
         return fake_quantize(x, self.scale, self.zero_point, self.grid)
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
@@ -182,6 +179,7 @@ class QuantConv2d(nn.Conv2d):
 
     `active` says whether the layer is quantized at all, `enabled` is the switch for a moment. Ranges follow the weights
     (their gradient passes unchanged) until `freeze_ranges_` stores them in the buffer `weight_amax` [O].
+    `prepare_export_` makes scale and zero point tensors of their own, so that an export finds constants.
     """
 
     @classmethod
@@ -201,6 +199,8 @@ class QuantConv2d(nn.Conv2d):
         )
         quantized.weight, quantized.bias = conv.weight, conv.bias
         quantized.register_buffer("weight_amax", conv.weight.new_zeros(conv.out_channels))
+        quantized.register_buffer("export_scale", None, persistent=False)
+        quantized.register_buffer("export_zero_point", None, persistent=False)
         quantized.active, quantized.enabled, quantized.frozen = True, True, False
         return quantized.train(conv.training)
 
@@ -211,17 +211,30 @@ class QuantConv2d(nn.Conv2d):
         self.frozen = True
 
     @torch.no_grad()
-    def clamp_weights_(self) -> None:
-        """Put weights beyond frozen ranges onto their ends: nothing changes in the output, and no integer is -128."""
-        limit = self.weight_amax.view(-1, 1, 1, 1)
-        self.weight.copy_(torch.where(limit > 0, self.weight.clamp(-limit, limit), self.weight))
+    def prepare_export_(self) -> None:
+        """Make the scale a constant and put weights beyond the range onto its ends; the output does not change.
+
+        The exporter knows the grid -128 .. 127 only. On clamped weights it is the same as -127 .. 127.
+        """
+        if not self.frozen:
+            self.freeze_ranges_()
+        self.export_scale = weight_scale(self.weight_amax)
+        self.export_zero_point = torch.zeros_like(self.export_scale, dtype=torch.int32)
+        limit = (self.export_scale * WEIGHT_LEVELS).view(-1, 1, 1, 1)
+        self.weight.copy_(self.weight.clamp(-limit, limit))
 
     def effective_weight(self) -> Tensor:
         """Weights [O, I / groups, kh, kw] as the convolution uses them now."""
         if not (self.active and self.enabled):
             return self.weight
+        if torch.onnx.is_in_onnx_export():
+            if self.export_scale is None:
+                raise ValueError("weight scales are not constant yet; call ready_for_export_ before exporting")
+            return torch.fake_quantize_per_channel_affine(
+                self.weight, self.export_scale, self.export_zero_point, 0, -128, 127
+            )
         amax = self.weight_amax if self.frozen else channel_amax(self.weight)
-        return fake_quantize_weights(self.weight, amax, clips=self.frozen)
+        return fake_quantize_weights(self.weight, weight_scale(amax), clips=self.frozen)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.effective_weight(), self.bias)

@@ -186,10 +186,7 @@ def freeze_weight_ranges_(gm: QuantizedModel) -> None:
 def ready_for_export_(gm: QuantizedModel) -> QuantizedModel:
     """Make weight ranges constants of the graph and keep weights inside them; the numbers do not change."""
     for name in convolution_names(gm):
-        conv = gm.get_submodule(name)
-        if not conv.frozen:
-            conv.freeze_ranges_()
-        conv.clamp_weights_()
+        gm.get_submodule(name).prepare_export_()
     return gm.eval()
 
 

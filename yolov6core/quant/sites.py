@@ -28,6 +28,8 @@ class Site:
     value: str
     group: str
     readers: tuple[str, ...]
+    non_negative: bool = False
+    """Whether the value is a ReLU's and its quantizer may leave out the negative part of the group's range."""
 
 
 def remove_sites_(graph: fx.Graph, root: nn.Module) -> None:
@@ -53,7 +55,8 @@ def plan_sites(
             # fx lists readers by age of the edge, which earlier rewiring changes
             readers = sorted(planner.readers(node), key=order.__getitem__)
             if readers:
-                sites.append(Site(node.name, groups.group_of[node.name], tuple(reader.name for reader in readers)))
+                names = tuple(reader.name for reader in readers)
+                sites.append(Site(node.name, groups.group_of[node.name], names, planner.is_non_negative(node)))
     return sites
 
 
@@ -63,7 +66,9 @@ def place_sites_(graph: fx.Graph, sites: list[Site]) -> None:
     for site in sites:
         value = nodes[site.value]
         with graph.inserting_after(value):
-            quantized = graph.call_module(f"ranges.{site.group}", (value,))
+            # Not given where it is the default, so that graphs show what is special.
+            options = {"non_negative": True} if site.non_negative else {}
+            quantized = graph.call_module(f"ranges.{site.group}", (value,), options)
         for reader in site.readers:
             nodes[reader].replace_input_with(value, quantized)
 
@@ -90,6 +95,14 @@ class _Planner:
             # what goes beside the pools into their concat should come from the same quantizer
             taking = [reader for reader in value.users if reader in taking or self._only_quantized(reader)]
         return taking
+
+    def is_non_negative(self, value: fx.Node) -> bool:
+        """Whether a value should be quantized without negative part: ReLU results where all edges are quantized.
+
+        A concat with signed values gives its group a zero point above 0, behind which ONNX Runtime cannot absorb the
+        ReLU of the other branches. It converts between scales in a concat, so those may differ.
+        """
+        return self.everywhere and self.kinds[value] is Kind.RELU
 
     def _takes(self, value: fx.Node, reader: fx.Node) -> bool:
         kind = self.kinds[reader]
