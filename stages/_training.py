@@ -156,7 +156,7 @@ def training_batches(
     return batches, len(epoch_plan(len(dataset), batch_size=recipe.batch_size, seed=recipe.seed, epoch=0))
 
 
-def make_learner(model: nn.Module, *, recipe: LoopParams, steps_per_epoch: int) -> Learner:
+def make_learner(model: nn.Module, *, recipe: LoopParams, steps_per_epoch: int, scale_lr: float = 1.0) -> Learner:
     """SGD with Nesterov momentum, cosine with warm-up, weight averaging: all bounded by the length of the run."""
     from yolov6core.training.ema import ModelEma
     from yolov6core.training.loop import Learner
@@ -172,7 +172,7 @@ def make_learner(model: nn.Module, *, recipe: LoopParams, steps_per_epoch: int) 
         warmup_momentum=min(0.8, recipe.momentum),
         warmup_bias_lr=recipe.lr,
     )
-    optimizer = sgd(model, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    optimizer = sgd(model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, scale_lr=scale_lr)
     return Learner(model, optimizer, schedule, ModelEma(model, total_steps=total))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from stages._params import DEFAULT_PARAMS, AugmentParams, ModelParams, ParamsFile, RuntimeParams, read_params
+from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ModelParams, ParamsFile, RuntimeParams, read_params
 from stages._report import StageError, logger, need, replace_folder, set_threads, stage_errors
 from stages._training import RecipeParams
 
@@ -18,6 +19,7 @@ class SearchParams(RecipeParams):
     """Section `search`: the training recipe of the search, or a file of scales that makes it unnecessary."""
 
     scales: str | None
+    scale_lr: Annotated[float, Bounds(0, 1000)]
 
 
 def search_scales_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
@@ -82,7 +84,7 @@ def _search(
     batches, steps = training_batches(
         dataset, recipe=search, augment=augment, image_size=model.size, workers=runtime.workers
     )
-    learner = make_learner(network, recipe=search, steps_per_epoch=steps)
+    learner = make_learner(network, recipe=search, steps_per_epoch=steps, scale_lr=search.scale_lr)
     state = state_path("search-scales", asdict(model), asdict(augment), asdict(search), inputs=(DATASET / "train.txt",))
     run = fit(
         learner,

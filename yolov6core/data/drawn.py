@@ -39,14 +39,14 @@ class SceneStyle:
     """
 
     most_objects: int = 12
-    smallest: float = 12.0
+    smallest: float = 20.0
     largest: float = 0.75
-    least_contrast: float = 70.0
-    least_visible: float = 0.55
-    hue_bias: float = 0.4
+    least_contrast: float = 90.0
+    least_visible: float = 0.7
+    hue_bias: float = 1.0
     most_blur: float = 1.0
-    most_noise: float = 9.0
-    most_clutter: int = 7
+    most_noise: float = 6.0
+    most_clutter: int = 5
 
 
 class DrawnObject(NamedTuple):
@@ -109,7 +109,7 @@ def _place_objects(
     height: int, width: int, style: SceneStyle, rng: np.random.Generator
 ) -> list[tuple[str, np.ndarray, bool]]:
     """Choose shapes and places; each item is (class name, coverage mask uint8 [height, width], cut by the edge)."""
-    wanted = 1 + int((style.most_objects - 1) * rng.random() ** 1.3 + 0.5)
+    wanted = 1 + int((style.most_objects - 1) * rng.random() ** 2 + 0.5)
     placed: list[tuple[str, np.ndarray, bool]] = []
     for _ in range(wanted * 8):
         if len(placed) == wanted:

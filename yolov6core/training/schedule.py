@@ -42,22 +42,29 @@ class Schedule:
 
 
 def bounded_warmup(warmup_epochs: float, steps_per_epoch: int, total_steps: int) -> int:
-    """Warm-up steps: `warmup_epochs` epochs, but at most a fifth of the training, so that small datasets leave it too."""
+    """Warm-up steps: `warmup_epochs` epochs, but at most a fifth of the training: small datasets leave it too."""
     return min(round(warmup_epochs * steps_per_epoch), total_steps // 5)
 
 
-def sgd(model: nn.Module, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """SGD with Nesterov momentum in three groups: batch norm and scales, kernels (the only decayed ones), biases."""
-    plain, kernels, biases = [], [], []
+def sgd(model: nn.Module, *, momentum: float, weight_decay: float, scale_lr: float = 1.0) -> torch.optim.SGD:
+    """SGD with Nesterov momentum in groups: batch norm, branch scales, kernels (the only decayed ones), biases.
+
+    scale_lr: factor on the learning rate of a search's branch scales. They feel small gradients, because batch norm
+    takes out whatever all branches of a channel have in common.
+    """
+    plain, scales, kernels, biases = [], [], [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if name.endswith("bias"):
             biases.append(parameter)
+        elif ".scale_" in name:
+            scales.append(parameter)
         else:
             (kernels if parameter.ndim > 1 else plain).append(parameter)
     groups = [
         {"params": plain, "weight_decay": 0.0, "name": "plain"},
+        {"params": scales, "weight_decay": 0.0, "name": "scales", "factor": scale_lr},
         {"params": kernels, "weight_decay": weight_decay, "name": "kernels"},
         {"params": biases, "weight_decay": 0.0, "name": "biases"},
     ]
@@ -67,5 +74,6 @@ def sgd(model: nn.Module, *, momentum: float, weight_decay: float) -> torch.opti
 def set_step_(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
     """Write the schedule's values of one step into the optimiser."""
     for group in optimizer.param_groups:
-        group["lr"] = schedule.bias_lr(step) if group["name"] == "biases" else schedule.lr(step)
+        lr = schedule.bias_lr(step) if group["name"] == "biases" else schedule.lr(step)
+        group["lr"] = lr * group.get("factor", 1.0)
         group["momentum"] = schedule.momentum_at(step)
