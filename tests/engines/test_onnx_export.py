@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -14,7 +16,7 @@ def test_exporting_twice_gives_the_same_bytes(tmp_path, toy_net, dialect):
     for path in paths:
         write_dialect(toy_net(dialect), path, dialect=dialect, input_shape=SHAPE)
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert b"/" + b"work" not in paths[0].read_bytes(), "no path of the machine in the file"
+    assert str(Path.cwd()).encode() not in paths[0].read_bytes(), "no path of the machine in the file"
 
 
 def test_graph_computes_no_shapes_at_run_time(toy_net):
