@@ -51,7 +51,8 @@ def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
     Raises:
         StageError: missing inputs, a calibration that meets NaN, or too little mAP left with `on_failure: fail`.
     """
-    from stages._models import FLOAT_WEIGHTS, calibration_batches, evaluate_split, load_float_model, matching_layers
+    from stages._evaluation import evaluate_split
+    from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model, matching_layers
     from yolov6core.quant.calibrate import collect, health, ranges
     from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, state_of
 
@@ -101,7 +102,7 @@ def _compare(
     gm: QuantizedModel, tables: dict[Method, Ranges], meta: dict[str, Any], *, batch_size: int
 ) -> dict[Method, EvalResult]:
     """Select-split figures of every method."""
-    from stages._models import evaluate_split
+    from stages._evaluation import evaluate_split
 
     scores = {}
     for method, table in tables.items():

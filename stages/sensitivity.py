@@ -43,7 +43,8 @@ def sensitivity(params: SensitivityParams, runtime: RuntimeParams) -> None:
 
     Layers are ranked on calibration images and verified on the select split; val is evaluated for the result only.
     """
-    from stages._models import FLOAT_WEIGHTS, calibration_batches, evaluate_split, load_float_model, load_quantized
+    from stages._evaluation import evaluate_split
+    from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model, load_quantized
     from yolov6core.quant.insert import set_float_layers_, state_of
     from yolov6core.quant.sensitivity import rank_layers
 
@@ -75,7 +76,8 @@ def _choose(
     always_float: frozenset[str],
 ) -> Choice:
     """Float layers as the parameters name them, or the fewest that hold the budget on the select split."""
-    from stages._models import evaluate_split, matching_layers
+    from stages._evaluation import evaluate_split
+    from stages._models import matching_layers
     from yolov6core.quant.insert import convolution_names, set_float_layers_
     from yolov6core.quant.sensitivity import Choice, Trial, choose_float_layers
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from stages import _models
+from stages import _evaluation, _models
+from stages._evaluation import predictor
 from stages._models import (
     load_float_model,
     load_quantized,
     matching_layers,
-    predictor,
     retention,
     save_quantized,
 )
@@ -97,7 +97,7 @@ def scored(monkeypatch):
         score = 0.5 - 0.005 * quantized - 1e-4 * min(error, 10.0)
         return SimpleNamespace(stats={"map50_95": score, "map50": 1.5 * score})
 
-    monkeypatch.setattr(_models, "evaluate_split", evaluate)
+    monkeypatch.setattr(_evaluation, "evaluate_split", evaluate)
     return splits
 
 

@@ -1,0 +1,55 @@
+"""mAP of a torch network on a split of the dataset: what every stage that has a network shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from yolov6core.evaluation.evaluator import EvalResult
+
+DATASET = Path("artifacts/dataset")
+
+
+def predictor(network: nn.Module, meta: dict[str, Any]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Images float32 [B, 3, H, W] in 0..1 to boxes [B, A, 4] xyxy pixels and scores [B, A, C], on the network's device.
+
+    Args:
+        network: float or quantized, gives raw outputs.
+        meta: of its checkpoint (strides and image size).
+    """
+    import torch
+
+    from yolov6core.models.head import decode
+
+    device = next(network.parameters()).device
+    size, strides = tuple(meta["image_size"]), meta["model"]["strides"]
+
+    @torch.inference_mode()
+    def predict(images: Tensor) -> tuple[Tensor, Tensor]:
+        raw = network(images.to(device, memory_format=torch.channels_last))
+        boxes, scores = decode(*raw, image_size=size, strides=strides)
+        return boxes.cpu(), scores.cpu()
+
+    return predict
+
+
+def evaluate_split(network: nn.Module, meta: dict[str, Any], split: str, *, batch_size: int) -> EvalResult:
+    """COCO figures of a network on a split of the dataset; the network is put into evaluation mode for the time."""
+    from yolov6core.data.dataset import DetectionDataset
+    from yolov6core.evaluation.evaluator import evaluate
+
+    training = network.training
+    network.eval()
+    try:
+        return evaluate(
+            predictor(network, meta),
+            DetectionDataset(DATASET, split),
+            image_size=tuple(meta["image_size"]),
+            batch_size=batch_size,
+        )
+    finally:
+        network.train(training)
