@@ -237,6 +237,6 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def select_evaluation(meta: Mapping[str, Any], *, batch_size: int) -> Callable[[nn.Module], Mapping[str, float]]:
     """Model -> COCO figures on the split that exists for choosing. `meta` as of a checkpoint of the model."""
-    from stages._models import evaluate_split
+    from stages._evaluation import evaluate_split
 
     return lambda model: evaluate_split(model, dict(meta), "select", batch_size=batch_size).stats

@@ -159,10 +159,9 @@ def _judge(row: dict[str, Any], written: Export, export: ExportParams) -> dict[s
     A quantized file cannot be asked for the last bit: a difference of 1e-6 flips a rounding, and flips multiply through
     the layers. Its distance from torch is therefore measured in units of what quantization itself changes.
     """
+    allowed = max(export.tolerance, FP16_TOLERANCE if written.fp16 else 0.0)
     if "quantization_l2" in row:
-        allowed = export.quant_tolerance * row["quantization_l2"]
-    else:
-        allowed = max(export.tolerance, FP16_TOLERANCE if written.fp16 else 0.0)
+        allowed += export.quant_tolerance * row["quantization_l2"]
     size = written.path.stat().st_size / 1e6
     return row | {"size_mb": round(size, 3), "allowed_l2": allowed, "ok": row["relative_l2"] <= allowed}
 

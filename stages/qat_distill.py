@@ -150,7 +150,8 @@ def record_outputs(network: nn.Module, names: list[str]) -> dict[str, Tensor]:
 
 
 def _write(student: QuantizedModel, run: Fit, meta: dict[str, Any]) -> None:
-    from stages._models import evaluate_split, save_quantized
+    from stages._evaluation import evaluate_split
+    from stages._models import save_quantized
     from stages._training import write_rows
 
     scores = evaluate_split(student, meta, "val", batch_size=16).stats

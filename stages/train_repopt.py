@@ -103,7 +103,7 @@ def _use_scales(network: nn.Module, *, seed: int) -> None:
 def _write(
     network: nn.Module, run: Fit, *, meta: dict[str, Any], first_batch: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    from stages._models import evaluate_split
+    from stages._evaluation import evaluate_split
     from stages._training import write_rows
     from yolov6core.checkpoint import save_checkpoint
     from yolov6core.evaluation.plots import batch_picture, save_jpeg

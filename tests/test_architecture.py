@@ -1,4 +1,4 @@
-"""The rules of the house that a reader relies on: import directions, lean start, and agreement of the pipeline's files."""
+"""The rules that a reader relies on: import directions, lean start, and agreement of the pipeline's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors with one metadata key of sorted JSON, so that equal contents are equal bytes and nothing is unpickled."""
+"""Checkpoints: safetensors with one metadata key of sorted JSON: equal contents, equal bytes; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 FORMAT_VERSION = 1
@@ -26,9 +26,11 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]
     # Several metadata keys come out in random order (safetensors#584); one key of sorted JSON does not.
     text = json.dumps({"format_version": FORMAT_VERSION, **meta}, sort_keys=True)
     temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, {"meta": text})
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"meta": text})
+    with open(temporary, "wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())  # a rename must never become durable before its contents
     os.replace(temporary, path)
 
 
@@ -43,7 +45,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}); train it again or restore it") from error
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}); train it again or restore it"
+        ) from error
     if "meta" not in metadata:
         raise ValueError(f"{path} has no 'meta' entry, so it was not written by this project")
     meta = json.loads(metadata["meta"])

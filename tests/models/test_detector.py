@@ -15,7 +15,7 @@ from yolov6core.models.variants import VARIANTS, ModelSpec, variant
     ("name", "parameters"), [("yolov6n", 4_320_460), ("yolov6t", 9_700_404), ("yolov6s", 17_226_908)]
 )
 def test_deployed_parameters_equal_the_published_model(name, parameters):
-    # The official deployed RepOpt networks keep batch norm in their 35 blocks; ours fold it, which saves one vector each.
+    # The official deployed RepOpt networks keep batch norm in their 35 blocks; ours fold it: one vector less each.
     with torch.device("meta"):
         model = build_detector(variant(name), num_classes=80)
     kept = sum(p.numel() for p in model.parameters())

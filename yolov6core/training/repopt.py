@@ -1,8 +1,8 @@
 """RepOptimizer (2205.15242): train one plain convolution as if it were the scaled branches of the hyper-search.
 
-The search's branches `s3 * 3x3(x) + s1 * 1x1(x) + s0 * x` and a single 3x3 convolution follow the same path if the single
-kernel starts at the branches' sum and its gradient is multiplied by constants made from the scales. The multiplication is
-a hook on the parameter's gradient, so that any optimiser works and gradient accumulation stays right.
+The search's branches `s3 * 3x3(x) + s1 * 1x1(x) + s0 * x` and a single 3x3 convolution follow the same path if the
+single kernel starts at the branches' sum and its gradient is multiplied by constants made from the scales. The
+multiplication is a hook on the parameter's gradient: any optimiser works and gradient accumulation stays right.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class BlockScales:
-    """Scales per output channel of one block, each [O] float32; `identity` is None where the block changes the shape."""
+    """Scales per output channel of one block, [O] float32; `identity` is None where the block changes the shape."""
 
     dense: Tensor
     pointwise: Tensor

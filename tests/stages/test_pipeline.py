@@ -1,0 +1,132 @@
+"""All stages in a row, as `dvc repro` runs them, on a dozen drawn images and the smallest network."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from stages.__main__ import STAGES, app
+from stages.draw_sample import draw_sample
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "model": {"variant": "test", "image_size": [64, 96]},
+    "prepare": {"calib_images": 4, "select_fraction": 0.25},
+    "search": {"epochs": 2, "batch_size": 4, "eval_every": 2},
+    "train": {"epochs": 2, "batch_size": 4, "eval_every": 1},
+    "sensitivity": {"images": 2, "max_layers": 2, "verify_top": 1},
+    "qat": {"epochs": 1, "batch_size": 4},
+    "export": {"check_images": 1},
+    "engine": {"runtime": "openvino", "threads": 1},
+    "eval": {"rounds": 2, "repeats": 2, "samples": 2},
+    "runtime": {"threads": 1},
+}
+
+
+def small_params() -> dict:
+    """The committed parameters, made small: what the test runs cannot drift from what users get."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for section, values in SMALL.items():
+        params[section] |= values
+    return params
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A folder in which every stage has run once."""
+    folder = tmp_path_factory.mktemp("project")
+    draw_sample(folder / "data" / "sample_voc", images=16)
+    (folder / "params.yaml").write_text(yaml.safe_dump(small_params()), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in STAGES:
+            result = CliRunner().invoke(app, [stage], catch_exceptions=False)
+            assert result.exit_code == 0, f"{stage}: {result.output}"
+    return folder
+
+
+def outs_of_dvc_yaml() -> list[str]:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    metrics = [path for stage in stages.values() for entry in stage.get("metrics", []) for path in entry]
+    return [out for stage in stages.values() for out in stage["outs"]] + metrics
+
+
+def test_every_out_of_dvc_yaml_is_written_and_nothing_is_left_over(project):
+    assert [out for out in outs_of_dvc_yaml() if not (project / out).exists()] == []
+    assert list(project.rglob("*.tmp")) == [], "temporary files are renamed or removed"
+    assert [path for path in (project / ".ckpt").rglob("*") if path.is_file()] == [], "a finished run leaves no state"
+
+
+def test_metrics_have_the_same_names_and_are_numbers(project):
+    variants = {path.stem: json.loads(path.read_text()) for path in (project / "metrics/eval").glob("*.json")}
+    assert set(variants) == {"float", "ptq", "partial", "qat"}
+    for name, values in variants.items():
+        assert {"map50_95", "map50", "latency_ms", "fps", "size_mb"} <= set(values), name
+        assert all(type(value) in (int, float) for value in values.values()), name
+        assert 0 <= values["map50_95"] <= values["map50"] <= 1
+
+
+def test_int8_engines_execute_int8_convolutions(project):
+    counts = {
+        name: json.loads((project / f"artifacts/engines/{name}/engine.json").read_text())["int8_convs"]
+        for name in ("float", "ptq", "qat")
+    }
+    assert counts["float"] == 0 and counts["ptq"] == counts["qat"] > 30
+
+
+def test_plots_name_files_and_columns_that_exist(project):
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    for plot in plots:
+        if isinstance(plot, str):
+            assert (project / plot).exists(), plot
+            continue
+        (settings,) = plot.values()
+        for path, column in settings["y"].items():
+            with open(project / path, newline="", encoding="utf-8") as handle:
+                header = next(csv.reader(handle))
+            assert column in header and settings["x"] in header, f"{path}: {column}, {settings['x']} not in {header}"
+
+
+def test_a_missing_input_names_the_stage_that_makes_it(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params()), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for stage, maker in (
+        ("search-scales", "prepare-voc2yolo"),
+        ("ptq-calib", "train-repopt"),
+        ("sensitivity", "train-repopt"),
+        ("qat-distill", "train-repopt"),
+        ("export-onnx", "train-repopt"),
+        ("build-trt", "export-onnx"),
+        ("eval-trt", "prepare-voc2yolo"),
+    ):
+        result = CliRunner().invoke(app, [stage])
+        assert result.exit_code == 1, stage
+        assert f"dvc repro {maker}" in result.output, result.output
+
+
+def test_training_again_gives_the_same_bytes_after_an_interruption(project, monkeypatch):
+    monkeypatch.chdir(project)
+    weights = project / "artifacts/train/weights.safetensors"
+    first = weights.read_bytes()
+    import stages._training as training
+
+    real = training._log_epoch
+
+    def interrupt(row, *rest):
+        real(row, *rest)
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_log_epoch", interrupt)
+    stopped = CliRunner().invoke(app, ["train-repopt"])
+    assert stopped.exit_code != 0
+    assert weights.read_bytes() == first, "an interrupted run leaves the old outputs"
+    monkeypatch.setattr(training, "_log_epoch", real)
+    weights.unlink()
+    assert CliRunner().invoke(app, ["train-repopt"], catch_exceptions=False).exit_code == 0
+    assert weights.read_bytes() == first
