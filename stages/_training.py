@@ -42,9 +42,10 @@ class LoopParams:
 
 @dataclass(frozen=True)
 class RecipeParams(LoopParams):
-    """What scale search and float training have in common beyond that: anchors are assigned by ATSS at first."""
+    """What scale search and float training have in common beyond that: ATSS at first, fixed batch norm at last."""
 
     atss_epochs: Annotated[int, Bounds(0, 100_000)]
+    freeze_norm_epochs: Annotated[int, Bounds(0, 100_000)]
 
 
 @dataclass
@@ -66,6 +67,7 @@ def fit(
     weights: Mapping[str, float],
     evaluate: Callable[[nn.Module], Mapping[str, float]],
     state: Path,
+    freeze_norm_epochs: int = 0,
 ) -> Fit:
     """Train for `recipe.epochs` epochs and keep the averaged weights that score best on the select split.
 
@@ -77,6 +79,8 @@ def fit(
         weights: factor of every term.
         evaluate: averaged model -> `map50_95` and `map50` on the select split.
         state: where an interrupted run continues from.
+        freeze_norm_epochs: last epochs in which batch norm uses its stored statistics. In small batches an image with
+            extreme activations normalises itself; in use it does not, and the weights should have seen that.
     """
     from yolov6core.training.loop import train_one_epoch
     from yolov6core.training.resume import load_state, save_state
@@ -90,7 +94,11 @@ def fit(
     for epoch in range(first, recipe.epochs):
         started = time.perf_counter()
         losses = train_one_epoch(
-            learner, batches(epoch), lambda batch, epoch=epoch: compute_losses(batch, epoch), weights
+            learner,
+            batches(epoch),
+            lambda batch, epoch=epoch: compute_losses(batch, epoch),
+            weights,
+            freeze_norm=epoch >= recipe.epochs - freeze_norm_epochs,
         )
         row = {"epoch": epoch + 1, "lr": learner.schedule.lr(learner.step - 1), **losses}
         if (epoch + 1) % recipe.eval_every == 0 or epoch + 1 == recipe.epochs:
@@ -139,13 +147,18 @@ def state_path(stage: str, *parts: Any, inputs: tuple[Path, ...] = ()) -> Path:
 def training_batches(
     dataset: DetectionDataset, *, recipe: LoopParams, augment: AugmentParams, image_size: tuple[int, int], workers: int
 ) -> tuple[Callable[[int], Iterable], int]:
-    """Batches of an epoch, and their number per epoch. The last `plain_epochs` epochs have no mosaic and no mixup."""
+    """Batches of an epoch, and their number per epoch.
+
+    The last `plain_epochs` epochs are only flipped: the network, and above all its batch-norm statistics, settle on
+    images as they are in use.
+    """
     from yolov6core.data.augment import TrainTransform
     from yolov6core.data.loader import epoch_plan, train_batches
 
     settings = asdict(augment)
     full = TrainTransform(dataset, image_size=image_size, **settings)
-    plain = TrainTransform(dataset, image_size=image_size, **(settings | {"mosaic": 0.0, "mixup": 0.0}))
+    flips = {name: value for name, value in settings.items() if name.startswith("flip")}
+    plain = TrainTransform(dataset, image_size=image_size, **(dict.fromkeys(settings, 0.0) | flips))
 
     def batches(epoch: int) -> Iterable:
         transform = plain if epoch >= recipe.epochs - recipe.plain_epochs else full

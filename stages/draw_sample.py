@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 SAMPLE_ROOT = Path("data/sample_voc")
-SAMPLE_IMAGES = 400
+SAMPLE_IMAGES = 560
 SAMPLE_SEED = 20240
 JPEG_QUALITY = 85
 
 
 def draw_sample_cli(
     root: Annotated[Path, typer.Option(help="Folder of the VOC tree; its files are replaced.")] = SAMPLE_ROOT,
-    images: Annotated[int, typer.Option(min=4, help="Number of images, every fourth for validation.")] = SAMPLE_IMAGES,
+    images: Annotated[int, typer.Option(min=4, help="Number of images, every third for validation.")] = SAMPLE_IMAGES,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same dataset.")] = SAMPLE_SEED,
 ) -> None:
     """Draw synthetic scenes of shapes and write them as a VOC dataset."""
@@ -28,7 +28,7 @@ def draw_sample(root: Path, *, images: int = SAMPLE_IMAGES, seed: int = SAMPLE_S
 
     Args:
         root: folder of the VOC tree, made where it is missing.
-        images: number of images; every fourth goes to `val`, the others to `train`.
+        images: number of images; every third goes to `val`, the others to `train`.
         seed: the series of scenes, see `yolov6core.data.drawn.draw_scene`.
 
     Raises:
@@ -50,7 +50,7 @@ def draw_sample(root: Path, *, images: int = SAMPLE_IMAGES, seed: int = SAMPLE_S
             raise OSError(f"OpenCV could not encode {stem}.jpg")
         (folders["JPEGImages"] / f"{stem}.jpg").write_bytes(encoded.tobytes())
         (folders["Annotations"] / f"{stem}.xml").write_text(voc_xml(scene, f"{stem}.jpg"), encoding="utf-8")
-        splits["val" if index % 4 == 3 else "train"].append(stem)
+        splits["val" if index % 3 == 2 else "train"].append(stem)
         splits["trainval"].append(stem)
     for name, stems in splits.items():
         text = "".join(f"{stem}\n" for stem in stems)

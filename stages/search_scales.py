@@ -94,6 +94,7 @@ def _search(
         weights=LOSS_WEIGHTS,
         evaluate=select_evaluation(meta, batch_size=search.batch_size),
         state=state,
+        freeze_norm_epochs=search.freeze_norm_epochs,
     )
     # The last weights, not the best: scales are wanted as far from their start as the search could bring them.
     _write(out, scales_from_state(learner.ema.model.state_dict()), model.variant, rows=run.rows)

@@ -80,6 +80,7 @@ def train_repopt(model: ModelParams, augment: AugmentParams, train: TrainParams,
         weights=LOSS_WEIGHTS,
         evaluate=select_evaluation(meta, batch_size=train.batch_size),
         state=state,
+        freeze_norm_epochs=train.freeze_norm_epochs,
     )
     network.load_state_dict(run.best_state)
     _write(network, run, meta=meta, first_batch=next(iter(batches(0))))

@@ -26,7 +26,7 @@ def test_the_committed_sample_is_what_the_script_draws():
 
 def test_the_sample_is_small_complete_and_balanced():
     lists = {n: (SAMPLE / f"ImageSets/Main/{n}.txt").read_text().split() for n in ("train", "val", "trainval")}
-    assert (len(lists["train"]), len(lists["val"])) == (300, 100)
+    assert (len(lists["train"]), len(lists["val"])) == (374, 186)
     assert sorted(lists["train"] + lists["val"]) == lists["trainval"] == [path.stem for path in FILES]
     assert sorted(path.stem for path in (SAMPLE / "JPEGImages").iterdir()) == lists["trainval"]
     assert 2e6 < sum(path.stat().st_size for path in SAMPLE.rglob("*") if path.is_file()) < 4e6
@@ -34,7 +34,7 @@ def test_the_sample_is_small_complete_and_balanced():
     counts = [len(annotation.objects) for annotation in annotations]
     assert min(counts) == 1 and max(counts) == 12
     names = [item.name for annotation in annotations for item in annotation.objects]
-    assert all(names.count(name) > 300 for name in CLASS_NAMES) and set(names) == set(CLASS_NAMES)
+    assert all(names.count(name) > 400 for name in CLASS_NAMES) and set(names) == set(CLASS_NAMES)
     for annotation in annotations:
         height, width = annotation.size
         for item in annotation.objects:

@@ -97,6 +97,21 @@ def test_non_finite_loss_stops_before_the_weights_change():
     assert torch.equal(before, learner.model[0].weight)
 
 
+def test_frozen_norm_uses_and_keeps_its_stored_statistics():
+    learner = make_learner()
+    norm = learner.model[1]
+    norm.running_mean.fill_(0.3)
+    seen = []
+    learner.model[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    convolved = []
+    learner.model[1].register_forward_pre_hook(lambda _, inputs: convolved.append(inputs[0].detach()))
+    train_one_epoch(learner, batches(0)[:1], losses_of(learner.model), {"mse": 1.0}, freeze_norm=True)
+    assert (norm.running_mean == 0.3).all()
+    torch.testing.assert_close(seen[0], (convolved[0] - 0.3) / (1 + norm.eps) ** 0.5)
+    train_one_epoch(learner, batches(0)[:1], losses_of(learner.model), {"mse": 1.0})
+    assert not (norm.running_mean == 0.3).any(), "and the next epoch is an ordinary one again"
+
+
 def test_an_epoch_without_batches_is_an_error():
     with pytest.raises(ValueError, match="no batches"):
         train_one_epoch(make_learner(), [], lambda _: {}, {})

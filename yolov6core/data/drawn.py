@@ -236,7 +236,7 @@ def _paint(canvas: np.ndarray, name: str, mask: np.ndarray, style: SceneStyle, r
     colour = below
     for _ in range(12):
         hue = rng.normal(_CLASS_HUES[name], 9) if rng.random() < style.hue_bias else rng.uniform(0, 180)
-        colour = _colour(hue, rng.uniform(60, 255), rng.uniform(50, 255))
+        colour = _colour(hue, rng.uniform(120, 255), rng.uniform(90, 255))
         if np.linalg.norm(colour - below) >= style.least_contrast:
             break
     fill = np.broadcast_to(colour.astype(np.float32), canvas.shape) + _texture(mask.shape, rng)[..., None]

@@ -46,8 +46,8 @@ class RepVGGBlock(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Skipping pixels before the 1x1 convolution equals its stride. The stride itself crashes the CPU library's backward
-        # pass for few input channels in the channels-last layout (torch 2.13).
+        # Skipping pixels before the 1x1 convolution equals its stride. The stride itself crashes torch 2.13's backward
+        # pass on the CPU for few input channels in the channels-last layout.
         stride = self.dense.conv.stride[0]
         y = self.dense(x) + self.pointwise(x[:, :, ::stride, ::stride])
         return self.act(y if self.identity is None else y + self.identity(x))

@@ -38,6 +38,8 @@ def train_one_epoch(
     batches: Iterable[Batch],
     compute_losses: Callable[[Batch], Mapping[str, Tensor]],
     weights: Mapping[str, float],
+    *,
+    freeze_norm: bool = False,
 ) -> dict[str, float]:
     """Run the batches of one epoch.
 
@@ -46,6 +48,7 @@ def train_one_epoch(
         batches: images and targets.
         compute_losses: batch -> named unweighted scalar terms.
         weights: factor of each term; a term without a weight is an error.
+        freeze_norm: normalise by the stored statistics, as in use, instead of the batch's, and leave them as they are.
 
     Returns: the mean of every term over the epoch, and `total`.
 
@@ -53,6 +56,10 @@ def train_one_epoch(
         NonFiniteLossError: before the weights are touched by it.
     """
     learner.model.train()
+    if freeze_norm:
+        for module in learner.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
     sums: dict[str, float] = {}
     count = 0
     for batch in batches:
