@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from stages._params import AugmentParams, Bounds, ModelParams
-from stages._report import logger
+from stages._report import StageError, logger
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -131,16 +130,12 @@ def finish(state: Path) -> None:
 
 
 def state_path(stage: str, *parts: Any, inputs: tuple[Path, ...] = ()) -> Path:
-    """State file of a run, named after parameters, inputs and loaded code, so that no run resumes another."""
+    """State file of a run, named after parameters, inputs and the project's code, so that no run resumes another."""
+    import yolov6core
     from yolov6core.training.resume import fingerprint
 
-    sources = sorted(
-        {
-            Path(module.__file__)
-            for name, module in sys.modules.items()
-            if name.split(".")[0] in ("yolov6core", "stages") and getattr(module, "__file__", None)
-        }
-    )
+    packages = (Path(__file__).parent, Path(yolov6core.__file__).parent)
+    sources = sorted(path for package in packages for path in package.rglob("*.py"))
     return STATE_ROOT / stage / fingerprint(*parts, files=(*sources, *inputs)) / "state.safetensors"
 
 
@@ -217,11 +212,15 @@ def detection_criterion(meta: Mapping[str, Any], *, iou: str, atss_epochs: int) 
 
 
 def network_meta(model: ModelParams, *, block: str, names: Sequence[str]) -> dict[str, Any]:
-    """What a checkpoint of a fresh network says about it."""
+    """What a checkpoint of a fresh network says about it; StageError for an unknown variant."""
     from yolov6core.models.variants import variant
 
+    try:
+        spec = variant(model.variant)
+    except ValueError as error:
+        raise StageError(f"model.variant: {error}") from None
     return {
-        "model": variant(model.variant).to_meta(),
+        "model": spec.to_meta(),
         "variant": model.variant,
         "block": block,
         "names": list(names),

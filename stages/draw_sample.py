@@ -10,7 +10,7 @@ import typer
 SAMPLE_ROOT = Path("data/sample_voc")
 SAMPLE_IMAGES = 560
 SAMPLE_SEED = 20240
-JPEG_QUALITY = 85
+JPEG_QUALITY = 90
 
 
 def draw_sample_cli(

@@ -34,7 +34,9 @@ class SceneStyle:
         least_visible: part of an object that later objects must leave uncovered.
         hue_bias: probability that an object takes the hue usual for its class; 0 leaves the shape as the only cue.
         most_blur: standard deviation of the strongest blur, pixels.
-        most_noise: standard deviation of the strongest pixel noise, grey levels.
+        most_noise: standard deviation of the strongest pixel noise in full light, grey levels.
+        darkest: light of the darkest scene, relative to full light. Dark scenes use few grey levels, which is where
+            eight bits for the input hurt a network most.
         most_clutter: upper end of the number of distractor lines, and of blobs.
     """
 
@@ -46,6 +48,7 @@ class SceneStyle:
     hue_bias: float = 1.0
     most_blur: float = 1.0
     most_noise: float = 6.0
+    darkest: float = 0.07
     most_clutter: int = 5
 
 
@@ -271,10 +274,11 @@ def _photograph(canvas: np.ndarray, style: SceneStyle, rng: np.random.Generator)
     ys, xs = np.mgrid[:height, :width].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     slope = (xs / width - 0.5) * np.cos(angle) + (ys / height - 0.5) * np.sin(angle)
-    light = rng.uniform(0.75, 1.15) + slope * rng.uniform(0, 0.6)
+    level = np.exp(rng.uniform(np.log(style.darkest), np.log(1.15)))
+    light = level * (1 + slope * rng.uniform(0, 0.6))
     shot = canvas * light[..., None].astype(np.float32)
     blur = rng.uniform(0, style.most_blur)
     if blur > 0.2:
         shot = cv2.GaussianBlur(shot, (0, 0), blur)
-    shot = shot + rng.normal(0, rng.uniform(0.5, 1.0) ** 2 * style.most_noise, shot.shape)
+    shot = shot + rng.normal(0, rng.uniform(0.5, 1.0) ** 2 * style.most_noise * min(level, 1.0), shot.shape)
     return np.clip(np.rint(shot), 0, 255).astype(np.uint8)
