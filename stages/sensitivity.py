@@ -25,7 +25,7 @@ class SensitivityParams:
     metric: Literal["sqnr"]
     images: Annotated[int, Bounds(1, 100_000)]
     batch_size: Annotated[int, Bounds(1, 4096)]
-    max_drop: Annotated[float, Bounds(0, 1)]
+    max_drop: Annotated[float, Bounds(0, 1)] | None
     max_layers: Annotated[int, Bounds(0, 10_000)]
     verify_top: Annotated[int, Bounds(0, 10_000)]
     float_layers: list[str] | None
@@ -90,7 +90,8 @@ def _choose(
     if params.float_layers is not None:
         layers = tuple(matching_layers(convolution_names(gm), params.float_layers, where="sensitivity.float_layers"))
         trial = Trial(layers, verify(layers))
-        return Choice(layers, trial.score, float_score - trial.score <= params.max_drop, (trial,))
+        held = params.max_drop is None or float_score - trial.score <= params.max_drop
+        return Choice(layers, trial.score, held, (trial,))
     return choose_float_layers(
         [score.name for score in ranking],
         verify=verify,

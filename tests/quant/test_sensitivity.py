@@ -57,6 +57,8 @@ def verify(layers: tuple[str, ...]) -> float:
         (0.0, 2, 3, ("b", "c"), False),  # the best of what the budget allows
         (0.0, 0, 3, (), False),
         (0.0, 9, 0, ("a", "b", "c"), False),
+        (None, 2, 3, ("b", "c"), True),  # no budget of mAP: the best that the layers allow
+        (None, 9, 0, ("a", "b", "c"), True),  # d gives nothing back
     ],
 )
 def test_the_fewest_layers_within_the_budget(max_drop, max_layers, recheck, layers, within):

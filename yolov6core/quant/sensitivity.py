@@ -183,11 +183,13 @@ def choose_float_layers(
     *,
     verify: Callable[[tuple[str, ...]], float],
     float_score: float,
-    max_drop: float,
+    max_drop: float | None,
     max_layers: int,
     recheck: int = 0,
 ) -> Choice:
     """The fewest float layers, taken from the worst on, whose score drops by at most `max_drop`; else the best found.
+
+    Without `max_drop` it is the best found: the highest score with at most `max_layers` float.
 
     Args:
         order: convolutions, most sensitive first.
@@ -198,7 +200,7 @@ def choose_float_layers(
         recheck: so many of the worst are first verified one by one (float alone) and put in order of what they give
             back; the noise on raw outputs is a good guide to which layers matter, a weak one to their order.
     """
-    if max_layers < 0 or max_drop < 0:
+    if max_layers < 0 or (max_drop is not None and max_drop < 0):
         raise ValueError(f"budget of max_layers {max_layers} and max_drop {max_drop}: neither may be negative")
     trials: dict[tuple[str, ...], Trial] = {}
 
@@ -209,7 +211,7 @@ def choose_float_layers(
 
     def done(layers: tuple[str, ...]) -> bool:
         # A tolerance far below any mAP difference, so that a drop of exactly max_drop counts as held.
-        return float_score - score(layers) <= max_drop + 1e-9
+        return max_drop is not None and float_score - score(layers) <= max_drop + 1e-9
 
     order = list(order)
     if not done(()) and max_layers > 0:
@@ -219,11 +221,11 @@ def choose_float_layers(
             if done(tuple(order[:count])):
                 break
     fitting = [trial for trial in trials.values() if len(trial.float_layers) <= max_layers]
-    held = [trial for trial in fitting if float_score - trial.score <= max_drop + 1e-9]
+    held = [trial for trial in fitting if done(trial.float_layers)]
     # Fewest layers among those that hold the budget; otherwise the best score, fewer layers on a tie.
     best = (
         min(held, key=lambda trial: (len(trial.float_layers), -trial.score))
         if held
         else max(fitting, key=lambda trial: (trial.score, -len(trial.float_layers)))
     )
-    return Choice(best.float_layers, best.score, bool(held), tuple(trials.values()))
+    return Choice(best.float_layers, best.score, bool(held) or max_drop is None, tuple(trials.values()))
