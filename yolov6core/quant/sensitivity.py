@@ -210,8 +210,9 @@ def choose_float_layers(
         return trials[layers].score
 
     def done(layers: tuple[str, ...]) -> bool:
+        drop = float_score - score(layers)
         # A tolerance far below any mAP difference, so that a drop of exactly max_drop counts as held.
-        return max_drop is not None and float_score - score(layers) <= max_drop + 1e-9
+        return max_drop is not None and drop <= max_drop + 1e-9
 
     order = list(order)
     if not done(()) and max_layers > 0:
