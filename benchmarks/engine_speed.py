@@ -18,7 +18,7 @@ from torch import nn
 
 from yolov6core.engines.dialects import GRID, RUNTIME_DIALECT, write_dialect
 from yolov6core.engines.latency import measure
-from yolov6core.engines.registry import RUNTIMES
+from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import BuildSettings
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
@@ -80,7 +80,7 @@ def main() -> None:
                 source = Path(folder) / f"{kind}.{dialect}.onnx"
                 write_dialect(module, source, dialect=dialect, input_shape=image.shape)
                 RUNTIMES[runtime].build(source, Path(folder) / runtime / kind, settings)
-                engines[kind] = RUNTIMES[runtime].load(Path(folder) / runtime / kind)
+                engines[kind] = open_engine(Path(folder) / runtime / kind)
             calls = {kind: (lambda engine=engine: engine.infer(image)) for kind, engine in engines.items()}
             times = measure(calls, rounds=options.rounds, repeats=options.repeats)
             ratios = sorted(a / b for a, b in zip(times["float"].rounds_ms, times["int8"].rounds_ms, strict=True))

@@ -61,7 +61,7 @@ def prepare_voc2yolo_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path = METRICS) -> dict[str, int]:
-    """Write the dataset folder `out` and the counts `metrics`; returns the counts.
+    """Write the dataset folder `out` and four totals to `metrics`; returns counts of splits and problems.
 
     Raises:
         StageError: nothing usable is left, or `strict` and there are problems. Nothing is written then.
@@ -84,7 +84,7 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path =
             write_json(folder / "report.json", _report(prepared.problems))
     except DatasetError as error:
         raise StageError(str(error)) from error
-    write_json(metrics, figures)
+    write_json(metrics, _totals(prepared))
     logger.info("-> %s", out)
     return figures
 
@@ -178,7 +178,7 @@ def _read(prepare: PrepareParams) -> Source:
 
 
 def _figures(prepared: Prepared) -> dict[str, int]:
-    """Flat counts for the metrics file."""
+    """Counts of every split and of every kind of problem."""
     from yolov6core.data.annotated import count_problems
 
     figures = {f"{split}_images": len(images) for split, images in prepared.splits.items()}
@@ -189,6 +189,17 @@ def _figures(prepared: Prepared) -> dict[str, int]:
     figures["classes"] = len(prepared.names)
     figures["problems"] = len(prepared.problems)
     return figures | {f"problem_{kind}": count for kind, count in count_problems(prepared.problems).items()}
+
+
+def _totals(prepared: Prepared) -> dict[str, int]:
+    """What the metrics file says: few keys, because `dvc metrics show` makes a column of each."""
+    images = [image for split in prepared.splits.values() for image in split]
+    return {
+        "images": len(images),
+        "boxes": sum(len(image.objects) for image in images),
+        "classes": len(prepared.names),
+        "problems": len(prepared.problems),
+    }
 
 
 def _summarise(prepared: Prepared, figures: dict[str, int]) -> None:

@@ -175,7 +175,7 @@ def _judge(ptq: PtqParams, results: dict[str, EvalResult], chosen: Method) -> No
 
     score, float_score = (results[name].stats["map50_95"] for name in ("ptq", "float"))
     kept = retention(score, float_score)
-    write_json(METRICS, {"map50_95": score, "map50": results["ptq"].stats["map50"], "retention": kept})
+    write_json(METRICS, {"map50_95": score, "map50": results["ptq"].stats["map50"]})
     logger.info("ptq by %s: val mAP50:95 %.4f, %.1f %% of the float %.4f", chosen, score, 100 * kept, float_score)
     if kept < ptq.min_retention:
         message = (

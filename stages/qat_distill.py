@@ -158,7 +158,7 @@ def _write(student: QuantizedModel, run: Fit, meta: dict[str, Any]) -> None:
     with replace_folder(OUT) as folder:
         save_quantized(folder / "weights.safetensors", student, meta, method=meta["quant"]["method"])
         write_rows(folder / "epochs.csv", run.rows)
-    write_json(METRICS, {"map50_95": scores["map50_95"], "map50": scores["map50"], "best_epoch": run.best_epoch})
+    write_json(METRICS, {"map50_95": scores["map50_95"], "map50": scores["map50"]})
     logger.info(
         "qat: val mAP50:95 %.4f, mAP50 %.4f (epoch %d was best on select) -> %s",
         scores["map50_95"],

@@ -135,9 +135,7 @@ def _report(stats: dict[str, float], *, float_val: float, ranking: list[LayerSco
         {
             "map50_95": stats["map50_95"],
             "map50": stats["map50"],
-            "retention": kept,
             "float_layers": len(choice.float_layers),
-            "float_macs_share": share,
         },
     )
     if not choice.within_budget:

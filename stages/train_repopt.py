@@ -114,7 +114,7 @@ def _write(
         save_checkpoint(folder / "weights.safetensors", network.state_dict(), meta)
         write_rows(folder / "epochs.csv", run.rows)
         save_jpeg(batch_picture(*first_batch, meta["names"]), folder / "batch.jpg")
-    write_json(METRICS, {"map50_95": scores["map50_95"], "map50": scores["map50"], "best_epoch": run.best_epoch})
+    write_json(METRICS, {"map50_95": scores["map50_95"], "map50": scores["map50"]})
     logger.info(
         "float: val mAP50:95 %.4f, mAP50 %.4f (epoch %d was best on select) -> %s",
         scores["map50_95"],

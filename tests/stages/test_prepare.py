@@ -79,14 +79,15 @@ def test_committed_sample(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     figures = prepare_voc2yolo(replace(DEFAULTS, calib_images=64), out=tmp_path / "d", metrics=tmp_path / "m.json")
     assert {k: figures[k] for k in ("train_images", "select_images", "val_images", "calib_images", "classes")} == {
-        "train_images": 240,
-        "select_images": 60,
-        "val_images": 100,
+        "train_images": 299,
+        "select_images": 75,
+        "val_images": 186,
         "calib_images": 64,
         "classes": 5,
     }
     assert figures["problems"] == 0
-    assert json.loads((tmp_path / "m.json").read_text()) == figures
+    totals = {"images": 560, "boxes": sum(figures[f"{s}_boxes"] for s in ("train", "select", "val"))}
+    assert json.loads((tmp_path / "m.json").read_text()) == totals | {"classes": 5, "problems": 0}
     assert all(type(value) is int for value in figures.values())
     first = (tmp_path / "d/train.txt").read_text().splitlines()[0]
     assert first.startswith("data/sample_voc/JPEGImages/") and Path(first).is_file()

@@ -114,7 +114,7 @@ def test_ptq_writes_what_the_next_stages_read(pipeline, scored):
     assert set(compared) == {"mse", "entropy", "percentile_99.9", "percentile_99.99", "max"}
     assert compared[methods["chosen"]] == max(compared.values()) and methods["images"] == 4
     figures = read("metrics/ptq.json")
-    assert 0 < figures["retention"] < 1 and set(figures) == {"map50_95", "map50", "retention"}
+    assert set(figures) == {"map50_95", "map50"} and 0 < figures["map50_95"] < figures["map50"]
     gm, meta = load_quantized(pipeline / "artifacts/ptq/weights.safetensors")
     assert meta["quant"]["method"] == methods["chosen"]
     assert all(np.isfinite(bounds).all() for bounds in get_ranges(gm).values())
@@ -156,7 +156,7 @@ def test_sensitivity_writes_the_partial_model(pipeline, scored):
     choice, figures = read("artifacts/sensitivity/keep_float.json"), read("metrics/partial.json")
     assert 1 <= len(choice["float_layers"]) <= 3 and not choice["within_budget"]
     assert figures["map50_95"] >= read("metrics/ptq.json")["map50_95"]
-    assert figures["float_layers"] == len(choice["float_layers"]) and 0 < figures["float_macs_share"] < 1
+    assert figures["float_layers"] == len(choice["float_layers"])
     gm, meta = load_quantized(pipeline / "artifacts/sensitivity/weights.safetensors")
     assert state_of(gm).float_layers == state_of(gm).predictions | set(choice["float_layers"])
     assert meta["quant"]["method"] == "mse"
