@@ -37,6 +37,10 @@ DEFAULTS = PrepareParams(
 def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("drawn")
     draw_sample(root, images=16, seed=5)
+    # The cases below count on 12 training and 4 validation images: every fourth is for validation.
+    for name, validation in (("train", False), ("val", True)):
+        rows = [f"shapes_{index:04d}\n" for index in range(16) if (index % 4 == 3) is validation]
+        (root / f"ImageSets/Main/{name}.txt").write_text("".join(rows))
     return root
 
 
