@@ -185,7 +185,7 @@ def make_learner(model: nn.Module, *, recipe: LoopParams, steps_per_epoch: int, 
 
 
 def detection_losses(
-    model: nn.Module, *, meta: Mapping[str, Any], recipe: RecipeParams
+    model: nn.Module, *, meta: Mapping[str, Any], recipe: RecipeParams, device: str
 ) -> Callable[[Any, int], Mapping[str, Tensor]]:
     """(batch, epoch) -> detection loss terms of `model`. `meta` as of a checkpoint of the model."""
     criterion = detection_criterion(meta, iou=recipe.iou, atss_epochs=recipe.atss_epochs)
@@ -193,7 +193,8 @@ def detection_losses(
 
     def compute(batch: Any, epoch: int) -> Mapping[str, Tensor]:
         images, targets = batch
-        return criterion(*model(network_input(images)), targets, image_size=image_size, epoch=epoch)
+        raw = model(network_input(images, device))
+        return criterion(*raw, targets.to(device), image_size=image_size, epoch=epoch)
 
     return compute
 
@@ -228,11 +229,11 @@ def network_meta(model: ModelParams, *, block: str, names: Sequence[str]) -> dic
     }
 
 
-def network_input(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] to float32 in 0..1, channels last (the layout in which CPU convolutions are fastest)."""
+def network_input(images: Tensor, device: str) -> Tensor:
+    """uint8 [B, 3, H, W] to float32 in 0..1 on `device`, channels last (the layout of the fastest convolutions)."""
     import torch
 
-    return images.to(memory_format=torch.channels_last).float().div_(255)
+    return images.to(device, memory_format=torch.channels_last).float().div_(255)
 
 
 LOSS_WEIGHTS = {"class": 1.0, "iou": 2.5, "dfl": 0.5}

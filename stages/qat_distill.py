@@ -64,8 +64,8 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
 
     set_threads(runtime.threads)
     torch.manual_seed(qat.seed)
-    teacher, _ = load_float_model(FLOAT_WEIGHTS)
-    student, meta = load_quantized(STARTS[qat.start])
+    teacher, _ = load_float_model(FLOAT_WEIGHTS, device=runtime.device)
+    student, meta = load_quantized(STARTS[qat.start], device=runtime.device)
     dataset = DetectionDataset(DATASET, "train", cache_mib=runtime.cache_mib)
     batches, steps = training_batches(
         dataset, recipe=qat, augment=augment, image_size=tuple(meta["image_size"]), workers=runtime.workers
@@ -79,7 +79,7 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
         make_learner(student, recipe=qat, steps_per_epoch=steps),
         recipe=qat,
         batches=batches,
-        compute_losses=distillation_losses(student, teacher, meta=meta, qat=qat),
+        compute_losses=distillation_losses(student, teacher, meta=meta, qat=qat, device=runtime.device),
         weights=loss_weights(qat),
         evaluate=evaluate,
         state=state,
@@ -101,7 +101,7 @@ def loss_weights(qat: QatParams) -> dict[str, float]:
 
 
 def distillation_losses(
-    student: nn.Module, teacher: nn.Module, *, meta: Mapping[str, Any], qat: QatParams
+    student: nn.Module, teacher: nn.Module, *, meta: Mapping[str, Any], qat: QatParams, device: str
 ) -> Callable[[Any, int], dict[str, Tensor]]:
     """(batch, epoch) -> detection terms, output matching, channel-wise feature distillation, where they count."""
     import torch
@@ -115,7 +115,7 @@ def distillation_losses(
 
     def compute(batch: Any, epoch: int) -> dict[str, Tensor]:
         images, targets = batch
-        images = network_input(images)
+        images, targets = network_input(images, device), targets.to(device)
         with torch.no_grad():
             teacher_raw = teacher(images)
         raw = student(images)

@@ -80,7 +80,7 @@ def _search(
     dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train", cache_mib=runtime.cache_mib)
     meta = network_meta(model, block="scaled", names=dataset.names)
     network = build_detector(variant(model.variant), num_classes=len(dataset.names), block="scaled")
-    network.to(memory_format=torch.channels_last)
+    network.to(runtime.device, memory_format=torch.channels_last)
     batches, steps = training_batches(
         dataset, recipe=search, augment=augment, image_size=model.size, workers=runtime.workers
     )
@@ -90,7 +90,7 @@ def _search(
         learner,
         recipe=search,
         batches=batches,
-        compute_losses=detection_losses(network, meta=meta, recipe=search),
+        compute_losses=detection_losses(network, meta=meta, recipe=search, device=runtime.device),
         weights=LOSS_WEIGHTS,
         evaluate=select_evaluation(meta, batch_size=search.batch_size),
         state=state,

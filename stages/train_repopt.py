@@ -63,9 +63,9 @@ def train_repopt(model: ModelParams, augment: AugmentParams, train: TrainParams,
     need(SCALES, "search-scales")
     meta = network_meta(model, block=train.block, names=dataset.names)
     network = build_detector(variant(model.variant), num_classes=len(dataset.names), block=train.block)
+    network.to(runtime.device, memory_format=torch.channels_last)
     if train.block == "repopt":
         _use_scales(network, seed=train.seed)
-    network.to(memory_format=torch.channels_last)
     batches, steps = training_batches(
         dataset, recipe=train, augment=augment, image_size=model.size, workers=runtime.workers
     )
@@ -76,7 +76,7 @@ def train_repopt(model: ModelParams, augment: AugmentParams, train: TrainParams,
         make_learner(network, recipe=train, steps_per_epoch=steps),
         recipe=train,
         batches=batches,
-        compute_losses=detection_losses(network, meta=meta, recipe=train),
+        compute_losses=detection_losses(network, meta=meta, recipe=train, device=runtime.device),
         weights=LOSS_WEIGHTS,
         evaluate=select_evaluation(meta, batch_size=train.batch_size),
         state=state,

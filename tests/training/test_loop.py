@@ -101,6 +101,7 @@ def test_frozen_norm_uses_and_keeps_its_stored_statistics():
     learner = make_learner()
     norm = learner.model[1]
     norm.running_mean.fill_(0.3)
+    norm.running_var.fill_(1.0)
     seen = []
     learner.model[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     convolved = []

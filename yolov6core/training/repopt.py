@@ -99,7 +99,8 @@ def apply_scales_(model: nn.Module, scales: Mapping[str, BlockScales], *, genera
             pointwise = torch.empty(conv.out_channels, conv.in_channels, 1, 1)
             bound = conv.in_channels**-0.5  # what nn.Conv2d draws a 1x1 kernel from
             pointwise.uniform_(-bound, bound, generator=generator)
-            conv.weight.copy_(reinitialized_kernel(conv.weight.clone(), pointwise, scales[block]))
+            dense = conv.weight.detach().cpu().clone()  # drawn and computed on the CPU: the same start on any device
+            conv.weight.copy_(reinitialized_kernel(dense, pointwise, scales[block]))
 
 
 def attach_multipliers(model: nn.Module, scales: Mapping[str, BlockScales]) -> Callable[[], None]:
