@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from stages._params import AugmentParams, Bounds, ModelParams
-from stages._report import StageError, logger
+from stages._params import AugmentParams, Bounds, ModelParams, RuntimeParams
+from stages._report import StageError, logger, need, set_threads
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from yolov6core.losses.detection import DetectionLoss
     from yolov6core.training.loop import Learner
 
+DATASET = Path("artifacts/dataset")
 STATE_ROOT = Path(".ckpt")
 """Where interrupted runs keep their state: ignored by Git and DVC, deleted when a run ends."""
 
@@ -137,6 +138,78 @@ def state_path(stage: str, *parts: Any, inputs: tuple[Path, ...] = ()) -> Path:
     packages = (Path(__file__).parent, Path(yolov6core.__file__).parent)
     sources = sorted(path for package in packages for path in package.rglob("*.py"))
     return STATE_ROOT / stage / fingerprint(*parts, files=(*sources, *inputs)) / "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The parameter sections of a training from scratch."""
+
+    model: ModelParams
+    augment: AugmentParams
+    recipe: RecipeParams
+    runtime: RuntimeParams
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: the last weights in `learner`, the best in `run`, and what its checkpoint says."""
+
+    learner: Learner
+    run: Fit
+    meta: dict[str, Any]
+    batches: Callable[[int], Iterable]
+    state: Path
+
+
+def train_from_scratch(
+    stage: str,
+    sections: Sections,
+    *,
+    block: str,
+    inputs: tuple[Path, ...] = (),
+    start: Callable[[nn.Module], None] = lambda network: None,
+    scale_lr: float = 1.0,
+) -> Trained:
+    """Train a fresh network on the train split.
+
+    Args:
+        stage: name of the command, under which an interrupted run keeps its state.
+        sections: all that the run depends on, beside the dataset and `inputs`.
+        block: form of the 3x3 blocks.
+        inputs: further files that the run depends on.
+        start: called with the network, on its device, before the first step.
+        scale_lr: factor on the learning rate of branch scales.
+    """
+    import torch
+
+    from yolov6core.data.dataset import DetectionDataset
+    from yolov6core.models.detector import build_detector
+    from yolov6core.models.variants import ModelSpec
+
+    model, augment, recipe, runtime = sections.model, sections.augment, sections.recipe, sections.runtime
+    set_threads(runtime.threads)
+    torch.manual_seed(recipe.seed)
+    dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train", cache_mib=runtime.cache_mib)
+    meta = network_meta(model, block=block, names=dataset.names)
+    network = build_detector(ModelSpec.from_meta(meta["model"]), num_classes=len(dataset.names), block=block)
+    network.to(runtime.device, memory_format=torch.channels_last)
+    start(network)
+    batches, steps = training_batches(
+        dataset, recipe=recipe, augment=augment, image_size=model.size, workers=runtime.workers
+    )
+    learner = make_learner(network, recipe=recipe, steps_per_epoch=steps, scale_lr=scale_lr)
+    state = state_path(stage, asdict(model), asdict(augment), asdict(recipe), inputs=(DATASET / "train.txt", *inputs))
+    run = fit(
+        learner,
+        recipe=recipe,
+        batches=batches,
+        compute_losses=detection_losses(network, meta=meta, recipe=recipe, device=runtime.device),
+        weights=LOSS_WEIGHTS,
+        evaluate=select_evaluation(meta, batch_size=recipe.batch_size),
+        state=state,
+        freeze_norm_epochs=recipe.freeze_norm_epochs,
+    )
+    return Trained(learner, run, meta, batches, state)
 
 
 def training_batches(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ModelParams, ParamsFile, RuntimeParams, read_params
-from stages._report import StageError, logger, need, replace_folder, set_threads, stage_errors
-from stages._training import RecipeParams
+from stages._report import StageError, logger, replace_folder, stage_errors
+from stages._training import RecipeParams, Sections
 
-DATASET = Path("artifacts/dataset")
 OUT = Path("artifacts/scales")
 
 
@@ -51,54 +50,18 @@ def search_scales(
         logger.info("taking %d blocks of scales from %s", len(scales_from_tensors(tensors)), given)
         _write(out, scales_from_tensors(tensors), model.variant, rows=[])
         return
-    _search(model, augment, search, runtime, out)
+    _search(Sections(model, augment, search, runtime), scale_lr=search.scale_lr, out=out)
 
 
-def _search(
-    model: ModelParams, augment: AugmentParams, search: SearchParams, runtime: RuntimeParams, out: Path
-) -> None:
-    import torch
-
-    from stages._training import (
-        LOSS_WEIGHTS,
-        detection_losses,
-        finish,
-        fit,
-        make_learner,
-        network_meta,
-        select_evaluation,
-        state_path,
-        training_batches,
-    )
-    from yolov6core.data.dataset import DetectionDataset
-    from yolov6core.models.detector import build_detector
-    from yolov6core.models.variants import variant
+def _search(sections: Sections, *, scale_lr: float, out: Path) -> None:
+    from stages._training import finish, train_from_scratch
     from yolov6core.training.repopt import scales_from_state
 
-    set_threads(runtime.threads)
-    torch.manual_seed(search.seed)
-    dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train", cache_mib=runtime.cache_mib)
-    meta = network_meta(model, block="scaled", names=dataset.names)
-    network = build_detector(variant(model.variant), num_classes=len(dataset.names), block="scaled")
-    network.to(runtime.device, memory_format=torch.channels_last)
-    batches, steps = training_batches(
-        dataset, recipe=search, augment=augment, image_size=model.size, workers=runtime.workers
-    )
-    learner = make_learner(network, recipe=search, steps_per_epoch=steps, scale_lr=search.scale_lr)
-    state = state_path("search-scales", asdict(model), asdict(augment), asdict(search), inputs=(DATASET / "train.txt",))
-    run = fit(
-        learner,
-        recipe=search,
-        batches=batches,
-        compute_losses=detection_losses(network, meta=meta, recipe=search, device=runtime.device),
-        weights=LOSS_WEIGHTS,
-        evaluate=select_evaluation(meta, batch_size=search.batch_size),
-        state=state,
-        freeze_norm_epochs=search.freeze_norm_epochs,
-    )
+    trained = train_from_scratch("search-scales", sections, block="scaled", scale_lr=scale_lr)
     # The last weights, not the best: scales are wanted as far from their start as the search could bring them.
-    _write(out, scales_from_state(learner.ema.model.state_dict()), model.variant, rows=run.rows)
-    finish(state)
+    scales = scales_from_state(trained.learner.ema.model.state_dict())
+    _write(out, scales, sections.model.variant, rows=trained.run.rows)
+    finish(trained.state)
 
 
 def _write(out: Path, scales: dict, variant: str, *, rows: list[dict]) -> None:

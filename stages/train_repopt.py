@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from stages._params import DEFAULT_PARAMS, AugmentParams, ModelParams, ParamsFile, RuntimeParams, read_params
-from stages._report import StageError, logger, need, replace_folder, set_threads, stage_errors, write_json
-from stages._training import RecipeParams
+from stages._report import StageError, logger, need, replace_folder, stage_errors, write_json
+from stages._training import RecipeParams, Sections
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-    from stages._training import Fit
+    from stages._training import Trained
 
-DATASET = Path("artifacts/dataset")
 SCALES = Path("artifacts/scales/scales.safetensors")
 OUT = Path("artifacts/train")
 METRICS = Path("metrics/train.json")
@@ -40,51 +38,20 @@ def train_repopt_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 def train_repopt(model: ModelParams, augment: AugmentParams, train: TrainParams, runtime: RuntimeParams) -> None:
     """Write `weights.safetensors` (averaged, best on select), `epochs.csv`, `batch.jpg` and the val metrics."""
-    import torch
+    from stages._training import finish, train_from_scratch
 
-    from stages._training import (
-        LOSS_WEIGHTS,
-        detection_losses,
-        finish,
-        fit,
-        make_learner,
-        network_meta,
-        select_evaluation,
-        state_path,
-        training_batches,
-    )
-    from yolov6core.data.dataset import DetectionDataset
-    from yolov6core.models.detector import build_detector
-    from yolov6core.models.variants import variant
-
-    set_threads(runtime.threads)
-    torch.manual_seed(train.seed)
-    dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train", cache_mib=runtime.cache_mib)
     need(SCALES, "search-scales")
-    meta = network_meta(model, block=train.block, names=dataset.names)
-    network = build_detector(variant(model.variant), num_classes=len(dataset.names), block=train.block)
-    network.to(runtime.device, memory_format=torch.channels_last)
-    if train.block == "repopt":
-        _use_scales(network, seed=train.seed)
-    batches, steps = training_batches(
-        dataset, recipe=train, augment=augment, image_size=model.size, workers=runtime.workers
+    trained = train_from_scratch(
+        "train-repopt",
+        Sections(model, augment, train, runtime),
+        block=train.block,
+        inputs=(SCALES,),
+        start=lambda network: _use_scales(network, seed=train.seed) if train.block == "repopt" else None,
     )
-    state = state_path(
-        "train-repopt", asdict(model), asdict(augment), asdict(train), inputs=(DATASET / "train.txt", SCALES)
-    )
-    run = fit(
-        make_learner(network, recipe=train, steps_per_epoch=steps),
-        recipe=train,
-        batches=batches,
-        compute_losses=detection_losses(network, meta=meta, recipe=train, device=runtime.device),
-        weights=LOSS_WEIGHTS,
-        evaluate=select_evaluation(meta, batch_size=train.batch_size),
-        state=state,
-        freeze_norm_epochs=train.freeze_norm_epochs,
-    )
-    network.load_state_dict(run.best_state)
-    _write(network, run, meta=meta, first_batch=next(iter(batches(0))))
-    finish(state)
+    network = trained.learner.model
+    network.load_state_dict(trained.run.best_state)
+    _write(network, trained)
+    finish(trained.state)
 
 
 def _use_scales(network: nn.Module, *, seed: int) -> None:
@@ -101,19 +68,18 @@ def _use_scales(network: nn.Module, *, seed: int) -> None:
     attach_multipliers(network, scales)
 
 
-def _write(
-    network: nn.Module, run: Fit, *, meta: dict[str, Any], first_batch: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def _write(network: nn.Module, trained: Trained) -> None:
     from stages._evaluation import evaluate_split
     from stages._training import write_rows
     from yolov6core.checkpoint import save_checkpoint
     from yolov6core.evaluation.plots import batch_picture, save_jpeg
 
+    run, meta = trained.run, trained.meta
     scores = evaluate_split(network, meta, "val", batch_size=16).stats
     with replace_folder(OUT) as folder:
         save_checkpoint(folder / "weights.safetensors", network.state_dict(), meta)
         write_rows(folder / "epochs.csv", run.rows)
-        save_jpeg(batch_picture(*first_batch, meta["names"]), folder / "batch.jpg")
+        save_jpeg(batch_picture(*next(iter(trained.batches(0))), meta["names"]), folder / "batch.jpg")
     write_json(METRICS, {"map50_95": scores["map50_95"], "map50": scores["map50"]})
     logger.info(
         "float: val mAP50:95 %.4f, mAP50 %.4f (epoch %d was best on select) -> %s",
