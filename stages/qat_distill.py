@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from stages._fit import LoopParams
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ParamsFile, RuntimeParams, read_params
 from stages._report import logger, replace_folder, set_threads, stage_errors, write_json
-from stages._training import LoopParams
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from stages._training import Fit
+    from stages._fit import Fit
     from yolov6core.quant.insert import QuantizedModel
 
 DATASET = Path("artifacts/dataset")
@@ -58,8 +58,9 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
     """
     import torch
 
+    from stages._fit import finish, fit, state_path
     from stages._models import FLOAT_WEIGHTS, load_float_model, load_quantized
-    from stages._training import finish, fit, make_learner, select_evaluation, state_path, training_batches
+    from stages._training import make_learner, select_evaluation, training_batches
     from yolov6core.data.dataset import DetectionDataset
 
     set_threads(runtime.threads)
@@ -151,8 +152,8 @@ def record_outputs(network: nn.Module, names: list[str]) -> dict[str, Tensor]:
 
 def _write(student: QuantizedModel, run: Fit, meta: dict[str, Any]) -> None:
     from stages._evaluation import evaluate_split
+    from stages._fit import write_rows
     from stages._models import save_quantized
-    from stages._training import write_rows
 
     scores = evaluate_split(student, meta, "val", batch_size=16).stats
     with replace_folder(OUT) as folder:

@@ -54,7 +54,8 @@ def search_scales(
 
 
 def _search(sections: Sections, *, scale_lr: float, out: Path) -> None:
-    from stages._training import finish, train_from_scratch
+    from stages._fit import finish
+    from stages._training import train_from_scratch
     from yolov6core.training.repopt import scales_from_state
 
     trained = train_from_scratch("search-scales", sections, block="scaled", scale_lr=scale_lr)
@@ -65,7 +66,7 @@ def _search(sections: Sections, *, scale_lr: float, out: Path) -> None:
 
 
 def _write(out: Path, scales: dict, variant: str, *, rows: list[dict]) -> None:
-    from stages._training import write_rows
+    from stages._fit import write_rows
     from yolov6core.checkpoint import save_checkpoint
     from yolov6core.training.repopt import scale_health, scales_to_tensors
 

@@ -38,7 +38,8 @@ def train_repopt_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 def train_repopt(model: ModelParams, augment: AugmentParams, train: TrainParams, runtime: RuntimeParams) -> None:
     """Write `weights.safetensors` (averaged, best on select), `epochs.csv`, `batch.jpg` and the val metrics."""
-    from stages._training import finish, train_from_scratch
+    from stages._fit import finish
+    from stages._training import train_from_scratch
 
     need(SCALES, "search-scales")
     trained = train_from_scratch(
@@ -70,7 +71,7 @@ def _use_scales(network: nn.Module, *, seed: int) -> None:
 
 def _write(network: nn.Module, trained: Trained) -> None:
     from stages._evaluation import evaluate_split
-    from stages._training import write_rows
+    from stages._fit import write_rows
     from yolov6core.checkpoint import save_checkpoint
     from yolov6core.evaluation.plots import batch_picture, save_jpeg
 

@@ -113,7 +113,7 @@ def test_training_again_gives_the_same_bytes_after_an_interruption(project, monk
     monkeypatch.chdir(project)
     weights = project / "artifacts/train/weights.safetensors"
     first = weights.read_bytes()
-    import stages._training as training
+    import stages._fit as training
 
     real = training._log_epoch
 
