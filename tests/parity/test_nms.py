@@ -56,7 +56,7 @@ def test_boxes_back_to_source_pixels(golden) -> None:
         found = recorded_geometry(case).to_source(boxes)
         expected = arrays[f"scale_coords/{number}/boxes_in_source_pixels"]
         # float32 of 1000 px resolves 6e-5, and the division by the ratio is done once in float64 here
-        np.testing.assert_allclose(found, expected, atol=2e-4, err_msg=number)
+        np.testing.assert_allclose(found, expected, atol=1e-4, err_msg=number)
 
 
 def test_rows_for_coco(golden) -> None:
