@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from yolov6core.engines.onnx_export import INPUT, OUTPUTS
-from yolov6core.engines.onnx_facts import read_facts
+from yolov6core.engines.onnx_facts import read_facts, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,
     EngineInfo,
     RuntimeMissing,
     check_images,
-    write_info,
 )
 
 NAME = "onnxruntime"
@@ -45,23 +44,8 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
         raise ValueError(f"ONNX Runtime's CPU kernels are f32, precision is {settings.precision!r}: set it to 'f32'")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_bytes(onnx_path.read_bytes())
-    integer, real = audit(onnx_path)
-    info = EngineInfo(
-        runtime=NAME,
-        version=version(),
-        device=device(),
-        file=FILE,
-        dialect=facts.dialect,
-        precision="f32",
-        input_shape=facts.input_shape,
-        settings=settings,
-        convs=facts.convs,
-        wanted_int8=facts.quantized,
-        int8_convs=len(integer),
-        float_layers=tuple(real) if len(integer) < facts.quantized else (),
-    )
-    write_info(folder, info)
-    return info
+    built_by = (NAME, version(), device())
+    return record_engine(folder, facts, settings, built_by=built_by, file=FILE, precision="f32", audit=audit(onnx_path))
 
 
 def audit(onnx_path: Path) -> tuple[list[str], list[str]]:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from yolov6core.engines.onnx_facts import read_facts
+from yolov6core.engines.onnx_facts import read_facts, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,
     EngineInfo,
     RuntimeMissing,
     check_images,
-    write_info,
 )
 
 NAME = "openvino"
@@ -45,23 +44,10 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
     # Compression to float16 would change the float layers for 0.1 MB less.
     ov.save_model(model, folder / FILE, compress_to_fp16=False)
     compiled = _compile(folder / FILE, settings)
-    integer, real = audit(compiled)
-    info = EngineInfo(
-        runtime=NAME,
-        version=version(),
-        device=device(),
-        file=FILE,
-        dialect=facts.dialect,
-        precision=settings.precision,
-        input_shape=facts.input_shape,
-        settings=settings,
-        convs=facts.convs,
-        wanted_int8=facts.quantized,
-        int8_convs=len(integer),
-        float_layers=tuple(real) if len(integer) < facts.quantized else (),
+    built_by = (NAME, version(), device())
+    return record_engine(
+        folder, facts, settings, built_by=built_by, file=FILE, precision=settings.precision, audit=audit(compiled)
     )
-    write_info(folder, info)
-    return info
 
 
 def _number_names(model: Any) -> None:

@@ -15,13 +15,12 @@ import numpy as np
 
 from yolov6core.engines.calibration_cache import read_cache, write_cache
 from yolov6core.engines.onnx_export import INPUT, OUTPUTS
-from yolov6core.engines.onnx_facts import OnnxFacts, read_facts
+from yolov6core.engines.onnx_facts import OnnxFacts, read_facts, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,
     EngineInfo,
     RuntimeMissing,
     check_images,
-    write_info,
 )
 from yolov6core.engines.tensorrt_import import cuda_device, import_tensorrt, process_logger
 
@@ -57,23 +56,15 @@ class TensorRtRuntime:
         folder.mkdir(parents=True, exist_ok=True)
         plan = _Build(self.NAME, facts, settings).run(onnx_path, folder)
         (folder / FILE).write_bytes(plan)
-        integer, real = audit(process_logger(self.NAME).lines)
-        info = EngineInfo(
-            runtime=self.NAME,
-            version=self.version(),
-            device=device,
+        return record_engine(
+            folder,
+            facts,
+            settings,
+            built_by=(self.NAME, self.version(), device),
             file=FILE,
-            dialect=facts.dialect,
             precision=facts.precision,
-            input_shape=facts.input_shape,
-            settings=settings,
-            convs=facts.convs,
-            wanted_int8=facts.quantized,
-            int8_convs=len(integer) if integer or real else -1,
-            float_layers=tuple(real) if len(integer) < facts.quantized else (),
+            audit=audit(process_logger(self.NAME).lines),
         )
-        write_info(folder, info)
-        return info
 
     def load(self, folder: Path, info: EngineInfo) -> TensorRtEngine:
         """Open an engine written by `build`. Raises RuntimeMissing without a GPU."""
