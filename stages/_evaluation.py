@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 DATASET = Path("artifacts/dataset")
 
 
+def network_input(images: Tensor, device: str) -> Tensor:
+    """uint8 [B, 3, H, W] to float32 in 0..1 on `device`, channels last (the layout of the fastest convolutions)."""
+    import torch
+
+    return images.to(device, memory_format=torch.channels_last).float().div_(255)
+
+
 def predictor(network: nn.Module, meta: dict[str, Any]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Images float32 [B, 3, H, W] in 0..1 to boxes [B, A, 4] xyxy pixels and scores [B, A, C], on the network's device.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages._evaluation import DATASET
+from stages._evaluation import DATASET, network_input
 from stages._report import StageError
 
 if TYPE_CHECKING:
@@ -97,13 +97,11 @@ def calibration_batches(
     Args:
         images: so many of the first; default all.
     """
-    import torch
-
     from yolov6core.data.dataset import DetectionDataset
 
     dataset = DetectionDataset(DATASET, "calib", limit=images)
     for batch in dataset.eval_batches(image_size=tuple(meta["image_size"]), batch_size=batch_size):
-        yield batch.images.to(device, memory_format=torch.channels_last).float().div_(255)
+        yield network_input(batch.images, device)
 
 
 def matching_layers(names: Iterable[str], patterns: Iterable[str], *, where: str) -> list[str]:

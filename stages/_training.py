@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from stages._evaluation import DATASET, evaluate_split, network_input
 from stages._fit import Fit, LoopParams, fit, state_path
 from stages._params import AugmentParams, Bounds, ModelParams, RuntimeParams
 from stages._report import StageError, need, set_threads
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from yolov6core.losses.detection import DetectionLoss
     from yolov6core.training.loop import Learner
 
-DATASET = Path("artifacts/dataset")
+LABELS = tuple(
+    DATASET / name for name in ("train.txt", "annotations/instances_train.json", "annotations/instances_select.json")
+)
+"""What trainings learn from and choose by: a run is continued only on the very same images and labels."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def train_from_scratch(
         dataset, recipe=recipe, augment=augment, image_size=model.size, workers=runtime.workers
     )
     learner = make_learner(network, recipe=recipe, steps_per_epoch=steps, scale_lr=scale_lr)
-    state = state_path(stage, asdict(model), asdict(augment), asdict(recipe), inputs=(DATASET / "train.txt", *inputs))
+    state = state_path(stage, asdict(model), asdict(augment), asdict(recipe), inputs=(*LABELS, *inputs))
     run = fit(
         learner,
         recipe=recipe,
@@ -191,19 +195,10 @@ def network_meta(model: ModelParams, *, block: str, names: Sequence[str]) -> dic
     }
 
 
-def network_input(images: Tensor, device: str) -> Tensor:
-    """uint8 [B, 3, H, W] to float32 in 0..1 on `device`, channels last (the layout of the fastest convolutions)."""
-    import torch
-
-    return images.to(device, memory_format=torch.channels_last).float().div_(255)
-
-
 LOSS_WEIGHTS = {"class": 1.0, "iou": 2.5, "dfl": 0.5}
 """Weights of the detection terms (YOLOv6, 2209.02976)."""
 
 
 def select_evaluation(meta: Mapping[str, Any], *, batch_size: int) -> Callable[[nn.Module], Mapping[str, float]]:
     """Model -> COCO figures on the split that exists for choosing. `meta` as of a checkpoint of the model."""
-    from stages._evaluation import evaluate_split
-
     return lambda model: evaluate_split(model, dict(meta), "select", batch_size=batch_size).stats

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from stages._evaluation import DATASET, evaluate_split, network_input
 from stages._fit import LoopParams
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ParamsFile, RuntimeParams, read_params
 from stages._report import logger, replace_folder, set_threads, stage_errors, write_json
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from stages._fit import Fit
     from yolov6core.quant.insert import QuantizedModel
 
-DATASET = Path("artifacts/dataset")
 STARTS = {
     "ptq": Path("artifacts/ptq/weights.safetensors"),
     "partial": Path("artifacts/sensitivity/weights.safetensors"),
@@ -60,7 +60,7 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
 
     from stages._fit import finish, fit, state_path
     from stages._models import FLOAT_WEIGHTS, load_float_model, load_quantized
-    from stages._training import make_learner, select_evaluation, training_batches
+    from stages._training import LABELS, make_learner, select_evaluation, training_batches
     from yolov6core.data.dataset import DetectionDataset
 
     set_threads(runtime.threads)
@@ -75,7 +75,7 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
     start_map = evaluate(student)["map50_95"]
     start_state = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     logger.info("start (%s): select mAP50:95 %.4f", qat.start, start_map)
-    state = state_path("qat-distill", asdict(augment), asdict(qat), inputs=(FLOAT_WEIGHTS, STARTS[qat.start]))
+    state = state_path("qat-distill", asdict(augment), asdict(qat), inputs=(*LABELS, FLOAT_WEIGHTS, STARTS[qat.start]))
     run = fit(
         make_learner(student, recipe=qat, steps_per_epoch=steps),
         recipe=qat,
@@ -107,7 +107,7 @@ def distillation_losses(
     """(batch, epoch) -> detection terms, output matching, channel-wise feature distillation, where they count."""
     import torch
 
-    from stages._training import detection_criterion, network_input
+    from stages._training import detection_criterion
     from yolov6core.losses.distill import channel_wise_kl, output_matching
 
     criterion = detection_criterion(meta, iou=qat.iou, atss_epochs=0)
@@ -151,7 +151,6 @@ def record_outputs(network: nn.Module, names: list[str]) -> dict[str, Tensor]:
 
 
 def _write(student: QuantizedModel, run: Fit, meta: dict[str, Any]) -> None:
-    from stages._evaluation import evaluate_split
     from stages._fit import write_rows
     from stages._models import save_quantized
 

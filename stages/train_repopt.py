@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from stages._evaluation import evaluate_split
 from stages._params import DEFAULT_PARAMS, AugmentParams, ModelParams, ParamsFile, RuntimeParams, read_params
 from stages._report import StageError, logger, need, replace_folder, stage_errors, write_json
 from stages._training import RecipeParams, Sections
@@ -70,7 +71,6 @@ def _use_scales(network: nn.Module, *, seed: int) -> None:
 
 
 def _write(network: nn.Module, trained: Trained) -> None:
-    from stages._evaluation import evaluate_split
     from stages._fit import write_rows
     from yolov6core.checkpoint import save_checkpoint
     from yolov6core.evaluation.plots import batch_picture, save_jpeg

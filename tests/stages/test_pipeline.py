@@ -109,10 +109,8 @@ def test_a_missing_input_names_the_stage_that_makes_it(tmp_path, monkeypatch):
         assert f"dvc repro {maker}" in result.output, result.output
 
 
-def test_training_again_gives_the_same_bytes_after_an_interruption(project, monkeypatch):
-    monkeypatch.chdir(project)
-    weights = project / "artifacts/train/weights.safetensors"
-    first = weights.read_bytes()
+def stop_in_the_second_epoch() -> None:
+    """Run train-repopt until its second epoch has been logged and not yet been saved."""
     import stages._fit as training
 
     real = training._log_epoch
@@ -122,11 +120,30 @@ def test_training_again_gives_the_same_bytes_after_an_interruption(project, monk
         if row["epoch"] == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_log_epoch", interrupt)
-    stopped = CliRunner().invoke(app, ["train-repopt"])
-    assert stopped.exit_code != 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_log_epoch", interrupt)
+        assert CliRunner().invoke(app, ["train-repopt"]).exit_code != 0
+
+
+def test_other_labels_are_another_training(project, monkeypatch):
+    monkeypatch.chdir(project)
+    stop_in_the_second_epoch()
+    labels = project / "artifacts/dataset/annotations/instances_train.json"
+    text = labels.read_text()
+    labels.write_text(text + "\n")
+    try:
+        assert "continuing after epoch" not in CliRunner().invoke(app, ["train-repopt"], catch_exceptions=False).output
+    finally:
+        labels.write_text(text)
+    assert "continuing after epoch 1" in CliRunner().invoke(app, ["train-repopt"], catch_exceptions=False).output
+
+
+def test_training_again_gives_the_same_bytes_after_an_interruption(project, monkeypatch):
+    monkeypatch.chdir(project)
+    weights = project / "artifacts/train/weights.safetensors"
+    first = weights.read_bytes()
+    stop_in_the_second_epoch()
     assert weights.read_bytes() == first, "an interrupted run leaves the old outputs"
-    monkeypatch.setattr(training, "_log_epoch", real)
     weights.unlink()
     assert CliRunner().invoke(app, ["train-repopt"], catch_exceptions=False).exit_code == 0
     assert weights.read_bytes() == first
