@@ -1,6 +1,6 @@
 """INT8 against FP32 engines of one network, in turns in one process. Weights are random: this is about speed only.
 
-    python benchmarks/engine_speed.py --variant yolov6n --size 640 --threads 2
+    python benchmarks/engine_speed.py --variant yolov6n_v2 --size 640 --threads 2
 
 Prints, for every runtime that is installed, the median of per-round ratios FP32 / INT8 with their spread.
 """
@@ -60,7 +60,7 @@ def networks(name: str, size: int) -> Iterator[tuple[str, nn.Module]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", default="yolov6n")
+    parser.add_argument("--variant", default="yolov6n_v2")
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)

@@ -187,7 +187,9 @@ def test_help_starts_without_heavy_imports():
 
 def test_wrong_parameters_are_answered_at_once(tmp_path):
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    broken = text.replace("  epochs: ", "  epoch: ").replace("variant: yolov6n", "variant: 7").replace("qat:", "qatt:")
+    broken = (
+        text.replace("  epochs: ", "  epoch: ").replace("variant: yolov6n_v2", "variant: 7").replace("qat:", "qatt:")
+    )
     path = tmp_path / "params.yaml"
     path.write_text(broken, encoding="utf-8")
     started = time.perf_counter()

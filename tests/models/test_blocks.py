@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from yolov6core.models.blocks import SPPF, deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.rep_blocks import BLOCKS, RepVGGBlock, ScaledLinearBlock
+from yolov6core.models.stage_blocks import Bottleneck, MBLAStage, branch_depths
 from yolov6core.models.variants import VARIANTS
 
 
@@ -30,12 +32,24 @@ def randomise_(module: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("form", BLOCKS)
 @pytest.mark.parametrize(("channels", "stride"), [((8, 8), 1), ((8, 16), 1), ((8, 8), 2)])
-def test_a_block_deploys_to_one_equal_convolution(form, channels, stride):
-    block = randomise_(BLOCKS[form](*channels, stride=stride))
+@pytest.mark.parametrize("layout", [{}, {"groups": 2}, {"groups": 8}, {"dilation": 2}, {"groups": 4, "dilation": 3}])
+def test_a_block_deploys_to_one_equal_convolution(form, channels, stride, layout):
+    block = randomise_(BLOCKS[form](*channels, stride=stride, **layout))
     images = torch.randn(2, channels[0], 9, 7, dtype=torch.float64)
     deployed = block.deployed()
     torch.testing.assert_close(deployed(images), block(images), rtol=1e-10, atol=1e-10)
-    assert sum(isinstance(part, nn.Conv2d) for part in deployed.modules()) == 1
+    (conv,) = (part for part in deployed.modules() if isinstance(part, nn.Conv2d))
+    assert conv.groups == layout.get("groups", 1) and conv.dilation == (layout.get("dilation", 1),) * 2
+    single = block.float()(images.float())
+    assert (block.deployed()(images.float()) - single).norm() < 1e-4 * single.norm()
+
+
+def test_qarepvgg_is_what_its_paper_writes():
+    block = randomise_(BLOCKS["qarepvggv2"](4, 4))
+    x = torch.randn(1, 4, 6, 5, dtype=torch.float64)
+    mean = nn.functional.avg_pool2d(x, 3, 1, padding=1)
+    expected = block.bn(block.dense.bn(block.dense.conv(x)) + block.pointwise(x) + x + mean).relu()
+    torch.testing.assert_close(block(x), expected)
 
 
 @pytest.mark.parametrize("form", [RepVGGBlock, ScaledLinearBlock])
@@ -69,7 +83,37 @@ def test_all_forms_deploy_to_the_same_layout():
         }
         for form in BLOCKS
     ]
-    assert layouts[0] == layouts[1] == layouts[2]
+    assert all(layout == layouts[0] for layout in layouts)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_deploys_to_the_same_function(name):
+    narrow = replace(VARIANTS[name], width=0.0625, depth=min(VARIANTS[name].depth, 0.5))
+    model = randomise_(build_detector(narrow, num_classes=2))
+    images = torch.rand(1, 3, 128, 64, dtype=torch.float64)
+    expected = model(images)
+    deployed = deploy_(copy.deepcopy(model))
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in deployed.modules())
+    for a, b in zip(deployed(images), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5, 8])
+def test_mbla_keeps_every_unit(depth):
+    depths = branch_depths(depth)
+    assert depths[0] == 0 and depths[-1] == depth and list(depths) == sorted(set(depths))
+    stage = MBLAStage(BLOCKS["conv_silu"], 8, 16, 2 * depth, ratio=0.5)
+    assert stage.fuse.conv.in_channels == 8 * (len(depths) + sum(depths))
+    assert stage(torch.rand(2, 8, 4, 4)).shape == (2, 16, 4, 4)
+
+
+def test_a_trained_shortcut_factor_survives_deployment():
+    bottleneck = randomise_(Bottleneck(BLOCKS["repvgg"], 4, blocks=2))
+    bottleneck.shortcut.weight.data.fill_(0.5)
+    x = torch.randn(1, 4, 5, 5, dtype=torch.float64)
+    expected = bottleneck(x)
+    torch.testing.assert_close(deploy_(bottleneck)(x), expected)
+    assert not isinstance(bottleneck.shortcut, nn.Identity)
 
 
 def test_sppf_equals_pools_of_growing_width():

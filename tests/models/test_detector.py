@@ -12,7 +12,7 @@ from yolov6core.models.variants import VARIANTS, ModelSpec, variant
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("yolov6n", 4_320_460), ("yolov6t", 9_700_404), ("yolov6s", 17_226_908)]
+    ("name", "parameters"), [("yolov6n_v2", 4_320_460), ("yolov6t_v2", 9_700_404), ("yolov6s_v2", 17_226_908)]
 )
 def test_deployed_parameters_equal_the_published_model(name, parameters):
     # The official deployed RepOpt networks keep batch norm in their 35 blocks; ours fold it: one vector less each.

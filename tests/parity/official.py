@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 from yolov6core.models.detector import Detector, build_detector
-from yolov6core.models.variants import ModelSpec
+from yolov6core.models.variants import LITE, ModelSpec
 
-BLOCK_OF_MODE = {"repopt": "repopt", "hyper_search": "scaled", "repvgg": "repvgg"}
-
-
-def supported(meta: dict) -> bool:
-    """Whether the network family of a golden file exists here."""
-    config = meta["model_config"]
-    return (
-        config["backbone"]["type"] == "EfficientRep"
-        and config["neck"]["type"] == "RepPANNeck"
-        and meta["training_mode"] in BLOCK_OF_MODE
-        and not meta.get("build_options")
-        and not config["head"]["use_dfl"]
-    )
+BLOCK_OF_MODE = {"hyper_search": "scaled", None: "conv_hardswish"}
 
 
-def spec_from_config(config: dict) -> ModelSpec:
-    """A ModelSpec from the official `model` section."""
+def spec_from_config(config: dict, *, branch: str = "none") -> ModelSpec:
+    """A ModelSpec from the official `model` section; the branch for small models keeps plain distances in use."""
+    backbone, neck, head = config["backbone"], config["neck"], config["head"]
+    common = {
+        "width": config["width_multiple"],
+        "backbone_channels": tuple(backbone["out_channels"]),
+        "strides": tuple(head["strides"]),
+        "iou_type": head["iou_type"],
+    }
+    if backbone["type"].startswith("Lite"):
+        unified = (neck["unified_channels"],) * 2
+        return ModelSpec(**{**vars(LITE), **common, "top_down": unified, "bottom_up": unified})
+    levels = len(head["strides"])
+    channels = tuple(neck["out_channels"])
+    # the official list names the width of each downsampling as well where there are three levels
+    bottom_up = channels[levels - 1 :] if levels == 4 else (channels[3], channels[5])
+    stage = "csp" if backbone["type"].startswith("CSP") else "rep"
     return ModelSpec(
+        **common,
         depth=config["depth_multiple"],
-        width=config["width_multiple"],
-        backbone_channels=tuple(config["backbone"]["out_channels"]),
-        backbone_repeats=tuple(config["backbone"]["num_repeats"][1:]),
-        neck_channels=tuple(config["neck"]["out_channels"]),
-        neck_repeats=tuple(config["neck"]["num_repeats"]),
-        strides=tuple(config["head"]["strides"]),
+        stage="mbla" if backbone.get("stage_block_type") == "MBLABlock" else stage,
+        csp_ratio=backbone.get("csp_e", 0.5),
+        fusion="bifusion" if "BiFPAN" in neck["type"] else "concat",
+        pool="csp_sppf" if backbone.get("cspsppf") else "sppf",
+        backbone_repeats=tuple(backbone["num_repeats"][1:]),
+        top_down=channels[: levels - 1],
+        bottom_up=bottom_up,
+        neck_repeats=neck["num_repeats"][0],
+        reg_max=head["reg_max"] if head["use_dfl"] and branch != "distribution" else 0,
+        anchors=tuple(tuple(level) for level in head.get("anchors_init", ())),
     )
+
+
+def branch_of(options: dict) -> str:
+    """The head's branch for training, from the options that the official network was built with."""
+    if options.get("fuse_ab"):
+        return "anchors"
+    return "distribution" if options.get("distill_ns") else "none"
 
 
 def build_from_meta(meta: dict) -> Detector:
     """The network of a golden file, in its training form."""
+    mode = meta["training_mode"]
+    branch = branch_of(meta.get("build_options") or {})
     return build_detector(
-        spec_from_config(meta["model_config"]),
+        spec_from_config(meta["model_config"], branch=branch),
         num_classes=meta["num_classes"],
-        block=BLOCK_OF_MODE[meta["training_mode"]],
+        block=BLOCK_OF_MODE.get(mode, mode),
+        branch=branch,
     )

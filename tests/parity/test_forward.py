@@ -2,43 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.parity.conftest import golden_files
-from tests.parity.official import build_from_meta, supported
+from tests.parity.official import build_from_meta
 from yolov6core.boxes import cxcywh_to_xyxy
 from yolov6core.models.blocks import deploy_
+from yolov6core.models.detector import Detector
 from yolov6core.models.head import decode
 from yolov6core.training.official import from_official
 
+EXACT = {"rtol": 1e-7, "atol": 1e-6}
+"""Of float64 outputs, as the reference's description says."""
+
+
+def _load(golden: Callable, name: str) -> tuple[Detector, Tensor, dict[str, np.ndarray], dict]:
+    """Network with the recorded weights, input, all other arrays and meta data, in float64."""
+    arrays, meta = golden(name)
+    arrays = {key: arrays[key] for key in arrays.files}
+    model = build_from_meta(meta).double().eval()
+    model.load_state_dict(from_official(_under(arrays, "state/")))
+    return model, torch.from_numpy(arrays["input"]).double(), arrays, meta
+
+
+def _under(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): torch.from_numpy(arrays[key]) for key in arrays if key.startswith(prefix)}
+
+
+def _assert_output(raw: tuple[Tensor, Tensor], recorded: np.ndarray, meta: dict, images: Tensor, **bound) -> None:
+    """Raw head output against recorded rows of box centre, size, a constant one and scores."""
+    boxes, scores = decode(*raw, image_size=tuple(images.shape[-2:]), strides=meta["strides"])
+    expected = torch.from_numpy(recorded)
+    np.testing.assert_allclose(boxes, cxcywh_to_xyxy(expected[..., :4]), **bound)
+    np.testing.assert_allclose(scores, expected[..., 5:], rtol=EXACT["rtol"], atol=EXACT["atol"])
+
+
+def _assert_maps(found: Iterable[Tensor], arrays: dict[str, np.ndarray], prefix: str, noise: float) -> None:
+    """Feature maps, which exist as float32 records of networks that amplify rounding."""
+    found = list(found)
+    assert len(found) == sum(key.startswith(prefix) for key in arrays)
+    for level, values in enumerate(found):
+        np.testing.assert_allclose(values, arrays[f"{prefix}{level}"], rtol=2e-4, atol=max(2e-4, noise))
+
 
 @pytest.mark.parametrize("name", golden_files("forward_*.npz"))
-def test_forward_equals_the_official_network(golden, name):
-    arrays, meta = golden(name)
-    if not supported(meta):
-        pytest.skip(f"{meta['config_file']} ({meta['training_mode']}) is not built by this version")
-    model = build_from_meta(meta).double().eval()
-    state = {
-        key.removeprefix("state/"): torch.from_numpy(arrays[key]) for key in arrays.files if key.startswith("state/")
-    }
-    model.load_state_dict(from_official(state))
-    images = torch.from_numpy(arrays["input"]).double()
+@torch.no_grad()
+def test_training_form_equals_the_official_network(golden: Callable, name: str) -> None:
+    model, images, arrays, meta = _load(golden, name)
+    noise = meta["max_abs_float32_vs_float64_eval"]
+    backbone = model.backbone(images)
+    neck = model.neck(backbone)
+    output = model.training_output(images)
+    _assert_maps(backbone, arrays, "train/backbone_", noise)
+    _assert_maps(neck, arrays, "train/neck_", noise)
+    _assert_maps(output.features, arrays, "train/feat_", noise)
 
-    with torch.no_grad():
-        backbone = model.backbone(images)
-        neck = model.neck(backbone)
-        logits, distances = model.head(neck)
-        deployed = deploy_(model)(images)
+    found = {"cls": output.cls_logits.sigmoid()}
+    if isinstance(output.branch, tuple):
+        found |= {"cls_ab": output.branch[0].sigmoid(), "reg_ab": output.branch[1], "reg": output.distances}
+    elif output.branch is not None:
+        found |= {"reg_dist": output.branch, "reg_lrtb": output.distances}
+    else:
+        found |= {"reg": output.distances}
+    assert {f"train64/{key}" for key in found} == {key for key in arrays if key.startswith("train64/")}
+    for key, values in found.items():
+        np.testing.assert_allclose(values, arrays[f"train64/{key}"], err_msg=key, **EXACT)
+    _assert_output(model(images), arrays["eval64/out"], meta, images, **EXACT)
 
-    for level in range(len(meta["strides"])):
-        np.testing.assert_allclose(backbone[level].numpy(), arrays[f"train/backbone_{level}"], rtol=2e-4, atol=2e-4)
-        np.testing.assert_allclose(neck[level].numpy(), arrays[f"train/neck_{level}"], rtol=2e-4, atol=2e-4)
-    np.testing.assert_allclose(logits.sigmoid().numpy(), arrays["train/cls"], atol=1e-4)
-    image_size = tuple(images.shape[-2:])
-    expected = torch.from_numpy(arrays["eval64/out"])
-    for raw, tolerance in (((logits, distances), 1e-7), (deployed, 1e-6)):
-        boxes, scores = decode(*raw, image_size=image_size, strides=meta["strides"])
-        np.testing.assert_allclose(boxes.numpy(), cxcywh_to_xyxy(expected[..., :4]).numpy(), rtol=tolerance, atol=1e-5)
-        np.testing.assert_allclose(scores.numpy(), expected[..., 5:].numpy(), rtol=1e-7, atol=1e-6)
+
+@pytest.mark.parametrize("name", golden_files("forward_*.npz"))
+@torch.no_grad()
+def test_deployed_form_equals_the_training_form(golden: Callable, name: str) -> None:
+    model, images, arrays, meta = _load(golden, name)
+    deploy_(model)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    once = model(images)
+    _assert_output(once, arrays["eval64/out"], meta, images, rtol=1e-6, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(once, deploy_(model)(images), strict=True))
+
+    # Some official blocks keep their batch norm; where none is left, the fused kernels themselves have to agree.
+    fused = from_official(_under(arrays, "deploy_state/"))
+    norms = {key.rsplit(".", 1)[0].removesuffix(".bn") for key in fused if key.endswith("running_mean")}
+    ours = model.state_dict()
+    for key, values in fused.items():
+        module = key.rsplit(".", 1)[0].removesuffix(".conv")
+        if key in ours and module not in norms:
+            np.testing.assert_allclose(ours[key], values, rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", golden_files("forward_*.npz"))
+@torch.no_grad()
+def test_deployed_form_in_single_precision(golden: Callable, name: str) -> None:
+    model, images, arrays, meta = _load(golden, name)
+    deployed = deploy_(model).float()
+    noise = 10 * max(meta["max_abs_deploy_vs_eval"], meta["max_abs_float32_vs_float64_eval"])
+    boxes, scores = decode(*deployed(images.float()), image_size=tuple(images.shape[-2:]), strides=meta["strides"])
+    expected = torch.from_numpy(arrays["deploy/out"])
+    np.testing.assert_allclose(boxes, cxcywh_to_xyxy(expected[..., :4]), rtol=0, atol=noise)
+    np.testing.assert_allclose(scores, expected[..., 5:], rtol=0, atol=1e-4)

@@ -67,4 +67,4 @@ def test_sections_are_checked_too():
 
 def test_checks_between_values():
     with pytest.raises(ParamsError, match="multiples of 32"):
-        parse_params({"model": {"variant": "yolov6n", "image_size": [100, 160]}}, model=ModelParams)
+        parse_params({"model": {"variant": "yolov6n_v2", "image_size": [100, 160]}}, model=ModelParams)

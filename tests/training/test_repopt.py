@@ -86,6 +86,6 @@ def test_initialisation_is_seeded_and_hooks_stay_with_the_original():
 
 def test_scales_of_another_network_are_refused():
     scales = scales_from_state(searched_model().state_dict())
-    wider = build_detector(VARIANTS["yolov6n"], num_classes=2)
+    wider = build_detector(VARIANTS["yolov6n_v2"], num_classes=2)
     with pytest.raises(ValueError, match="do not belong to this network"):
         attach_multipliers(wider, scales)

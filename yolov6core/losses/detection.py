@@ -6,6 +6,7 @@ Letters: B images, A anchors, G ground truths of an image (padded), C classes, M
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,10 +18,29 @@ from yolov6core.boxes import anchor_points, boxes_to_distances, cxcywh_to_xyxy, 
 from yolov6core.losses.functional import BOX_LOSSES, distribution_focal, expected_distances, varifocal
 
 
+@dataclass(frozen=True)
+class Positives:
+    """The anchors of a batch that learn a ground truth; lengths in strides of each anchor's level.
+
+    index  [P] int64        place in the flattened batch of B * A anchors
+    centre [P, 2] float32   x, y of the anchor point
+    boxes  [P, 4] float32   ground truth, xyxy
+    weight [P] float32      soft target
+    normaliser [] float32   what the sums of the batch are divided by
+    """
+
+    index: Tensor
+    centre: Tensor
+    boxes: Tensor
+    weight: Tensor
+    normaliser: Tensor
+
+
 class DetectionLoss:
     """Unweighted terms `class`, `iou` and, with distance bins, `dfl`; each a float32 scalar that carries gradient.
 
-    All terms are divided by the sum of soft targets of the batch, or by 1 where that sum is smaller.
+    All terms are divided by the sum of soft targets of the batch where it is above `divide_above`, else by 1. The
+    default of 1 keeps them from growing without bound while a fresh network overlaps hardly any box.
     """
 
     def __init__(
@@ -32,9 +52,9 @@ class DetectionLoss:
         reg_max: int = 0,
         warmup_epochs: int = 0,
         tal: TaskAlignedAssigner | None = None,
-        atss: AtssAssigner | None = None,
+        divide_above: float = 1.0,
     ) -> None:
-        """`warmup_epochs`: epochs 0 .. warmup_epochs - 1 use `atss`, later ones `tal`. `reg_max`: 0 means that the head
+        """`warmup_epochs`: epochs 0 .. warmup_epochs - 1 use ATSS, later ones `tal`. `reg_max`: 0 means that the head
         gives distances, more that it gives `reg_max + 1` logits a side."""
         if iou_type not in BOX_LOSSES:
             raise ValueError(f"iou_type is {iou_type!r}; choose one of {', '.join(BOX_LOSSES)}")
@@ -46,7 +66,8 @@ class DetectionLoss:
         self.reg_max = reg_max
         self.warmup_epochs = warmup_epochs
         self.tal = tal or TaskAlignedAssigner()
-        self.atss = atss or AtssAssigner()
+        self.atss = AtssAssigner()
+        self.divide_above = divide_above
 
     def __call__(
         self, cls_logits: Tensor, distances: Tensor, targets: Tensor, *, image_size: tuple[int, int], epoch: int
@@ -58,31 +79,42 @@ class DetectionLoss:
         """
         cls_logits, distances = cls_logits.float(), distances.float()
         assigned = self.assign(cls_logits, distances, targets, image_size=image_size, epoch=epoch)
-        positive = assigned.positive.flatten().nonzero().squeeze(1)  # [P], indices into B * A
-        normaliser = assigned.scores.sum().clamp(min=1)
+        return self.terms(cls_logits, distances, assigned, self.positives(assigned, image_size=image_size))
 
+    def positives(self, assigned: Assignment, *, image_size: tuple[int, int]) -> Positives:
+        """What the box terms need of an assignment to the anchors of `image_size` (height, width) px."""
+        index = assigned.positive.flatten().nonzero().squeeze(1)
+        points, strides = anchor_points(image_size, self.strides, device=index.device)
+        anchor = index % points.shape[0]
+        total = assigned.scores.sum()
+        return Positives(
+            index=index,
+            centre=points[anchor] / strides[anchor],
+            boxes=assigned.boxes.flatten(0, 1)[index] / strides[anchor],
+            weight=assigned.scores.flatten(0, 1)[index].sum(dim=-1),
+            normaliser=torch.where(total > self.divide_above, total, 1.0),
+        )
+
+    def terms(
+        self, cls_logits: Tensor, distances: Tensor, assigned: Assignment, positives: Positives
+    ) -> dict[str, Tensor]:
+        """Terms of float32 outputs, as of the loss itself, under a given assignment and its positives."""
         is_target = torch.zeros_like(assigned.scores, dtype=torch.bool)
-        is_target.view(-1, self.num_classes)[positive, assigned.labels.flatten()[positive]] = True
-        terms = {"class": varifocal(cls_logits, assigned.scores, is_target).sum()}
+        is_target.view(-1, self.num_classes)[positives.index, assigned.labels.flatten()[positives.index]] = True
+        terms = {"class": varifocal(cls_logits, assigned.scores, is_target).sum() / positives.normaliser}
 
-        points, strides = anchor_points(image_size, self.strides, device=cls_logits.device)
-        anchor = positive % points.shape[0]
-        centre = points[anchor] / strides[anchor]
-        boxes = assigned.boxes.flatten(0, 1)[positive] / strides[anchor]
-        weight = assigned.scores.flatten(0, 1)[positive].sum(dim=-1)
-        terms |= self._box_terms(distances.flatten(0, 1)[positive], centre, boxes, weight)
-        return {name: term / normaliser for name, term in terms.items()}
-
-    def _box_terms(self, distances: Tensor, centre: Tensor, boxes: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """Sums over the positives, in strides: raw distances [P, ...], centre [P, 2], boxes [P, 4], weight [P]."""
-        decoded = expected_distances(distances) if self.reg_max else distances
-        box_loss = BOX_LOSSES[self.iou_type](distances_to_boxes(centre, decoded), boxes)
-        terms = {"iou": (box_loss * weight).sum()}
+        raw = distances.flatten(0, 1)[positives.index]
+        terms["iou"] = self.iou_term(expected_distances(raw) if self.reg_max else raw, positives)
         if self.reg_max:
-            sides = boxes_to_distances(centre, boxes, self.reg_max - 0.01)
-            focal = distribution_focal(distances.unflatten(-1, (4, self.reg_max + 1)), sides)
-            terms["dfl"] = (focal * weight).sum()
+            sides = boxes_to_distances(positives.centre, positives.boxes, self.reg_max - 0.01)
+            focal = distribution_focal(raw.unflatten(-1, (4, self.reg_max + 1)), sides)
+            terms["dfl"] = (focal * positives.weight).sum() / positives.normaliser
         return terms
+
+    def iou_term(self, distances: Tensor, positives: Positives) -> Tensor:
+        """Box loss of the positives' distances l, t, r, b [P, 4] in strides."""
+        box_loss = BOX_LOSSES[self.iou_type](distances_to_boxes(positives.centre, distances), positives.boxes)
+        return (box_loss * positives.weight).sum() / positives.normaliser
 
     @torch.no_grad()
     def assign(

@@ -1,8 +1,6 @@
-"""Plain building blocks: convolution with batch norm and activation, its deployed form, pooling pyramid, stages."""
+"""Plain building blocks: convolution with batch norm and activation, its deployed form, pooling pyramids."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +9,11 @@ BATCH_NORM = {"eps": 1e-3, "momentum": 0.03}
 """The family's batch-norm settings; official checkpoints assume this eps."""
 
 
-def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))` of a bias-free convolution, by stored statistics."""
+def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))`, by stored statistics; `bias` is the convolution's."""
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
-    return weight * scale.reshape(-1, 1, 1, 1), bn.bias - bn.running_mean * scale
+    mean = bn.running_mean if bias is None else bn.running_mean - bias
+    return weight * scale.reshape(-1, 1, 1, 1), bn.bias - mean * scale
 
 
 class ConvAct(nn.Module):
@@ -48,54 +47,82 @@ def deployed_conv(weight: Tensor, bias: Tensor, like: nn.Conv2d) -> nn.Conv2d:
 
 
 class ConvBNAct(nn.Module):
-    """Convolution without bias, batch norm, activation."""
+    """Convolution, batch norm, activation; the size is kept but for the stride."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, act: type[nn.Module] = nn.ReLU
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+        act: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+        padding = kernel // 2 * dilation
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias)
         self.bn = nn.BatchNorm2d(out_channels, **BATCH_NORM)
-        self.act = act(inplace=True)
+        self.act = nn.Identity() if act is nn.Identity else act(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
 
     def deployed(self) -> ConvAct:
         """The same function as one convolution with bias and the activation."""
-        weight, bias = fold_batch_norm(self.conv.weight, self.bn)
+        weight, bias = fold_batch_norm(self.conv.weight, self.bn, self.conv.bias)
         return ConvAct(deployed_conv(weight, bias, self.conv), self.act)
 
 
-class SPPF(nn.Module):
-    """Spatial pyramid pooling, fast: three chained 5x5 max-pools see what 5, 9 and 13 wide windows would."""
+def pooled_pyramid(x: Tensor, pool: nn.Module) -> Tensor:
+    """`x` beside three chained poolings of it, [B, 4 * C, H, W]: 5 wide windows that see what 5, 9 and 13 would."""
+    once = pool(x)
+    twice = pool(once)
+    return torch.cat((x, once, twice, pool(twice)), dim=1)
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+
+class SPPF(nn.Module):
+    """Spatial pyramid pooling, fast."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, act: type[nn.Module] = nn.ReLU) -> None:
         super().__init__()
         hidden = in_channels // 2
-        self.reduce = ConvBNAct(in_channels, hidden, kernel=1)
+        self.reduce = ConvBNAct(in_channels, hidden, kernel=1, act=act)
         self.pool = nn.MaxPool2d(5, stride=1, padding=2)
-        self.fuse = ConvBNAct(4 * hidden, out_channels, kernel=1)
+        self.fuse = ConvBNAct(4 * hidden, out_channels, kernel=1, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.reduce(x)  # [B, hidden, H, W]
-        pooled = self.pool(x)
-        twice = self.pool(pooled)
-        return self.fuse(torch.cat((x, pooled, twice, self.pool(twice)), dim=1))
+        return self.fuse(pooled_pyramid(self.reduce(x), self.pool))
 
 
-def repeat_block(block: Callable[..., nn.Module], in_channels: int, out_channels: int, count: int) -> nn.Sequential:
-    """`count` blocks in a row, the first of which changes the number of channels."""
-    return nn.Sequential(
-        block(in_channels, out_channels), *(block(out_channels, out_channels) for _ in range(count - 1))
-    )
+class CSPSPPF(nn.Module):
+    """SPPF between convolutions on one half of the channels, beside the other half (2301.05586, section 2.1)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, act: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        hidden = out_channels // 2
+        self.before = nn.Sequential(
+            ConvBNAct(in_channels, hidden, kernel=1, act=act),
+            ConvBNAct(hidden, hidden, act=act),
+            ConvBNAct(hidden, hidden, kernel=1, act=act),
+        )
+        self.pool = nn.MaxPool2d(5, stride=1, padding=2)
+        self.after = nn.Sequential(ConvBNAct(4 * hidden, hidden, kernel=1, act=act), ConvBNAct(hidden, hidden, act=act))
+        self.bypass = ConvBNAct(in_channels, hidden, kernel=1, act=act)
+        self.fuse = ConvBNAct(2 * hidden, out_channels, kernel=1, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.after(pooled_pyramid(self.before(x), self.pool))
+        return self.fuse(torch.cat((self.bypass(x), pooled), dim=1))
 
 
 def deploy_(model: nn.Module) -> nn.Module:
     """Replace every block by its deployed form, in place; returns `model`.
 
     After it the network holds convolutions with bias, activations, pooling and transposed convolutions only. Batch norm
-    is folded with its stored statistics. Deploying twice changes nothing.
+    is folded with its stored statistics, branches for training are gone. Deploying twice changes nothing.
     """
     for name, child in model.named_children():
         if hasattr(child, "deployed"):

@@ -1,49 +1,156 @@
-"""The decoupled head without anchors, and the one place where its raw output becomes boxes."""
+"""The decoupled head without anchors, its branches for training, and the one place where raw output becomes boxes.
+
+Letters: B images, A anchor points, C classes, L pyramid levels.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from yolov6core.boxes import anchor_points, distances_to_boxes
-from yolov6core.models.blocks import ConvBNAct
 
 PRIOR = 0.01
 """Score that every anchor starts with, so that background does not drown the first steps (RetinaNet, 1708.02002)."""
 
 
-class DecoupledHead(nn.Module):
-    """Per level: a shared stem, then one convolution and one prediction layer for classes and for box distances."""
+class Features(NamedTuple):
+    """What the prediction layers read, one map [B, C_l, H_l, W_l] of each kind per level."""
 
-    def __init__(self, *, inputs: Sequence[int], num_classes: int, reg_max: int = 0) -> None:
+    stem: tuple[Tensor, ...]
+    cls: tuple[Tensor, ...]
+    reg: tuple[Tensor, ...]
+
+
+class DecoupledHead(nn.Module):
+    """Per level: a shared stem, then one unit and one prediction layer for classes and for box distances."""
+
+    def __init__(
+        self,
+        *,
+        inputs: Sequence[int],
+        num_classes: int,
+        stem: Callable[[int, int], nn.Module],
+        unit: Callable[[int, int], nn.Module],
+        reg_max: int = 0,
+        branch: nn.Module | None = None,
+    ) -> None:
+        """stem, unit: made of (in_channels, out_channels); branch: predicts something else in training."""
         super().__init__()
-        sides = 4 * (reg_max + 1)
-        self.stems = nn.ModuleList(ConvBNAct(c, c, kernel=1, act=nn.SiLU) for c in inputs)
-        self.cls_convs = nn.ModuleList(ConvBNAct(c, c, act=nn.SiLU) for c in inputs)
-        self.reg_convs = nn.ModuleList(ConvBNAct(c, c, act=nn.SiLU) for c in inputs)
-        self.cls_preds = nn.ModuleList(nn.Conv2d(c, num_classes, 1) for c in inputs)
-        self.reg_preds = nn.ModuleList(nn.Conv2d(c, sides, 1) for c in inputs)
-        for cls_pred, reg_pred in zip(self.cls_preds, self.reg_preds, strict=True):
-            # Small weights rather than zeros: with zeros all anchors tie and the first assignment is an accident.
-            nn.init.normal_(cls_pred.weight, std=0.01)
-            nn.init.constant_(cls_pred.bias, -math.log((1 - PRIOR) / PRIOR))
-            nn.init.normal_(reg_pred.weight, std=0.01)
-            nn.init.constant_(reg_pred.bias, 1.0)
+        self.stems = nn.ModuleList(stem(c, c) for c in inputs)
+        self.cls_convs = nn.ModuleList(unit(c, c) for c in inputs)
+        self.reg_convs = nn.ModuleList(unit(c, c) for c in inputs)
+        self.cls_preds = class_layers(inputs, num_classes)
+        self.reg_preds = distance_layers(inputs, 4 * (reg_max + 1))
+        self.branch = branch
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Neck maps to class logits [B, A, C] and distances l, t, r, b in stride units [B, A, 4].
 
         With `reg_max` > 0 the distances are logits of reg_max + 1 bins per side [B, A, 4 * (reg_max + 1)].
         """
-        logits, distances = [], []
-        for level, x in enumerate(maps):
-            x = self.stems[level](x)
-            logits.append(self.cls_preds[level](self.cls_convs[level](x)).flatten(2))
-            distances.append(self.reg_preds[level](self.reg_convs[level](x)).flatten(2))
-        return torch.cat(logits, dim=2).transpose(1, 2), torch.cat(distances, dim=2).transpose(1, 2)
+        return self.predict(self.features(maps))
+
+    def features(self, maps: tuple[Tensor, ...]) -> Features:
+        """Neck maps to what the prediction layers read."""
+        stem = tuple(layer(x) for layer, x in zip(self.stems, maps, strict=True))
+        cls = tuple(layer(x) for layer, x in zip(self.cls_convs, stem, strict=True))
+        return Features(stem, cls, tuple(layer(x) for layer, x in zip(self.reg_convs, stem, strict=True)))
+
+    def predict(self, features: Features) -> tuple[Tensor, Tensor]:
+        """As `forward`."""
+        return per_anchor(self.cls_preds, features.cls), per_anchor(self.reg_preds, features.reg)
+
+
+class AnchorBranch(nn.Module):
+    """Anchor-aided training (2301.05586, section 2.2): an anchor-based branch beside the anchor-free one."""
+
+    anchors: Tensor
+
+    def __init__(
+        self, *, inputs: Sequence[int], num_classes: int, anchors: Sequence[Sequence[int]], strides: Sequence[int]
+    ) -> None:
+        """anchors: per level (width, height, width, ...) in pixels."""
+        super().__init__()
+        if len(anchors) != len(inputs):
+            raise ValueError(
+                f"anchor-aided training needs anchors for {len(inputs)} levels, the variant has them for "
+                f"{len(anchors)}; choose branch 'none' or a variant with three levels"
+            )
+        sizes = torch.tensor(anchors, dtype=torch.float32).unflatten(1, (-1, 2))  # [L, N, 2]
+        self.register_buffer("anchors", sizes / torch.tensor(strides)[:, None, None], persistent=False)
+        count = sizes.shape[1]
+        self.cls_preds = class_layers(inputs, count * num_classes)
+        self.reg_preds = distance_layers(inputs, count * 4)
+
+    def forward(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Class logits [B, N * A, C] and boxes [B, N * A, 4]: centre offset x, y from the anchor point, width, height.
+
+        Boxes are in stride units. Levels follow each other; inside a level the grid is repeated for each of its N
+        anchors.
+        """
+        logits, boxes = [], []
+        for level, anchors in enumerate(self.anchors):
+            logits.append(_by_anchor(self.cls_preds[level](features.cls[level]), len(anchors)))
+            raw = _by_anchor(self.reg_preds[level](features.reg[level]), len(anchors))
+            cells = raw.shape[1] // len(anchors)
+            size = (2 * raw[..., 2:].sigmoid()) ** 2 * anchors.repeat_interleave(cells, dim=0)
+            boxes.append(torch.cat((raw[..., :2], size), dim=-1))
+        return torch.cat(logits, dim=1), torch.cat(boxes, dim=1)
+
+    def deployed(self) -> None:
+        """Nothing of it: inference reads the anchor-free branch alone."""
+
+
+class DistributionBranch(nn.Module):
+    """Distance bins beside plain distances, so that a small network can be distilled without paying for bins in use.
+
+    (2301.05586, section 2.3: decoupled localization distillation.)
+    """
+
+    def __init__(self, *, inputs: Sequence[int], reg_max: int = 16) -> None:
+        super().__init__()
+        self.reg_preds = distance_layers(inputs, 4 * (reg_max + 1))
+
+    def forward(self, features: Features) -> Tensor:
+        """Logits [B, A, 4 * (reg_max + 1)] of each side's bins."""
+        return per_anchor(self.reg_preds, features.reg)
+
+    def deployed(self) -> None:
+        """Nothing of it."""
+
+
+def class_layers(inputs: Sequence[int], outputs: int) -> nn.ModuleList:
+    """One prediction layer per level whose scores start at `PRIOR`."""
+    layers = nn.ModuleList(nn.Conv2d(c, outputs, 1) for c in inputs)
+    for layer in layers:
+        # Small weights rather than zeros: with zeros all anchors tie and the first assignment is an accident.
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.constant_(layer.bias, -math.log((1 - PRIOR) / PRIOR))
+    return layers
+
+
+def distance_layers(inputs: Sequence[int], outputs: int) -> nn.ModuleList:
+    """One prediction layer per level that starts at one for everything."""
+    layers = nn.ModuleList(nn.Conv2d(c, outputs, 1) for c in inputs)
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.constant_(layer.bias, 1.0)
+    return layers
+
+
+def per_anchor(layers: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:
+    """Predictions of all levels after each other, [B, A, values]."""
+    return torch.cat([layer(x).flatten(2) for layer, x in zip(layers, maps, strict=True)], dim=2).transpose(1, 2)
+
+
+def _by_anchor(x: Tensor, count: int) -> Tensor:
+    """[B, N * V, H, W] to [B, N * H * W, V]."""
+    return x.unflatten(1, (count, -1)).flatten(3).transpose(2, 3).flatten(1, 2)
 
 
 def decode(

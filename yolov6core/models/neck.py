@@ -1,4 +1,4 @@
-"""RepPAN: top-down, then bottom-up fusion of three pyramid levels (YOLOv6, 2209.02976, section 2.1)."""
+"""RepPAN: top-down, then bottom-up fusion of the pyramid levels (2209.02976, section 2.1; 2301.05586, section 2.1)."""
 
 from __future__ import annotations
 
@@ -7,42 +7,71 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from yolov6core.models.blocks import ConvBNAct, repeat_block
+from yolov6core.models.blocks import ConvBNAct
+
+
+class ConcatFusion(nn.Module):
+    """The upsampled deeper map beside the next shallower one."""
+
+    def __init__(self, *, upsample: nn.Module, lateral: nn.Module | None = None) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.lateral = lateral or nn.Identity()
+
+    def forward(self, x: Tensor, shallower: tuple[Tensor, ...]) -> Tensor:
+        """`x` [B, C, H, W] and all maps shallower than it, to [B, C + C', 2 H, 2 W]."""
+        return torch.cat((self.upsample(x), self.lateral(shallower[-1])), dim=1)
+
+
+class BiFusion(nn.Module):
+    """BiC: the upsampled deeper map, the next shallower one, and the one after that halved (2301.05586, figure 2b)."""
+
+    def __init__(self, *, shallower: Sequence[int], channels: int) -> None:
+        """shallower: channels of the two maps that are read, shallow to deep; channels: of `x` and of the result."""
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
+        self.same = ConvBNAct(shallower[1], channels, kernel=1)
+        self.finer = nn.Sequential(ConvBNAct(shallower[0], channels, kernel=1), ConvBNAct(channels, channels, stride=2))
+        self.fuse = ConvBNAct(3 * channels, channels, kernel=1)
+
+    def forward(self, x: Tensor, shallower: tuple[Tensor, ...]) -> Tensor:
+        """`x` [B, C, H, W] and all maps shallower than it, to [B, C, 2 H, 2 W]."""
+        return self.fuse(torch.cat((self.upsample(x), self.same(shallower[-1]), self.finer(shallower[-2])), dim=1))
 
 
 class RepPAN(nn.Module):
-    """Two fusions on the way to fine resolution, two on the way back; upsampling is a learned 2x2 transpose."""
+    """As many fusions on the way to fine resolution as on the way back."""
 
     def __init__(
-        self, *, block: type[nn.Module], inputs: Sequence[int], channels: Sequence[int], repeats: Sequence[int]
+        self,
+        *,
+        reduce: Sequence[nn.Module],
+        fuse: Sequence[nn.Module],
+        top_down: Sequence[nn.Module],
+        downsample: Sequence[nn.Module],
+        bottom_up: Sequence[nn.Module],
+        coarser: nn.Module | None = None,
     ) -> None:
-        """inputs: backbone channels, shallow to deep (3); channels: see ModelSpec.neck_channels (6); repeats (4)."""
+        """All in order of execution. `coarser` makes one more level of the deepest map before and after the neck."""
         super().__init__()
-        shallow, middle, deep = inputs
-        down_0, down_1, stride_1, up_1, stride_0, up_0 = channels
-        self.reduce = nn.ModuleList((ConvBNAct(deep, down_0, kernel=1), ConvBNAct(down_0, down_1, kernel=1)))
-        self.upsample = nn.ModuleList(nn.ConvTranspose2d(c, c, 2, stride=2) for c in (down_0, down_1))
-        self.top_down = nn.ModuleList(
-            (
-                repeat_block(block, down_0 + middle, down_0, repeats[0]),
-                repeat_block(block, down_1 + shallow, down_1, repeats[1]),
-            )
-        )
-        self.downsample = nn.ModuleList((ConvBNAct(down_1, stride_1, stride=2), ConvBNAct(up_1, stride_0, stride=2)))
-        self.bottom_up = nn.ModuleList(
-            (
-                repeat_block(block, stride_1 + down_1, up_1, repeats[2]),
-                repeat_block(block, stride_0 + down_0, up_0, repeats[3]),
-            )
-        )
+        self.reduce = nn.ModuleList(reduce)
+        self.fuse = nn.ModuleList(fuse)
+        self.top_down = nn.ModuleList(top_down)
+        self.downsample = nn.ModuleList(downsample)
+        self.bottom_up = nn.ModuleList(bottom_up)
+        self.coarser = coarser
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Maps of strides 8, 16, 32 to fused maps of the same strides."""
-        shallow, middle, deep = maps
-        reduced_0 = self.reduce[0](deep)
-        merged = self.top_down[0](torch.cat((self.upsample[0](reduced_0), middle), dim=1))
-        reduced_1 = self.reduce[1](merged)
-        out_8 = self.top_down[1](torch.cat((self.upsample[1](reduced_1), shallow), dim=1))
-        out_16 = self.bottom_up[0](torch.cat((self.downsample[0](out_8), reduced_1), dim=1))
-        out_32 = self.bottom_up[1](torch.cat((self.downsample[1](out_16), reduced_0), dim=1))
-        return out_8, out_16, out_32
+        """Maps of the backbone, shallow to deep, to one fused map of each pyramid level."""
+        *shallower, x = maps
+        reduced = []
+        for reduce, fuse, stage in zip(self.reduce, self.fuse, self.top_down, strict=True):
+            reduced.append(reduce(x))
+            x = stage(fuse(reduced[-1], tuple(shallower)))
+            shallower.pop()
+        fused = [x]
+        for downsample, stage, lateral in zip(self.downsample, self.bottom_up, reversed(reduced), strict=True):
+            fused.append(stage(torch.cat((downsample(fused[-1]), lateral), dim=1)))
+        if self.coarser is not None:
+            fused.append(self.coarser(reduced[0], fused[-1]))
+        return tuple(fused)
