@@ -92,6 +92,19 @@ def test_perfect_boxes_cost_nothing() -> None:
     assert terms["iou"].item() == pytest.approx(0, abs=1e-6)
 
 
+def test_weak_targets_divide_only_on_request() -> None:
+    logits, distances = _outputs(1)
+    row = torch.tensor([[0, 0, 36 / 96, 36 / 64, 6 / 96, 6 / 64]])  # far smaller than anything predicted
+    batch = {"image_size": SIZE, "epoch": 0}
+    weak = DetectionLoss(num_classes=3).assign(logits, distances, row, **batch).scores.sum()
+    assert 0 < weak < 1
+    plain, divided = (
+        DetectionLoss(num_classes=3, divide_above=limit)(logits, distances, row, **batch) for limit in (1.0, 0.0)
+    )
+    for name in plain:
+        torch.testing.assert_close(plain[name] / weak, divided[name])
+
+
 def test_targets_are_grouped_by_image_in_their_order() -> None:
     labels, boxes, mask = pad_targets(TARGETS, batch=4, image_size=SIZE, num_classes=3)
     assert mask.tolist() == [[True, True], [False, False], [True, True], [False, False]]

@@ -28,10 +28,9 @@ def test_every_term_is_zero_at_the_teacher_and_positive_elsewhere() -> None:
         [_normal(2, 3, 4, 5), _normal(2, 6, 2, 3)],
         [_normal(2, 3, 4, 5, seed=1), _normal(2, 6, 2, 3, seed=1)],
     )
-    weight = torch.ones(6)
     for same, different in (
         (class_kl(ours, ours), class_kl(ours, theirs)),
-        (distance_kl(sides, sides, weight), distance_kl(sides, other_sides, weight)),
+        (distance_kl(sides, sides).sum(), distance_kl(sides, other_sides).sum()),
         (channel_wise_kl(maps, maps), channel_wise_kl(maps, other_maps)),
     ):
         assert same.item() == pytest.approx(0, abs=1e-4)
@@ -46,11 +45,33 @@ def test_channel_wise_kl_ignores_a_constant_per_channel_and_averages_channels() 
     torch.testing.assert_close(doubled, channel_wise_kl([maps], [other]))
 
 
+def test_distance_kl_is_the_mean_over_the_sides_of_each_anchor() -> None:
+    student, teacher = torch.zeros(2, 4, 2), torch.zeros(2, 4, 2)
+    teacher[1, 2, 0] = math.log(3.0)
+    expected = (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)) / 4
+    torch.testing.assert_close(distance_kl(student, teacher, temperature=1), torch.tensor([0.0, expected]))
+
+
 def test_distance_kl_of_no_anchors_is_zero_and_keeps_the_gradient() -> None:
     empty = torch.zeros(0, 4, 17, requires_grad=True)
-    found = distance_kl(empty, empty.detach(), torch.zeros(0))
+    found = distance_kl(empty, empty.detach()).sum()
     found.backward()
-    assert found.item() == 0
+    assert found.item() == 0 and empty.grad is not None
+
+
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 20.0])
+def test_class_kl_keeps_its_digits_in_float32(temperature: float, spread: float) -> None:
+    student = (_normal(3, 50, 4) * spread).requires_grad_()
+    teacher = _normal(3, 50, 4, seed=1) * spread
+    exact_student = student.detach().double().requires_grad_()
+    logs = [(item / temperature).log_softmax(dim=-1) for item in (exact_student, teacher.double())]
+    exact = (logs[1].exp() * (logs[1] - logs[0])).sum() * temperature**2
+    exact.backward()
+    found = class_kl(student, teacher, temperature=temperature)
+    found.backward()
+    assert found.item() == pytest.approx(exact.item(), rel=1e-5 if spread > 0.1 else 1e-2)
+    torch.testing.assert_close(student.grad, exact_student.grad.float(), rtol=1e-4, atol=1e-5)
 
 
 def test_output_matching_pulls_towards_the_teacher() -> None:

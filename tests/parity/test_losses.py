@@ -128,7 +128,7 @@ def test_losses_match_the_record(golden: Callable, name: str) -> None:
         found = _loss_of(inputs)(inputs, meta)
 
         for term, expected in zip(ITEMS, meta["items"], strict=False):
-            value = float(found.items.get(term, 0.0))
+            value = torch.as_tensor(found.items.get(term, 0.0)).item()
             assert _value_close(value, expected, found.rounding if term == "class" else None), (case, term, value)
         total = sum(found.items.values())
         assert _value_close(total.item(), meta["total"], found.rounding), (case, total.item())

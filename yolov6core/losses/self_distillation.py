@@ -90,10 +90,8 @@ class SelfDistillationLoss:
 
     def _distance_term(self, student: Tensor, teacher: Tensor, positives: Positives) -> Tensor:
         """Divergence of distance logits [B, A, 4 * K] at the positives."""
-        pair = (
-            item.flatten(0, 1)[positives.index].unflatten(-1, (4, self.detection.reg_max + 1))
-            for item in (student, teacher)
-        )
+        sides = (4, self.detection.reg_max + 1)
+        pair = [item.flatten(0, 1)[positives.index].unflatten(-1, sides) for item in (student, teacher)]
         divergence = distance_kl(*pair, temperature=self.temperature)  # [P]
         if self.published_sums:
             divergence = divergence.sum() / max(divergence.numel(), 1)

@@ -1,0 +1,70 @@
+"""A network that somebody else trained, on images that somebody else labelled: published weights, a known accuracy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.parity.conftest import SHARED
+from yolov6core.boxes import cxcywh_to_xyxy
+from yolov6core.data.coco import read_coco
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.write import write_dataset
+from yolov6core.evaluation.evaluator import evaluate
+from yolov6core.models.blocks import deploy_
+from yolov6core.models.detector import Detector, build_detector
+from yolov6core.models.head import decode
+from yolov6core.models.variants import VARIANTS
+from yolov6core.training.official import from_official
+
+WEIGHTS = SHARED / "weights" / "yolov6lite_l_coco.safetensors"
+COCO128 = SHARED / "data" / "coco128"
+SPEC = VARIANTS["yolov6_lite_l"]
+SIZE = (320, 320)
+
+
+@pytest.fixture(scope="module")
+def lite() -> Detector:
+    if not WEIGHTS.is_file():
+        pytest.skip(f"{WEIGHTS} is absent; set YOLOV6_SHARED to the folder that holds weights/")
+    model = deploy_(build_detector(SPEC, num_classes=80).eval())
+    model.load_state_dict(from_official(load_file(WEIGHTS)))
+    return model
+
+
+@torch.no_grad()
+def test_every_map_equals_the_recorded_run(lite: Detector) -> None:
+    recorded = np.load(WEIGHTS.with_name("yolov6lite_l_reference.npz"))
+    images = torch.from_numpy(recorded["image"])
+    backbone = lite.backbone(images)
+    neck = lite.neck(backbone)
+    for name, maps in (("backbone_c", backbone), ("neck_p", neck)):
+        for level, values in enumerate(maps, start=3):
+            expected = recorded[f"{name}{level}"]
+            np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    boxes, scores = decode(*lite.head(neck), image_size=SIZE, strides=SPEC.strides)
+    expected = torch.from_numpy(recorded["decoded"])
+    np.testing.assert_allclose(boxes, cxcywh_to_xyxy(expected[..., :4]), atol=2e-3)
+    np.testing.assert_allclose(scores, expected[..., 5:], atol=2e-5)
+
+
+def test_accuracy_on_coco128(lite: Detector, tmp_path: Path) -> None:
+    if not COCO128.is_dir():
+        pytest.skip(f"{COCO128} is absent; set YOLOV6_SHARED to the folder that holds data/")
+    source = read_coco(str(COCO128))
+    assert source.names is not None and len(source.names) == 80
+    write_dataset(tmp_path, {"val": source.splits["all"]}, source.names, calib=())
+    (tmp_path / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
+
+    def predict(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return decode(*lite(images), image_size=SIZE, strides=SPEC.strides)
+
+    result = evaluate(predict, DetectionDataset(tmp_path, "val"), image_size=SIZE, batch_size=16)
+    assert len(result.detections) == 128
+    assert 100 * result.stats["map50_95"] == pytest.approx(37.57, abs=0.05)
+    assert 100 * result.stats["map50"] == pytest.approx(51.88, abs=0.05)
