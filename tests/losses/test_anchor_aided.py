@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def _outputs(images: int = 2, anchors: int = 3) -> tuple[Tensor, Tensor]:
     return logits.requires_grad_(), torch.cat((offset, size), dim=-1).requires_grad_()
 
 
-def _loss(**settings) -> AnchorAidedLoss:
+def _loss(**settings: Any) -> AnchorAidedLoss:
     return AnchorAidedLoss(**({"num_classes": 2, "strides": STRIDES} | settings))
 
 
@@ -78,8 +79,7 @@ def test_no_targets_teach_the_background_only() -> None:
 
 def test_weak_targets_divide_only_on_request() -> None:
     logits, boxes = _outputs(1)
-    row = torch.tensor([[0, 0, 0.5, 0.5, 0.06, 0.06]])  # a box of 4 px; the anchors cannot fit it
-    row[:, 2:4] = 24 / 64
+    row = torch.tensor([[0, 0, 24 / 64, 24 / 64, 4 / 64, 4 / 64]])  # around one point, far smaller than any prediction
     weak = _loss().assign(logits, boxes, row, image_size=SIZE).scores.sum()
     assert 0 < weak < 1
     plain, divided = (_loss(divide_above=limit)(logits, boxes, row, image_size=SIZE) for limit in (1.0, 0.0))

@@ -60,7 +60,7 @@ def test_distance_kl_of_no_anchors_is_zero_and_keeps_the_gradient() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 20.0])
-@pytest.mark.parametrize("spread", [1e-3, 1.0, 20.0])
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 5.0])
 def test_class_kl_keeps_its_digits_in_float32(temperature: float, spread: float) -> None:
     student = (_normal(3, 50, 4) * spread).requires_grad_()
     teacher = _normal(3, 50, 4, seed=1) * spread

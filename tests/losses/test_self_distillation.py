@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def _outputs(seed: int, *, classes: int = 3, reg_max: int = 16, direct: bool = F
     return tuple(item.requires_grad_() for item in (logits, *middle, sides))
 
 
-def _loss(*, classes: int = 3, reg_max: int = 16, warmup_epochs: int = 0, **settings) -> SelfDistillationLoss:
+def _loss(*, classes: int = 3, reg_max: int = 16, warmup_epochs: int = 0, **settings: Any) -> SelfDistillationLoss:
     detection = DetectionLoss(num_classes=classes, reg_max=reg_max, warmup_epochs=warmup_epochs)
     return SelfDistillationLoss(detection, **({"epochs": 10} | settings))
 
@@ -117,17 +118,14 @@ def test_small_models_learn_distances_without_bins_too() -> None:
 def test_perfect_direct_distances_cost_nothing() -> None:
     student = _outputs(0, direct=True)
     loss = _loss()
-    positives = loss.detection.positives(loss.detection.assign(student[0], student[2], TARGETS, **BATCH), **_size())
+    assigned = loss.detection.assign(student[0], student[2], TARGETS, **BATCH)
+    positives = loss.detection.positives(assigned, image_size=SIZE)
     direct = torch.zeros(2 * ANCHORS, 4)
     direct[positives.index] = torch.cat(
         (positives.centre - positives.boxes[:, :2], positives.boxes[:, 2:] - positives.centre), dim=1
     )
     terms = loss((student[0], direct.view(2, ANCHORS, 4), student[2]), _outputs(1), TARGETS, **BATCH)
     assert terms["direct_iou"].item() == pytest.approx(0, abs=1e-5) and terms["iou"] > 0.1
-
-
-def _size() -> dict[str, tuple[int, int]]:
-    return {"image_size": SIZE}
 
 
 def test_the_first_epochs_use_the_other_assigner_here_too() -> None:
