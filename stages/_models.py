@@ -24,7 +24,7 @@ def load_float_model(path: Path, *, device: str = "cpu") -> tuple[nn.Module, dic
         path: a checkpoint of the float training; a missing file is named with the stage that makes it.
 
     Returns: the network (`forward`: images [B, 3, H, W] in 0..1 to raw outputs), and the checkpoint's metadata with
-    `model` (ModelSpec fields), `variant`, `block`, `names` and `image_size` [height, width].
+    `model` (ModelSpec fields), `variant`, `block`, `branch`, `names` and `image_size` [height, width].
 
     Raises:
         StageError: the file is missing, not a checkpoint, or does not fit the network that it describes.
@@ -35,9 +35,11 @@ def load_float_model(path: Path, *, device: str = "cpu") -> tuple[nn.Module, dic
 
     tensors, meta = _read(path)
     with torch.random.fork_rng(devices=[]):  # fresh weights are thrown away; they must not cost random numbers
-        network = _built(meta)
+        network = _built(meta).eval()
+        if meta.get("deployed"):
+            deploy_(network)
         _load(network, tensors, path)
-        return _placed(deploy_(network.eval()), device), meta
+        return _placed(deploy_(network), device), meta
 
 
 def load_quantized(path: Path, *, dialect: str = "trt", device: str = "cpu") -> tuple[QuantizedModel, dict[str, Any]]:
@@ -137,7 +139,9 @@ def _built(meta: dict[str, Any]) -> nn.Module:
     from yolov6core.models.variants import ModelSpec
 
     spec = ModelSpec.from_meta(meta["model"])
-    return build_detector(spec, num_classes=len(meta["names"]), block=meta.get("block", "repopt"))
+    return build_detector(
+        spec, num_classes=len(meta["names"]), block=meta.get("block"), branch=meta.get("branch", "none")
+    )
 
 
 def _load(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

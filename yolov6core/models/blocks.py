@@ -10,7 +10,7 @@ BATCH_NORM = {"eps": 1e-3, "momentum": 0.03}
 
 
 def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))`, by stored statistics; `bias` is the convolution's."""
+    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))` by stored statistics; `bias` is the convolution's."""
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
     mean = bn.running_mean if bias is None else bn.running_mean - bias
     return weight * scale.reshape(-1, 1, 1, 1), bn.bias - mean * scale

@@ -33,7 +33,7 @@ def keeps_shape(conv: nn.Conv2d) -> bool:
 
 
 def skipped(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """The pixels of [B, C, H, W] that a strided convolution is centred on: a 1x1 convolution of them equals a strided one.
+    """The pixels of [B, C, H, W] that a strided convolution is centred on: a 1x1 convolution reads no others.
 
     The stride itself crashes torch 2.13's backward pass on the CPU for few input channels in the channels-last layout.
     """

@@ -32,7 +32,7 @@ class ShortcutScale(nn.Module):
 
     def deployed(self) -> nn.Module:
         """Nothing where the factor is still one (as in every official checkpoint): an INT8 shortcut is then one add."""
-        return nn.Identity() if self.weight.item() == 1 else self
+        return nn.Identity() if self.weight.is_meta or self.weight.item() == 1 else self
 
 
 class Bottleneck(nn.Module):

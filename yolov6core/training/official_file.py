@@ -1,4 +1,4 @@
-"""Checkpoints of the official trainer: whole modules pickled in half precision, read as tensors under official names."""
+"""Checkpoints of the official trainer: whole modules pickled in half precision, read as named tensors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class OfficialCheckpoint:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The part to use: the average if there is one, as the official evaluation does."""
-        return self.parts.get("ema", self.parts.get("model", {}))
+        return self.parts["ema" if "ema" in self.parts else "model"]
 
 
 def read_official_checkpoint(path: Path) -> OfficialCheckpoint:
@@ -98,7 +98,8 @@ def read_official_checkpoint(path: Path) -> OfficialCheckpoint:
 
 
 def _is_state(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(item, TensorRecord) for item in value.values())
+    entries = value.items() if isinstance(value, dict) else ()
+    return bool(entries) and all(isinstance(key, str) and isinstance(item, TensorRecord) for key, item in entries)
 
 
 def _state(archive: TorchArchive, name: str, part: Any) -> dict[str, Tensor]:
@@ -107,8 +108,8 @@ def _state(archive: TorchArchive, name: str, part: Any) -> dict[str, Tensor]:
         raise ValueError(f"{archive.path} holds {_describe(part)} under {name!r}; expected a module or named tensors")
     records: dict[str, TensorRecord] = {}
     for key, record in _named_records(archive.path, part) if isinstance(part, Stub) else part.items():
-        if not isinstance(key, str) or key in records:
-            raise ValueError(f"{archive.path} has a doubtful tensor name, {key!r:.100}, in {name!r}; download it again")
+        if key in records:
+            raise ValueError(f"{archive.path} has two tensors named {key!r:.100} in {name!r}; download it again")
         records[key] = record
     return {key: archive.tensor(record) for key, record in records.items()}
 
@@ -121,17 +122,24 @@ def _named_records(path: Path, root: Stub) -> Iterator[tuple[str, TensorRecord]]
         prefix, depth, module = pending.pop()
         visited += 1
         if depth > MAX_DEPTH or visited > MAX_MODULES:
-            raise ValueError(f"{path} has a module that contains itself at {prefix!r:.100}; the file is forged: delete it")
-        dropped = module.attributes.get("_non_persistent_buffers_set") or set()
-        own = [*_table(path, module, "_parameters"), *_table(path, module, "_buffers", without=dropped)]
+            raise ValueError(
+                f"{path} has a module that contains itself at {prefix!r:.100}; the file is forged: delete it"
+            )
+        dropped = module.attributes.get("_non_persistent_buffers_set")
+        buffers = _table(path, module, "_buffers", without=dropped if isinstance(dropped, set) else set())
+        own = [*_table(path, module, "_parameters"), *buffers]
         for name, value in own:
             if not isinstance(value, TensorRecord):
-                raise ValueError(f"{path} has {_describe(value)} as the tensor {prefix}{name}; download it again")
+                raise ValueError(
+                    f"{path} has {_describe(value)} as the tensor {prefix + name!r:.100}; download it again"
+                )
             yield prefix + name, value
         children = []
         for name, value in _table(path, module, "_modules"):
             if not isinstance(value, Stub):
-                raise ValueError(f"{path} has {_describe(value)} as the module {prefix}{name}; download it again")
+                raise ValueError(
+                    f"{path} has {_describe(value)} as the module {prefix + name!r:.100}; download it again"
+                )
             children.append((f"{prefix}{name}.", depth + 1, value))
         pending += reversed(children)
 
@@ -140,7 +148,7 @@ def _table(path: Path, module: Stub, name: str, without: set[str] = frozenset())
     """Entries of one of a module's three tables, empty ones and those in `without` left out."""
     table = module.attributes.get(name)
     if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
-        raise ValueError(f"{path} has a {module.class_name} without a table {name}; save it again with torch.save")
+        raise ValueError(f"{path} has a {module.class_name!r} without a table {name}; save it again with torch.save")
     return [(key, value) for key, value in table.items() if value is not None and key not in without]
 
 
@@ -151,7 +159,9 @@ def _description(archive: TorchArchive, model: Stub) -> dict[str, Any]:
     return {
         "names": tuple(names) if plain else None,
         "num_classes": _whole(model.attributes.get("nc")),
-        "strides": tuple(map(int, archive.tensor(strides).tolist())) if isinstance(strides, TensorRecord) else None,
+        "strides": tuple(archive.tensor(strides).flatten().long().tolist())
+        if isinstance(strides, TensorRecord)
+        else None,
     }
 
 
@@ -159,7 +169,8 @@ def _optimizer(archive: TorchArchive, value: Any) -> OptimizerState | None:
     if not isinstance(value, dict):
         return None
     groups, states = value.get("param_groups"), value.get("state")
-    if not isinstance(groups, list) or not isinstance(states, dict):
+    tables = [*groups, *states.values()] if isinstance(groups, list) and isinstance(states, dict) else [None]
+    if not all(isinstance(table, dict) for table in tables):
         raise ValueError(f"{archive.path} has an optimizer without param_groups or state; strip or download it again")
     momentum = {index: state.get("momentum_buffer") for index, state in states.items()}
     return OptimizerState(
@@ -185,7 +196,7 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
 
 def _describe(value: Any) -> str:
     if isinstance(value, Stub):
-        return f"a {value.class_name}"
+        return f"a {value.class_name!r}"
     if isinstance(value, dict):
-        return f"a table of {', '.join(repr(key) for key in list(value)[:8] if isinstance(key, str)) or 'nothing'}"
-    return f"a {type(value).__name__}"
+        return f"a table of {', '.join(f'{key!r:.40}' for key in list(value)[:8] if isinstance(key, str)) or 'nothing'}"
+    return f"an object of type {type(value).__name__}"

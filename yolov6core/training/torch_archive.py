@@ -100,10 +100,14 @@ def _records(archive: zipfile.ZipFile, file_bytes: int) -> dict[str, zipfile.Zip
         if item.compress_type != zipfile.ZIP_STORED:
             raise Refusal(f"has the compressed record {item.filename!r}; torch.save writes none: download it again")
     if sum(item.file_size for item in members) > file_bytes:
-        raise Refusal(f"declares records longer than its {file_bytes} bytes; it is damaged or forged: download it again")
+        raise Refusal(
+            f"declares records longer than its {file_bytes} bytes; it is damaged or forged: download it again"
+        )
     records = {item.filename.removeprefix(pickles[0].removesuffix("data.pkl")): item for item in members}
     if records["data.pkl"].file_size > MAX_PICKLE_BYTES:
-        raise Refusal(f"has a data.pkl above {MAX_PICKLE_BYTES} bytes, far beyond any checkpoint; save only the weights")
+        raise Refusal(
+            f"has a data.pkl above {MAX_PICKLE_BYTES} bytes, far beyond any checkpoint; save only the weights"
+        )
     return records
 
 

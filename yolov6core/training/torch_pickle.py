@@ -21,13 +21,13 @@ import torch
 MAX_EXTENT = 2**31  # larger sizes, strides and offsets do not occur and would overflow inside torch
 
 # What protocols 2 to 4 write. Left out: protocols 0 and 1, the extension registry, buffers outside of the pickle.
-OPCODES = frozenset(
-    "PROTO FRAME STOP MARK POP POP_MARK BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE "
-    "NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT "
-    "BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "EMPTY_LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT SETITEM SETITEMS "
-    "EMPTY_SET ADDITEMS FROZENSET GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ NEWOBJ_EX BINPERSID".split()
-)
+OPCODES = """
+    PROTO FRAME STOP MARK POP POP_MARK BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE
+    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
+    BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
+    EMPTY_LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT SETITEM SETITEMS
+    EMPTY_SET ADDITEMS FROZENSET GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ NEWOBJ_EX BINPERSID
+"""
 
 STORAGES = {
     "DoubleStorage": torch.float64,
@@ -41,7 +41,7 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-NUMPY_TYPES = frozenset("f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1".split())
+NUMPY_TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
 class Refusal(ValueError):
@@ -105,8 +105,9 @@ def _check_opcodes(data: bytes) -> None:
 
     The memo of CPython's unpickler (before 3.15) is an array: one instruction with a high index takes gigabytes.
     """
+    written = set(OPCODES.split())
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name not in OPCODES:
+        if opcode.name not in written:
             raise Refusal(f"uses the pickle instruction {opcode.name}; torch.save does not: save it again with torch")
         if opcode.name == "LONG_BINPUT" and argument > len(data):
             raise Refusal(f"keeps an object under index {argument} in a pickle of {len(data)} bytes; it is forged")

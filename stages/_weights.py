@@ -1,0 +1,214 @@
+"""Weights from elsewhere: official checkpoints, published tensors, our own files; matched tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages._report import StageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from yolov6core.models.detector import Detector
+
+CLASS_LAYERS = "head.cls_preds.*"
+"""The tensors that a change of the class count makes anew."""
+BRANCH = "head.branch."
+"""Prefix of what only some trainings need; a file may hold it without being asked for it."""
+
+
+ALIKE = {
+    "plain": ("repopt", "conv_relu", "conv_silu", "conv_hardswish"),
+    "repvgg": ("repvgg",),
+    "qarepvgg": ("qarepvggv2", "qarepvgg"),
+    "scaled": ("scaled",),
+}
+"""Block forms that have the same tensors."""
+
+
+@dataclass(frozen=True)
+class GivenWeights:
+    """What a file holds, under our names.
+
+    Attributes:
+        path: the file.
+        tensors: float32 (counters int64), in our names.
+        found: one line for people about the file.
+        names: class names, where the file says them.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    found: str
+    names: tuple[str, ...] | None = None
+
+    @property
+    def deployed(self) -> bool:
+        """Whether batch norm is folded: good for use and for quantization, not for training."""
+        return not any(name.endswith(".running_mean") for name in self.tensors)
+
+    @property
+    def num_classes(self) -> int:
+        """Class count, read off the prediction layers."""
+        return self.tensors["head.cls_preds.0.bias"].shape[0]
+
+    @property
+    def blocks(self) -> str:
+        """Form of the 3x3 blocks as far as tensors tell: `repvgg`, `qarepvgg`, `scaled` or `plain`."""
+        if "backbone.stem.pointwise.conv.weight" in self.tensors:
+            return "repvgg"
+        if "backbone.stem.scale_conv.weight" in self.tensors:
+            return "scaled"
+        return "qarepvgg" if "backbone.stem.pointwise.weight" in self.tensors else "plain"
+
+    @property
+    def branch(self) -> str:
+        """The head's branch for training that the file holds, see `detector.BRANCHES`."""
+        if any(name.startswith(f"{BRANCH}cls_preds.") for name in self.tensors):
+            return "anchors"
+        return "distribution" if any(name.startswith(BRANCH) for name in self.tensors) else "none"
+
+
+def read_weights(path: Path) -> GivenWeights:
+    """Read `.pt` files of the official trainer, and `.safetensors` under our names or the official ones.
+
+    Raises:
+        StageError: no such file, or one that holds no detector.
+    """
+    from yolov6core.training.official import from_official
+
+    if not path.is_file():
+        raise StageError(f"{path} does not exist; give the path of a .pt or .safetensors file")
+    try:
+        tensors, found, names = _safetensors(path) if path.suffix == ".safetensors" else _official(path)
+    except ValueError as error:
+        raise StageError(str(error)) from None
+    if any(name.startswith("detect.") for name in tensors):
+        tensors = from_official(tensors)
+    if "head.cls_preds.0.bias" not in tensors:
+        raise StageError(
+            f"{path} holds {len(tensors)} tensors, but no YOLOv6 detector (head.cls_preds.0.bias is missing)"
+        )
+    tensors = {name: values.float() if values.is_floating_point() else values for name, values in tensors.items()}
+    return GivenWeights(path, tensors, found, names)
+
+
+def _official(path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
+    from yolov6core.training.official_file import read_official_checkpoint
+
+    file = read_official_checkpoint(path)
+    part = "average" if "ema" in file.parts else "model"
+    trained = "" if file.epoch is None else f", epoch {file.epoch}"
+    return dict(file.weights), f"official {file.kind} file, {part}{trained}", file.names
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
+    from safetensors import SafetensorError, safe_open
+
+    from yolov6core.checkpoint import load_checkpoint
+
+    try:
+        with safe_open(path, framework="pt") as handle:
+            if "meta" not in (handle.metadata() or {}):
+                return {name: handle.get_tensor(name) for name in handle.keys()}, "plain tensors", None  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); download it again") from error
+    tensors, meta = load_checkpoint(path)
+    if "quant" in meta:
+        raise ValueError(f"{path} holds a quantized network; give the float one it came from")
+    return tensors, f"checkpoint of this project, variant {meta.get('variant')}", tuple(meta.get("names", ()))
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a file and a network went together.
+
+    Attributes:
+        matched: tensors taken from the file.
+        new: tensors of the network that start afresh, as asked for.
+        left_out: tensors of the file that the network does not need.
+    """
+
+    matched: int
+    new: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def load_weights_(
+    network: nn.Module, given: GivenWeights, *, new_tensors: Sequence[str] = (), where: str = "train.weights"
+) -> Match:
+    """Copy a file's tensors into a network; all of them, but for those named to be new.
+
+    Args:
+        network: in the form of the file: deployed, if that is.
+        new_tensors: shell patterns of tensors that keep their fresh values, such as `head.cls_preds.*`.
+        where: the parameter that named the file, for messages.
+
+    Raises:
+        StageError: anything does not fit; the message counts what does and shows what does not.
+    """
+    own = network.state_dict()
+    for pattern in new_tensors:
+        if not any(fnmatchcase(name, pattern) for name in own):
+            raise StageError(f"train.new_tensors: {pattern!r} fits no tensor of the network; try {CLASS_LAYERS!r}")
+    new = {name for name in own if any(fnmatchcase(name, pattern) for pattern in new_tensors)}
+    unknown = given.tensors.keys() - own.keys()
+    left_out = {name for name in unknown if name.startswith(BRANCH)}
+    shared = (given.tensors.keys() & own.keys()) - new
+    misshaped = {name for name in shared if given.tensors[name].shape != own[name].shape}
+    missing = own.keys() - new - given.tensors.keys()
+    if misshaped or missing or unknown - left_out:
+        raise StageError(
+            f"{where}: {given.path} does not fit: {len(shared - misshaped)} of the network's {len(own)} tensors match, "
+            f"{_counted(missing, 'are not in the file')}, {_counted(unknown - left_out, 'of the file are unknown')}, "
+            f"{_counted(misshaped, 'have another shape')}. The file holds {given.num_classes} classes and fits "
+            f"{_fitting(given)}; for another class count set train.new_tensors to ['{CLASS_LAYERS}']"
+        )
+    network.load_state_dict({name: given.tensors[name] for name in shared}, strict=False)
+    return Match(len(shared), tuple(sorted(new)), tuple(sorted(left_out | (given.tensors.keys() & new))))
+
+
+def _counted(names: Iterable[str], what: str) -> str:
+    names = sorted(names)
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what}" + (f" ({shown})" if names else "")
+
+
+def _fitting(given: GivenWeights) -> str:
+    found = fitting_variants(given)
+    return " or ".join(f"model.variant {name} with train.block {block}" for name, block in found) or "no known variant"
+
+
+def fitting_variants(given: GivenWeights) -> list[tuple[str, str]]:
+    """(variant, block form) of every network of the table that has the numbers of a file.
+
+    Some differ in nothing that tensors show (ReLU or SiLU): then there are several.
+    """
+    from yolov6core.models.inferred import explicit, infer_spec
+    from yolov6core.models.variants import VARIANTS
+
+    numbers = explicit(infer_spec(given.tensors))
+    alike = [(name, spec.block) for name, spec in VARIANTS.items() if explicit(spec) == numbers]
+    # QARepVGG networks, for one, have the numbers of others and are told from them by their blocks.
+    same_blocks = [(name, block) for name, block in alike if block in ALIKE[given.blocks]]
+    found = alike if given.deployed else same_blocks or alike
+    return [(name, block_for(given, published)) for name, published in found]
+
+
+def block_for(given: GivenWeights, published: str) -> str:
+    """The block form of a file, for a variant whose published form is `published`."""
+    choices = ALIKE[given.blocks]
+    return published if given.deployed or published in choices else choices[0]
+
+
+def empty_network(spec: Any, block: str, given: GivenWeights) -> Detector:
+    """A network in the form of a file: its class count, its branch, deployed if it is."""
+    from yolov6core.models.blocks import deploy_
+    from yolov6core.models.detector import build_detector
+
+    network = build_detector(spec, num_classes=given.num_classes, block=block, branch=given.branch)
+    return deploy_(network.eval()) if given.deployed else network
