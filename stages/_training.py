@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from yolov6core.data.dataset import DetectionDataset
     from yolov6core.losses.detection import DetectionLoss
+    from yolov6core.models.detector import Detector
     from yolov6core.training.loop import Learner
 
 LABELS = tuple(
@@ -35,12 +36,20 @@ class RecipeParams(LoopParams):
 
 @dataclass(frozen=True)
 class Sections:
-    """The parameter sections of a training from scratch."""
+    """The parameter sections of a training of the float network."""
 
     model: ModelParams
     augment: AugmentParams
     recipe: RecipeParams
     runtime: RuntimeParams
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a training adds to the variant: the form of its 3x3 blocks, and the head's branch for training."""
+
+    block: str
+    branch: str = "none"
 
 
 @dataclass(frozen=True)
@@ -54,37 +63,35 @@ class Trained:
     state: Path
 
 
-def train_from_scratch(
+def train_float(
     stage: str,
     sections: Sections,
     *,
-    block: str,
+    architecture: Architecture,
     inputs: tuple[Path, ...] = (),
     start: Callable[[nn.Module], None] = lambda network: None,
     scale_lr: float = 1.0,
 ) -> Trained:
-    """Train a fresh network on the train split.
+    """Train a network on the train split.
 
     Args:
         stage: name of the command, under which an interrupted run keeps its state.
         sections: all that the run depends on, beside the dataset and `inputs`.
-        block: form of the 3x3 blocks.
+        architecture: what is built of the variant.
         inputs: further files that the run depends on.
-        start: called with the network, on its device, before the first step.
+        start: called with the fresh network, on its device, before the first step.
         scale_lr: factor on the learning rate of branch scales.
     """
     import torch
 
     from yolov6core.data.dataset import DetectionDataset
-    from yolov6core.models.detector import build_detector
-    from yolov6core.models.variants import ModelSpec
 
     model, augment, recipe, runtime = sections.model, sections.augment, sections.recipe, sections.runtime
     set_threads(runtime.threads)
     torch.manual_seed(recipe.seed)
     dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train", cache_mib=runtime.cache_mib)
-    meta = network_meta(model, block=block, names=dataset.names)
-    network = build_detector(ModelSpec.from_meta(meta["model"]), num_classes=len(dataset.names), block=block)
+    meta = network_meta(model, architecture, names=dataset.names)
+    network = fresh_network(meta)
     network.to(runtime.device, memory_format=torch.channels_last)
     start(network)
     batches, steps = training_batches(
@@ -151,16 +158,26 @@ def make_learner(model: nn.Module, *, recipe: LoopParams, steps_per_epoch: int, 
 
 
 def detection_losses(
-    model: nn.Module, *, meta: Mapping[str, Any], recipe: RecipeParams, device: str
+    model: Detector, *, meta: Mapping[str, Any], recipe: RecipeParams, device: str
 ) -> Callable[[Any, int], Mapping[str, Tensor]]:
-    """(batch, epoch) -> detection loss terms of `model`. `meta` as of a checkpoint of the model."""
+    """(batch, epoch) -> detection loss terms of `model`. `meta` as of a checkpoint of the model.
+
+    With a branch of anchors, the terms of anchor-aided training (2301.05586, section 2.2) are added to the others.
+    """
+    from yolov6core.losses.anchor_aided import AnchorAidedLoss
+
     criterion = detection_criterion(meta, iou=recipe.iou, atss_epochs=recipe.atss_epochs)
+    aided = AnchorAidedLoss(num_classes=criterion.num_classes, strides=criterion.strides, iou_type=recipe.iou)
     image_size = tuple(meta["image_size"])
 
     def compute(batch: Any, epoch: int) -> Mapping[str, Tensor]:
-        images, targets = batch
-        raw = model(network_input(images, device))
-        return criterion(*raw, targets.to(device), image_size=image_size, epoch=epoch)
+        images, targets = network_input(batch[0], device), batch[1].to(device)
+        output = model.training_output(images)
+        terms = criterion(output.cls_logits, output.distances, targets, image_size=image_size, epoch=epoch)
+        if output.branch is not None:
+            beside = aided(*output.branch, targets, image_size=image_size)
+            terms |= {f"anchor_{name}": term for name, term in beside.items()}
+        return terms
 
     return compute
 
@@ -178,25 +195,50 @@ def detection_criterion(meta: Mapping[str, Any], *, iou: str, atss_epochs: int) 
     )
 
 
-def network_meta(model: ModelParams, *, block: str, names: Sequence[str]) -> dict[str, Any]:
-    """What a checkpoint of a fresh network says about it; StageError for an unknown variant."""
+def network_meta(model: ModelParams, architecture: Architecture, *, names: Sequence[str]) -> dict[str, Any]:
+    """What a checkpoint of a network says about it; StageError for a variant or size that does not exist."""
     from yolov6core.models.variants import variant
 
     try:
         spec = variant(model.variant)
     except ValueError as error:
         raise StageError(f"model.variant: {error}") from None
+    coarsest = max(spec.strides)
+    if any(side % coarsest for side in model.size):
+        raise StageError(
+            f"model.image_size is {list(model.size)}; both sides have to be multiples of {coarsest} for {model.variant}"
+        )
     return {
         "model": spec.to_meta(),
         "variant": model.variant,
-        "block": block,
+        "block": block_form(model, architecture),
+        "branch": architecture.branch,
         "names": list(names),
         "image_size": list(model.size),
     }
 
 
-LOSS_WEIGHTS = {"class": 1.0, "iou": 2.5, "dfl": 0.5}
-"""Weights of the detection terms (YOLOv6, 2209.02976)."""
+def block_form(model: ModelParams, architecture: Architecture) -> str:
+    """The form of the 3x3 blocks, looked up where the variant's published one is asked for."""
+    from yolov6core.models.variants import VARIANTS
+
+    return VARIANTS[model.variant].block if architecture.block == "published" else architecture.block
+
+
+def fresh_network(meta: Mapping[str, Any]) -> Detector:
+    """The network that `meta` describes, with fresh weights, in training form; StageError if there is no such one."""
+    from yolov6core.models.detector import build_detector
+    from yolov6core.models.variants import ModelSpec
+
+    spec = ModelSpec.from_meta(meta["model"])
+    try:
+        return build_detector(spec, num_classes=len(meta["names"]), block=meta["block"], branch=meta["branch"])
+    except ValueError as error:
+        raise StageError(f"model.variant {meta['variant']}: {error}") from None
+
+
+LOSS_WEIGHTS = {"class": 1.0, "iou": 2.5, "dfl": 0.5, "anchor_class": 1.0, "anchor_iou": 2.5}
+"""Weights of the detection terms (YOLOv6, 2209.02976), and of the same terms of the anchor-based branch."""
 
 
 def select_evaluation(meta: Mapping[str, Any], *, batch_size: int) -> Callable[[nn.Module], Mapping[str, float]]:

@@ -191,7 +191,10 @@ def fitting_variants(given: GivenWeights) -> list[tuple[str, str]]:
     from yolov6core.models.inferred import explicit, infer_spec
     from yolov6core.models.variants import VARIANTS
 
-    numbers = explicit(infer_spec(given.tensors))
+    try:
+        numbers = explicit(infer_spec(given.tensors))
+    except ValueError:  # no detector at all
+        return []
     alike = [(name, spec.block) for name, spec in VARIANTS.items() if explicit(spec) == numbers]
     # QARepVGG networks, for one, have the numbers of others and are told from them by their blocks.
     same_blocks = [(name, block) for name, block in alike if block in ALIKE[given.blocks]]

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ModelParams, ParamsFile, RuntimeParams, read_params
 from stages._report import StageError, logger, replace_folder, stage_errors
-from stages._training import RecipeParams, Sections
+from stages._training import Architecture, RecipeParams, Sections
+
+if TYPE_CHECKING:
+    from yolov6core.training.repopt import BlockScales
 
 OUT = Path("artifacts/scales")
 
 
 @dataclass(frozen=True)
 class SearchParams(RecipeParams):
-    """Section `search`: the training recipe of the search, or a file of scales that makes it unnecessary."""
+    """Section `search`: the training recipe of the search, or a file of scales that makes it unnecessary.
+
+    `scales` may be `off` too: no scales, for trainings of other block forms than repopt.
+    """
 
     scales: str | None
     scale_lr: Annotated[float, Bounds(0, 1000)]
@@ -34,31 +40,52 @@ def search_scales(
     model: ModelParams, augment: AugmentParams, search: SearchParams, runtime: RuntimeParams, *, out: Path = OUT
 ) -> None:
     """Write `scales.safetensors` and `health.csv` (spread of every scale vector against its initial value)."""
-    from yolov6core.checkpoint import load_checkpoint
-    from yolov6core.training.repopt import scales_from_tensors
+    from yolov6core.checkpoint import save_checkpoint
 
-    if search.scales is not None:
-        given = Path(search.scales)
-        if not given.is_file():
-            raise StageError(f"search.scales: {given} does not exist; set it to null to search for scales")
-        tensors, meta = load_checkpoint(given)
-        if meta.get("variant") != model.variant:
-            raise StageError(
-                f"search.scales: {given} was searched for variant {meta.get('variant')!r}, model.variant is "
-                f"{model.variant!r}; scales fit only the network they were searched for"
-            )
-        logger.info("taking %d blocks of scales from %s", len(scales_from_tensors(tensors)), given)
-        _write(out, scales_from_tensors(tensors), model.variant, rows=[])
-        return
-    _search(Sections(model, augment, search, runtime), scale_lr=search.scale_lr, out=out)
+    if search.scales is None:
+        _search(Sections(model, augment, search, runtime), scale_lr=search.scale_lr, out=out)
+    elif search.scales == "off":
+        with replace_folder(out) as folder:
+            save_checkpoint(folder / "scales.safetensors", {}, {"variant": model.variant})
+        logger.info("no scales: train.block has to be another form than repopt -> %s", out)
+    else:
+        scales = _given(Path(search.scales), model.variant)
+        logger.info("taking %d blocks of scales from %s", len(scales), search.scales)
+        _write(out, scales, model.variant, rows=[])
+
+
+def _given(path: Path, variant: str) -> dict[str, BlockScales]:
+    """Scales of a file of this project, or of an official checkpoint of a search."""
+    from yolov6core.checkpoint import load_checkpoint
+    from yolov6core.training.official import from_official
+    from yolov6core.training.official_file import read_official_checkpoint
+    from yolov6core.training.repopt import scales_from_state, scales_from_tensors
+
+    if not path.is_file():
+        raise StageError(f"search.scales: {path} does not exist; set it to null to search for scales")
+    try:
+        if path.suffix != ".safetensors":
+            scales = scales_from_state(from_official(read_official_checkpoint(path).parts["model"]))
+            if not scales:
+                raise StageError(f"search.scales: {path} holds no scales; give a checkpoint of a hyper-search")
+            return scales
+        tensors, meta = load_checkpoint(path)
+    except ValueError as error:
+        raise StageError(f"search.scales: {error}") from None
+    if meta.get("variant") != variant:
+        raise StageError(
+            f"search.scales: {path} was searched for variant {meta.get('variant')!r}, model.variant is "
+            f"{variant!r}; scales fit only the network they were searched for"
+        )
+    return scales_from_tensors(tensors)
 
 
 def _search(sections: Sections, *, scale_lr: float, out: Path) -> None:
     from stages._fit import finish
-    from stages._training import train_from_scratch
+    from stages._training import train_float
     from yolov6core.training.repopt import scales_from_state
 
-    trained = train_from_scratch("search-scales", sections, block="scaled", scale_lr=scale_lr)
+    trained = train_float("search-scales", sections, architecture=Architecture("scaled"), scale_lr=scale_lr)
     # The last weights, not the best: scales are wanted as far from their start as the search could bring them.
     scales = scales_from_state(trained.learner.ema.model.state_dict())
     _write(out, scales, sections.model.variant, rows=trained.run.rows)

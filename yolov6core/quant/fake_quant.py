@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yolov6core.quant.learned_scale import learned_quantize
 from yolov6core.quant.spec import MIN_SCALE, Grid
 
 WEIGHT_LEVELS = 127
@@ -105,7 +106,9 @@ def weight_scale(amax: Tensor) -> Tensor:
 
 def channel_amax(weight: Tensor) -> Tensor:
     """Largest magnitude [O] of each output channel of weights [O, ...]."""
-    return weight.detach().abs().flatten(1).amax(dim=1)
+    # No abs() and no flatten(): both write a copy, and of channels-last weights the second one is slow.
+    weight, dims = weight.detach(), tuple(range(1, weight.dim()))
+    return torch.maximum(weight.amax(dim=dims), -weight.amin(dim=dims))
 
 
 def fake_quantize_weights(weight: Tensor, scale: Tensor, *, clips: bool) -> Tensor:
@@ -137,6 +140,7 @@ class Range(nn.Module):
         super().__init__()
         self.register_buffer("amin", torch.tensor(float("nan")))
         self.register_buffer("amax", torch.tensor(float("nan")))
+        self.register_parameter("step", None)
         self.grid = grid
         self.enabled = True
         self.refresh_()
@@ -157,11 +161,32 @@ class Range(nn.Module):
             self.scale, self.zero_point = self.grid.scale_and_zero_point(amin, amax)
             self.positive_scale, _ = self.grid.scale_and_zero_point(0.0, max(amax, 0.0))
 
+    def learn_(self) -> None:
+        """Make the scale a parameter that training moves."""
+        self._check_calibrated()
+        if self.step is None:
+            self.step = nn.Parameter(torch.full_like(self.amax, self.scale))
+
+    def fix_(self) -> None:
+        """End learning: the range becomes what the learned scale says, the zero point stays."""
+        if self.step is not None:
+            factor = max(self.step.item(), MIN_SCALE) / self.scale
+            self.step = None
+            self.set_(float(self.amin) * factor, float(self.amax) * factor)
+
+    def _check_calibrated(self) -> None:
+        if self.scale is None:
+            raise ValueError("this tensor's range is not calibrated; call set_ranges_ or load a calibrated state first")
+
     def forward(self, x: Tensor, non_negative: bool = False) -> Tensor:
         if not self.enabled:
             return x
-        if self.scale is None:
-            raise ValueError("this tensor's range is not calibrated; call set_ranges_ or load a calibrated state first")
+        self._check_calibrated()
+        if self.step is not None:
+            step = self.step * (self.positive_scale / self.scale) if non_negative else self.step
+            zero_point = 0 if non_negative else self.zero_point
+            limits = {"low": self.grid.low - zero_point, "high": self.grid.high - zero_point}
+            return learned_quantize(x, step, **limits, sharing=x[0].numel())
         if non_negative:
             return fake_quantize(x, self.positive_scale, 0, self.grid)
         return fake_quantize(x, self.scale, self.zero_point, self.grid)
@@ -178,8 +203,9 @@ class QuantConv2d(nn.Conv2d):
     """A convolution whose weights are fake-quantized per output channel; its input is quantized by the graph.
 
     `active` says whether the layer is quantized at all, `enabled` is the switch for a moment. Ranges follow the weights
-    (their gradient passes unchanged) until `freeze_ranges_` stores them in the buffer `weight_amax` [O].
-    `prepare_export_` makes scale and zero point tensors of their own, so that an export finds constants.
+    (their gradient passes unchanged) until `freeze_ranges_` stores them in the buffer `weight_amax` [O]. Between
+    `learn_` and `fix_` the scales are the parameter `weight_step` [O] instead. `prepare_export_` makes scale and zero
+    point tensors of their own, so that an export finds constants.
     """
 
     @classmethod
@@ -199,6 +225,7 @@ class QuantConv2d(nn.Conv2d):
         )
         quantized.weight, quantized.bias = conv.weight, conv.bias
         quantized.register_buffer("weight_amax", conv.weight.new_zeros(conv.out_channels))
+        quantized.register_parameter("weight_step", None)
         quantized.register_buffer("export_scale", None, persistent=False)
         quantized.register_buffer("export_zero_point", None, persistent=False)
         quantized.active, quantized.enabled, quantized.frozen = True, True, False
@@ -209,6 +236,21 @@ class QuantConv2d(nn.Conv2d):
         """Keep the weights' present ranges from now on, however the weights move."""
         self.weight_amax.copy_(channel_amax(self.weight))
         self.frozen = True
+
+    def learn_(self) -> None:
+        """Make the scales a parameter that training moves."""
+        if self.weight_step is None:
+            self.weight_step = nn.Parameter(self._scale())
+
+    @torch.no_grad()
+    def fix_(self) -> None:
+        """End learning: the ranges are frozen at what the learned scales say."""
+        if self.weight_step is not None:
+            self.weight_amax.copy_(self.weight_step.clamp_min(MIN_SCALE) * WEIGHT_LEVELS)
+            self.weight_step, self.frozen = None, True
+
+    def _scale(self) -> Tensor:
+        return weight_scale(self.weight_amax if self.frozen else channel_amax(self.weight))
 
     @torch.no_grad()
     def prepare_export_(self) -> None:
@@ -233,8 +275,11 @@ class QuantConv2d(nn.Conv2d):
             return torch.fake_quantize_per_channel_affine(
                 self.weight, self.export_scale, self.export_zero_point, 0, -128, 127
             )
-        amax = self.weight_amax if self.frozen else channel_amax(self.weight)
-        return fake_quantize_weights(self.weight, weight_scale(amax), clips=self.frozen)
+        if self.weight_step is not None:
+            limits = {"low": -WEIGHT_LEVELS, "high": WEIGHT_LEVELS}
+            step = self.weight_step.view(-1, 1, 1, 1)
+            return learned_quantize(self.weight, step, **limits, sharing=self.weight[0].numel())
+        return fake_quantize_weights(self.weight, self._scale(), clips=self.frozen)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.effective_weight(), self.bias)

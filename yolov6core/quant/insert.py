@@ -93,7 +93,13 @@ def state_of(gm: fx.GraphModule) -> QuantState:
 
 
 def set_dialect_(gm: QuantizedModel, name: str) -> QuantizedModel:
-    """Quantize as `trt`, `openvino` or `ort` runtimes do, in place. Weights, ranges and float layers stay."""
+    """Quantize as `trt`, `openvino` or `ort` runtimes do, in place. Weights, ranges and float layers stay.
+
+    Raises:
+        ValueError: unknown dialect, or scales that are being learned: they belong to the present grid.
+    """
+    if any(module.step is not None for module in gm.ranges.values()):
+        raise ValueError("scales are being learned on the present dialect's grid; call fix_ranges_ before switching")
     return _apply_(gm, dialect=dialect(name), float_layers=state_of(gm).float_layers)
 
 
@@ -183,8 +189,33 @@ def freeze_weight_ranges_(gm: QuantizedModel) -> None:
         gm.get_submodule(name).freeze_ranges_()
 
 
+def learn_ranges_(gm: QuantizedModel) -> None:
+    """Make every scale, of activations and weights, a parameter with LSQ's gradient (1902.08153), until `fix_ranges_`.
+
+    The parameters `ranges.<group>.step` and `<convolution>.weight_step` are in the state dict for that time.
+
+    Raises:
+        ValueError: a range is not calibrated.
+    """
+    for module in _learning_modules(gm):
+        module.learn_()
+
+
+def fix_ranges_(gm: QuantizedModel) -> None:
+    """End `learn_ranges_`: scales become ranges again, those of weights frozen. Without learning nothing happens."""
+    for module in _learning_modules(gm):
+        module.fix_()
+
+
+def _learning_modules(gm: QuantizedModel) -> list[Range | QuantConv2d]:
+    """What has scales that count now; layers that stay float learn none."""
+    floats = state_of(gm).float_layers
+    return [*gm.ranges.values(), *(gm.get_submodule(name) for name in convolution_names(gm) if name not in floats)]
+
+
 def ready_for_export_(gm: QuantizedModel) -> QuantizedModel:
     """Make weight ranges constants of the graph and keep weights inside them; the numbers do not change."""
+    fix_ranges_(gm)
     for name in convolution_names(gm):
         gm.get_submodule(name).prepare_export_()
     return gm.eval()

@@ -1,232 +1,267 @@
-"""Which layers suffer from quantization, and which to keep float so that a stated accuracy is held.
+"""How much each convolution suffers from quantization: all layers at once by gradients, or one at a time for real.
 
-Ranking is cheap: one layer at a time is quantized (weights and input) and the noise on the network's raw outputs is
-measured on a few images, no labels needed. Only the layers that may be chosen are then verified by the real measure.
+The fast measure is the Fisher information's answer. Quantizing layer l alone moves its result by d_l. To second order
+that costs the network |W J_l d_l|^2, with J_l the derivative of what the network says (its scores and boxes) by the
+layer's result and W the weight of each number in it: for class scores the square root of the Fisher information, so
+that the cost is twice the KL divergence from the float network. With random signs e the square of
+e^T W J_l d_l has exactly this mean (Hutchinson), and e^T W J_l is one backward pass, shared by all layers. No labels are
+needed. Works for any network of convolutions that torch.fx traces.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from yolov6core.quant.graph_ops import Kind, kind_of
 from yolov6core.quant.insert import QuantizedModel, convolution_names, quantizers_off, state_of
 
-
-@dataclass(frozen=True)
-class LayerScore:
-    """What quantizing one convolution alone does to the raw outputs.
-
-    Attributes:
-        name: module path.
-        sqnr_db: signal-to-noise ratio in decibels, mean over the outputs; lower is worse.
-        outputs_db: the same for each output (class logits, distances).
-        macs: share of the network's multiply-accumulates, 0..1: what a float layer costs.
-    """
-
-    name: str
-    sqnr_db: float
-    outputs_db: tuple[float, ...]
-    macs: float
+Readout = Callable[[Any], Sequence[tuple[Tensor, Tensor]]]
+"""Raw outputs to pairs (values, weights) of equal shape: what the network says, and how much an error there matters."""
 
 
-class _OneLayer(fx.Interpreter):
-    """The float network with one convolution quantized. Values that do not depend on it are taken from a float run."""
+class _FloatRun(fx.Interpreter):
+    """The network's graph without quantizers, in which single convolutions can be asked for their INT8 result."""
 
-    def __init__(self, gm: QuantizedModel) -> None:
-        super().__init__(gm, garbage_collect_values=False)
+    def __init__(self, gm: QuantizedModel, layers: Iterable[str]) -> None:
+        super().__init__(gm)
+        self.layers = frozenset(layers)
         self.kinds = {node: kind_of(node, gm) for node in gm.graph.nodes}
         self.group_of = state_of(gm).groups.group_of
-        self.layer = ""
 
     def run_node(self, n: fx.Node) -> Any:
-        if self.kinds[n] is not Kind.CONV or str(n.target) != self.layer:
-            return super().run_node(n)
-        value = n.all_input_nodes[0]
-        if self.kinds[value] is Kind.RANGE:
+        if self.kinds[n] is Kind.CONV and str(n.target) in self.layers:
+            return self.convolution(n)
+        return super().run_node(n)
+
+    def convolution(self, n: fx.Node) -> Tensor:
+        """Result of a convolution of `layers`."""
+        return self.quantized(n)
+
+    def quantized(self, n: fx.Node) -> Tensor:
+        """The convolution's result with its weights and its input rounded, and nothing else."""
+        value = read = n.all_input_nodes[0]
+        if self.kinds[value] is Kind.RANGE:  # switched off, so that it holds the value as it is
             value = value.all_input_nodes[0]
-        conv, limits = self.module.get_submodule(self.layer), self.module.ranges[self.group_of[value.name]]
+        conv, limits = self.module.get_submodule(str(n.target)), self.module.ranges[self.group_of[value.name]]
         before = conv.active, conv.enabled
         conv.active = conv.enabled = limits.enabled = True
         try:
-            return conv(limits(self.env[value]))
+            return conv(limits(self.env[read]))
         finally:
             (conv.active, conv.enabled), limits.enabled = before, False
 
-    def float_run(self, images: Tensor) -> dict[fx.Node, Any]:
-        """Every value of the float network."""
-        self.layer = ""
-        self.run(images)
-        return dict(self.env)
 
-    def outputs_with(self, layer: str, images: Tensor, values: dict[fx.Node, Any]) -> Any:
-        """The network's output with `layer` quantized."""
-        self.layer = layer
-        touched: set[fx.Node] = set()
-        for node in self.module.graph.nodes:
-            own = self.kinds[node] is Kind.CONV and str(node.target) == layer
-            if own or any(value in touched for value in node.all_input_nodes):
-                touched.add(node)
-        return self.run(images, initial_env={node: value for node, value in values.items() if node not in touched})
+class OneLayer(nn.Module):
+    """The float network with a single convolution quantized, weights and input: what the exact measure evaluates."""
+
+    def __init__(self, gm: QuantizedModel, layer: str) -> None:
+        """gm: calibrated model; shared, not copied, and never changed."""
+        super().__init__()
+        self.gm, self._run = gm, _FloatRun(gm, [layer])
+
+    def forward(self, images: Tensor) -> Any:
+        """Raw outputs for images [B, 3, H, W]."""
+        with quantizers_off(self.gm):
+            return self._run.run(images)
 
 
-@torch.no_grad()
-def rank_layers(
-    gm: QuantizedModel, batches: Iterable[Tensor], *, names: Sequence[str] | None = None
-) -> list[LayerScore]:
-    """Score convolutions one at a time, worst first.
+class _Probed(_FloatRun):
+    """The float network with y + t * d for each convolution's result y, its quantization error d, and t = 0 an image.
+
+    The gradient by t is the derivative of the outputs along d.
+    """
+
+    def __init__(self, gm: QuantizedModel, layers: Iterable[str]) -> None:
+        super().__init__(gm, layers)
+        self.steps: list[tuple[str, Tensor]] = []
+
+    def convolution(self, n: fx.Node) -> Tensor:
+        exact = fx.Interpreter.run_node(self, n)
+        with torch.no_grad():
+            error = self.quantized(n) - exact
+        step = exact.new_zeros((len(exact), *[1] * (exact.dim() - 1)), requires_grad=True)
+        self.steps.append((str(n.target), step))
+        return exact + step * error
+
+
+def fast_harm(
+    gm: QuantizedModel,
+    batches: Iterable[Tensor],
+    *,
+    names: Sequence[str] | None = None,
+    readout: Readout | None = None,
+    probes: int = 2,
+    seed: int = 0,
+) -> dict[str, float]:
+    """What quantizing each convolution alone costs, all of them from a few passes; see the module's text.
 
     Args:
         gm: calibrated model; the grid is that of its present dialect. It is left as it was.
         batches: images [B, 3, H, W] float32 in 0..1.
-        names: convolutions to score; default: those that are quantized now.
+        names: convolutions to measure; default: those that are quantized now.
+        readout: what counts, and how much; default `relative_readout`.
+        probes: random vectors a batch, one backward pass each.
+        seed: of the random signs.
+
+    Returns: layer -> mean over the images of the weighted squared error of the outputs; larger is worse. The values of
+    several layers may be added: their rounding errors are independent.
 
     Raises:
         ValueError: no image.
     """
-    state = state_of(gm)
-    names = [n for n in convolution_names(gm) if n not in state.float_layers] if names is None else list(names)
-    interpreter = _OneLayer(gm)
-    noise: dict[str, Tensor] = {}
-    signal, macs, training = torch.zeros(0), {}, gm.training
+    names = quantized_names(gm) if names is None else list(names)
+    readout = readout or relative_readout
+    run, sums, images = _Probed(gm, names), dict.fromkeys(names, 0.0), 0
+    training = gm.training
     gm.eval()
     try:
-        with quantizers_off(gm):
-            for images in batches:
-                values = interpreter.float_run(images)
-                reference = _flat(_result(values, gm))
-                signal = _added(signal, torch.stack([r.double().square().sum() for r in reference]))
-                macs = macs or _macs(interpreter, values)
-                for name in names:
-                    outputs = _flat(interpreter.outputs_with(name, images, values))
-                    pairs = zip(outputs, reference, strict=True)
-                    power = torch.stack([(o.double() - r.double()).square().sum() for o, r in pairs])
-                    noise[name] = _added(noise.get(name, torch.zeros(0)), power)
+        with quantizers_off(gm), torch.enable_grad():
+            for batch in batches:
+                run.steps.clear()
+                pairs = readout(run.run(batch))
+                generator = torch.Generator().manual_seed(seed + images)
+                images += len(batch)
+                for probe in range(probes):
+                    gradients = torch.autograd.grad(
+                        _random_sum(pairs, generator),
+                        [step for _, step in run.steps],
+                        retain_graph=probe + 1 < probes,
+                        allow_unused=True,
+                    )
+                    for name, value in _along(run.steps, gradients).items():
+                        sums[name] += float(value.double().square().sum())
     finally:
         gm.train(training)
-    if not signal.numel():
+    if not images:
         raise ValueError("ranking layers needs at least one image; check the calibration list")
-    scores = []
-    for name in names:
-        decibels = tuple(_decibels(float(s), float(n)) for s, n in zip(signal, noise[name], strict=True))
-        scores.append(LayerScore(name, sum(decibels) / len(decibels), decibels, macs[name] / sum(macs.values())))
-    return sorted(scores, key=lambda score: (score.sqnr_db, score.name))
+    return {name: value / (images * probes) for name, value in sums.items()}
 
 
-def _result(values: dict[fx.Node, Any], gm: QuantizedModel) -> Any:
-    return values[next(node for node in gm.graph.nodes if node.op == "output")]
+def _random_sum(pairs: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator) -> Tensor:
+    """Sum of all weighted values, each with a random sign."""
+    total: Any = 0
+    for values, weights in pairs:
+        signs = torch.randint(0, 2, values.shape, generator=generator).to(values) * 2 - 1
+        total = total + (values * weights.detach() * signs).sum()
+    return total
 
 
-def _flat(output: Any) -> list[Tensor]:
-    """Tensors of a nested output, in order."""
-    if isinstance(output, Tensor):
-        return [output]
-    items = output.values() if isinstance(output, dict) else output
-    return [tensor for item in items for tensor in _flat(item)]
+def _along(steps: Sequence[tuple[str, Tensor]], gradients: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """Layer -> derivative an image along its error; a layer that the graph calls several times has one error in all."""
+    found: dict[str, Tensor] = {}
+    for (name, step), gradient in zip(steps, gradients, strict=True):
+        value = torch.zeros_like(step) if gradient is None else gradient
+        found[name] = found[name] + value if name in found else value
+    return found
 
 
-def _added(total: Tensor, power: Tensor) -> Tensor:
-    return power.cpu() if not total.numel() else total + power.cpu()
+def relative_readout(outputs: Any) -> list[tuple[Tensor, Tensor]]:
+    """Every tensor of a nested output as it is, an error counting relative to the tensor's root mean square.
 
-
-def _decibels(signal: float, noise: float, *, limit: float = 200.0) -> float:
-    """Ratio in decibels, cut at +-limit, so that it stays a number where there is no noise or no signal."""
-    if noise <= 0:
-        return limit
-    return max(-limit, min(limit, 10 * math.log10(signal / noise))) if signal > 0 else -limit
-
-
-def _macs(interpreter: _OneLayer, values: dict[fx.Node, Any]) -> dict[str, float]:
-    """Multiply-accumulates of every convolution on one batch."""
-    macs: dict[str, float] = {}
-    for node, kind in interpreter.kinds.items():
-        if kind is Kind.CONV:
-            name = str(node.target)
-            macs[name] = (
-                macs.get(name, 0.0) + values[node].numel() * interpreter.module.get_submodule(name).weight[0].numel()
-            )
-    return macs
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One verified choice: these layers float, all others quantized."""
-
-    float_layers: tuple[str, ...]
-    score: float
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The layers to keep float, and how it came to that.
-
-    Attributes:
-        float_layers: chosen convolutions; prediction convolutions, float anyway, are not among them.
-        score: what `verify` gave for them.
-        within_budget: whether the drop is small enough.
-        trials: everything that was verified, in order.
+    The cost is then the sum over the outputs of noise power to signal power, an inverse signal-to-noise ratio.
     """
-
-    float_layers: tuple[str, ...]
-    score: float
-    within_budget: bool
-    trials: tuple[Trial, ...]
+    flat = flat_tensors(outputs)
+    return [(value, torch.full_like(value, float(_inverse_norm(value)))) for value in flat]
 
 
-def choose_float_layers(
-    order: Sequence[str],
-    *,
-    verify: Callable[[tuple[str, ...]], float],
-    float_score: float,
-    max_drop: float | None,
-    max_layers: int,
-    recheck: int = 0,
-) -> Choice:
-    """The fewest float layers, taken from the worst on, whose score drops by at most `max_drop`; else the best found.
+def _inverse_norm(value: Tensor) -> Tensor:
+    power = value.detach().double().square().sum() / len(value)
+    return power.clamp_min(1e-30).rsqrt()
 
-    Without `max_drop` it is the best found: the highest score with at most `max_layers` float.
+
+def detection_readout(boxes: Tensor, scores: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """What counts in detections: class probabilities by their Fisher information, boxes as far as they are believed.
 
     Args:
-        order: convolutions, most sensitive first.
-        verify: float layers -> score (mAP in 0..1) of the model with all others quantized.
-        float_score: score of the float model.
-        max_drop: tolerated float_score - score.
-        max_layers: most layers that may stay float.
-        recheck: so many of the worst are first verified one by one (float alone) and put in order of what they give
-            back; the noise on raw outputs is a good guide to which layers matter, a weak one to their order.
+        boxes: [B, A, 4] xyxy in any unit.
+        scores: [B, A, C] independent class probabilities.
+
+    An error of a score counts by 1 / (p (1 - p)), the Fisher information of a Bernoulli variable: half the sum is the
+    KL divergence. An error of a side counts relative to the box's width or height, times the anchor's best score:
+    boxes of background anchors mean nothing.
     """
-    if max_layers < 0 or (max_drop is not None and max_drop < 0):
-        raise ValueError(f"budget of max_layers {max_layers} and max_drop {max_drop}: neither may be negative")
-    trials: dict[tuple[str, ...], Trial] = {}
+    probability = scores.detach()
+    information = (probability * (1 - probability)).clamp_min(1e-6).rsqrt()
+    extent = (boxes.detach()[..., 2:] - boxes.detach()[..., :2]).abs().clamp_min(1e-3)
+    belief = probability.amax(dim=-1, keepdim=True).sqrt()
+    return [(scores, information), (boxes, BOX_WEIGHT * belief / torch.cat((extent, extent), dim=-1))]
 
-    def score(layers: tuple[str, ...]) -> float:
-        if layers not in trials:
-            trials[layers] = Trial(layers, verify(layers))
-        return trials[layers].score
 
-    def done(layers: tuple[str, ...]) -> bool:
-        drop = float_score - score(layers)
-        # A tolerance far below any mAP difference, so that a drop of exactly max_drop counts as held.
-        return max_drop is not None and drop <= max_drop + 1e-9
+BOX_WEIGHT = 10.0
+"""A side that is wrong by a tenth of the box counts as much as one standard deviation of a class score."""
 
-    order = list(order)
-    if not done(()) and max_layers > 0:
-        head = sorted(order[:recheck], key=lambda name: -score((name,)))
-        order = head + order[recheck:]
-        for count in range(1, min(max_layers, len(order)) + 1):
-            if done(tuple(order[:count])):
-                break
-    fitting = [trial for trial in trials.values() if len(trial.float_layers) <= max_layers]
-    held = [trial for trial in fitting if done(trial.float_layers)]
-    # Fewest layers among those that hold the budget; otherwise the best score, fewer layers on a tie.
-    best = (
-        min(held, key=lambda trial: (len(trial.float_layers), -trial.score))
-        if held
-        else max(fitting, key=lambda trial: (trial.score, -len(trial.float_layers)))
-    )
-    return Choice(best.float_layers, best.score, bool(held) or max_drop is None, tuple(trials.values()))
+
+def exact_scores(
+    gm: QuantizedModel,
+    names: Iterable[str],
+    *,
+    evaluate: Callable[[nn.Module], float],
+    known: Mapping[str, float] | None = None,
+    keep: Callable[[dict[str, float]], None] | None = None,
+) -> dict[str, float]:
+    """Score (mAP) of the float network with each convolution quantized alone: one evaluation a layer.
+
+    Args:
+        evaluate: network -> score.
+        known: results of an interrupted run; these layers are not evaluated again.
+        keep: called after every layer with all results so far, to store them.
+    """
+    scores = dict(known or {})
+    for name in names:
+        if name not in scores:
+            scores[name] = evaluate(OneLayer(gm, name))
+            if keep is not None:
+                keep(scores)
+    return {name: scores[name] for name in names}
+
+
+@torch.no_grad()
+def layer_macs(gm: QuantizedModel, images: Tensor) -> dict[str, float]:
+    """Share of the network's multiply-adds (convolutions, 0..1) of every convolution, for images of this size."""
+    macs: dict[str, float] = {}
+
+    class Counting(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if kind_of(n, gm) is Kind.CONV:
+                name = str(n.target)
+                macs[name] = macs.get(name, 0.0) + value.numel() * gm.get_submodule(name).weight[0].numel()
+            return value
+
+    with quantizers_off(gm):
+        Counting(gm).run(images[:1])
+    total = sum(macs.values())
+    return {name: value / total for name, value in macs.items()}
+
+
+def quantized_names(gm: QuantizedModel) -> list[str]:
+    """Convolutions that are quantized now, in order of execution."""
+    return [name for name in convolution_names(gm) if name not in state_of(gm).float_layers]
+
+
+def flat_tensors(outputs: Any) -> list[Tensor]:
+    """Tensors of a nested output, in order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    items = outputs.values() if isinstance(outputs, dict) else outputs
+    return [tensor for item in items for tensor in flat_tensors(item)]
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Rank correlation of two equally long series, ties at their mean rank; NaN where one of them is constant."""
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(f"rank correlation needs two series of one length, at least 2; got {len(a)} and {len(b)}")
+    ranks = torch.stack([_ranks(a), _ranks(b)])
+    centred = ranks - ranks.mean(dim=1, keepdim=True)
+    return float((centred[0] * centred[1]).sum() / centred.square().sum(dim=1).prod().sqrt())
+
+
+def _ranks(values: Sequence[float]) -> Tensor:
+    series = torch.tensor([float(value) for value in values], dtype=torch.float64)
+    below = (series[None] < series[:, None]).sum(dim=1)
+    equal = (series[None] == series[:, None]).sum(dim=1)
+    return below + (equal + 1) / 2

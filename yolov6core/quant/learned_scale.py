@@ -1,0 +1,44 @@
+"""Fake quantization with a scale that is learned: LSQ, learned step size quantization (1902.08153)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from yolov6core.quant.spec import MIN_SCALE
+
+
+class _RoundByStep(torch.autograd.Function):
+    """Fake quantization whose step is learned; see `learned_quantize`."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, step: Tensor, low: int, high: int, factor: float) -> Tensor:
+        rounded = (x * step.reciprocal()).round_()
+        inside = (rounded >= low) & (rounded <= high)
+        rounded = rounded.clamp_(low, high).mul_(step)
+        ctx.save_for_backward(x, step, inside, rounded)
+        ctx.factor = factor
+        return rounded
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, step, inside, rounded = ctx.saved_tensors
+        passed = gradient * inside
+        # Equation 3, times the step: round(x / step) - x / step inside the range, its end beyond it.
+        moved = (gradient * rounded - passed * x).sum_to_size(step.shape)
+        return passed, moved / step * ctx.factor, None, None, None
+
+
+def learned_quantize(x: Tensor, step: Tensor, *, low: int, high: int, sharing: int) -> Tensor:
+    """Round float32 `x` to the multiples low .. high of `step` with a gradient for the step (LSQ, 1902.08153).
+
+    Args:
+        x: any shape; its gradient is that of `fake_quantize`.
+        step: float32, of a shape that broadcasts to that of `x`. Kept positive.
+        low, high: multiples, zero point taken off.
+        sharing: how many values of `x` (of one image) share a step. The step's gradient is divided by
+            sqrt(sharing * high), so that steps learn about as fast as weights (section 2.2).
+    """
+    if x.dtype != torch.float32:
+        return learned_quantize(x.float(), step, low=low, high=high, sharing=sharing).to(x.dtype)
+    return _RoundByStep.apply(x, step.clamp_min(MIN_SCALE), low, high, (sharing * max(high, 1)) ** -0.5)
