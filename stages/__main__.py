@@ -16,6 +16,7 @@ from stages.qat_distill import qat_distill_cli
 from stages.search_scales import search_scales_cli
 from stages.sensitivity import sensitivity_cli
 from stages.train_repopt import train_repopt_cli
+from stages.variants import variants_cli
 
 app = typer.Typer(
     help="From a detection dataset to an INT8 YOLOv6 engine. `dvc repro` runs the stages in order.",
@@ -38,6 +39,7 @@ for name, command in STAGES.items():
     app.command(name, rich_help_panel="Pipeline")(command)
 app.command("draw-sample", rich_help_panel="Around it")(draw_sample_cli)
 app.command("import-checkpoint", rich_help_panel="Around it")(import_checkpoint_cli)
+app.command("variants", rich_help_panel="Around it")(variants_cli)
 app.command("doctor", rich_help_panel="Around it")(doctor_cli)
 
 

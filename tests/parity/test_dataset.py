@@ -121,3 +121,15 @@ def test_training_without_mosaic(reference) -> None:
         check_labels(
             normalised_labels(labels, size), arrays[f"train_no_mosaic/{number}/labels_0_cls_cxcywh"], expected.shape
         )
+
+
+def test_settings_of_published_scores_are_sizes_that_exist(golden, reference) -> None:
+    _, settings = golden("eval_640_settings.json")
+    for name, entry in settings.items():
+        side, shrink = entry["img_size"], entry["shrink_size"]
+        batch = next(iter(eval_batches(reference[2], image_size=(side, side), batch_size=1, shrink=shrink)))
+        assert batch.images.shape == (1, 3, side, side), name
+        height, width = batch.geometry[0].source_size
+        scale = (side - shrink) / max(height, width)
+        assert batch.geometry[0].scale_x == pytest.approx(scale, abs=1 / min(height, width)), name
+        assert batch.geometry[0].scale_y == pytest.approx(scale, abs=1 / min(height, width)), name
