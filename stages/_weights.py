@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,16 @@ ALIKE = {
     "scaled": ("scaled",),
 }
 """Block forms that have the same tensors."""
+OFFICIAL_BLOCKS = {
+    "ConvBNReLU": "conv_relu",
+    "ConvBNSiLU": "conv_silu",
+    "RealVGGBlock": "repopt",
+    "LinearAddBlock": "scaled",
+    "RepVGGBlock": "repvgg",
+    "QARepVGGBlock": "qarepvgg",
+    "QARepVGGBlockV2": "qarepvggv2",
+}
+"""Block forms by the names that classes have in official files."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +49,14 @@ class GivenWeights:
         tensors: float32 (counters int64), in our names.
         found: one line for people about the file.
         names: class names, where the file says them.
+        block: form of the 3x3 blocks, where the file says it.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     found: str
     names: tuple[str, ...] | None = None
+    block: str | None = None
 
     @property
     def deployed(self) -> bool:
@@ -84,9 +96,10 @@ def read_weights(path: Path) -> GivenWeights:
     if not path.is_file():
         raise StageError(f"{path} does not exist; give the path of a .pt or .safetensors file")
     try:
-        tensors, found, names = _safetensors(path) if path.suffix == ".safetensors" else _official(path)
+        given = _safetensors(path) if path.suffix == ".safetensors" else _official(path)
     except ValueError as error:
         raise StageError(str(error)) from None
+    tensors = given.tensors
     if any(name.startswith("detect.") for name in tensors):
         tensors = from_official(tensors)
     if "head.cls_preds.0.bias" not in tensors:
@@ -94,19 +107,20 @@ def read_weights(path: Path) -> GivenWeights:
             f"{path} holds {len(tensors)} tensors, but no YOLOv6 detector (head.cls_preds.0.bias is missing)"
         )
     tensors = {name: values.float() if values.is_floating_point() else values for name, values in tensors.items()}
-    return GivenWeights(path, tensors, found, names)
+    return replace(given, tensors=tensors)
 
 
-def _official(path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
+def _official(path: Path) -> GivenWeights:
     from yolov6core.training.official_file import read_official_checkpoint
 
     file = read_official_checkpoint(path)
     part = "average" if "ema" in file.parts else "model"
     trained = "" if file.epoch is None else f", epoch {file.epoch}"
-    return dict(file.weights), f"official {file.kind} file, {part}{trained}", file.names
+    found = f"official {file.kind} file, {part}{trained}"
+    return GivenWeights(path, dict(file.weights), found, file.names, OFFICIAL_BLOCKS.get(file.block))
 
 
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
+def _safetensors(path: Path) -> GivenWeights:
     from safetensors import SafetensorError, safe_open
 
     from yolov6core.checkpoint import load_checkpoint
@@ -114,13 +128,15 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...] | 
     try:
         with safe_open(path, framework="pt") as handle:
             if "meta" not in (handle.metadata() or {}):
-                return {name: handle.get_tensor(name) for name in handle.keys()}, "plain tensors", None  # noqa: SIM118
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+                return GivenWeights(path, tensors, "plain tensors")
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}); download it again") from error
     tensors, meta = load_checkpoint(path)
     if "quant" in meta:
         raise ValueError(f"{path} holds a quantized network; give the float one it came from")
-    return tensors, f"checkpoint of this project, variant {meta.get('variant')}", tuple(meta.get("names", ()))
+    found = f"checkpoint of this project, variant {meta.get('variant')}"
+    return GivenWeights(path, tensors, found, tuple(meta.get("names", ())), meta.get("block"))
 
 
 @dataclass(frozen=True)
@@ -198,12 +214,16 @@ def fitting_variants(given: GivenWeights) -> list[tuple[str, str]]:
     alike = [(name, spec.block) for name, spec in VARIANTS.items() if explicit(spec) == numbers]
     # QARepVGG networks, for one, have the numbers of others and are told from them by their blocks.
     same_blocks = [(name, block) for name, block in alike if block in ALIKE[given.blocks]]
+    if given.block is not None:
+        same_blocks = [(name, block) for name, block in same_blocks if block == given.block] or same_blocks
     found = alike if given.deployed else same_blocks or alike
     return [(name, block_for(given, published)) for name, published in found]
 
 
 def block_for(given: GivenWeights, published: str) -> str:
     """The block form of a file, for a variant whose published form is `published`."""
+    if given.block is not None:
+        return given.block
     choices = ALIKE[given.blocks]
     return published if given.deployed or published in choices else choices[0]
 

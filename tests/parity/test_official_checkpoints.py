@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages._weights import GivenWeights, block_for, empty_network, load_weights_
+from stages._weights import OFFICIAL_BLOCKS, GivenWeights, block_for, empty_network, load_weights_
 from tests.parity.conftest import GOLDEN, golden_files
 from yolov6core.boxes import cxcywh_to_xyxy
 from yolov6core.models.blocks import deploy_
@@ -22,9 +22,10 @@ from yolov6core.training.repopt import BlockScales, scales_from_state
 FILES = pytest.mark.parametrize("name", golden_files("official_*.pt"))
 
 
-def _given(path: Path, part: dict[str, torch.Tensor]) -> GivenWeights:
-    tensors = {key: values.float() for key, values in from_official(part).items()}
-    return GivenWeights(path, tensors, "official")
+def _given(path: Path, part: str) -> GivenWeights:
+    file = read_official_checkpoint(path)
+    tensors = {key: values.float() for key, values in from_official(file.parts[part]).items()}
+    return GivenWeights(path, tensors, "official", file.names, OFFICIAL_BLOCKS[file.block])
 
 
 @FILES
@@ -34,8 +35,8 @@ def test_outputs_equal_the_record(golden: Callable, name: str) -> None:
     path = GOLDEN / name
     images = torch.from_numpy(arrays["input"])
     checked = 0
-    for part, state in read_official_checkpoint(path).parts.items():
-        given = _given(path, state)
+    for part in read_official_checkpoint(path).parts:
+        given = _given(path, part)
         spec = infer_spec(given.tensors)
         network = empty_network(spec, block_for(given, spec.block), given).eval()
         load_weights_(network, given)
@@ -53,7 +54,7 @@ def test_scales_equal_the_record(golden: Callable, name: str) -> None:
     arrays, _ = golden("official_checkpoint_expected.npz")
     path = GOLDEN / name
     recorded = {key for key in arrays.files if key.startswith(f"{path.stem}/scales/")}
-    scales = list(scales_from_state(_given(path, read_official_checkpoint(path).parts["model"]).tensors).values())
+    scales = list(scales_from_state(_given(path, "model").tensors).values())
     kinds = {"conv3x3": "dense", "conv1x1": "pointwise", "identity": "identity"}
     seen = {
         f"{path.stem}/scales/{index:03d}/{official}": getattr(block, ours)

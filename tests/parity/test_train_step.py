@@ -56,7 +56,9 @@ class Losses:
         self.model = model
         self.image_size = tuple(meta["image_hw"])
         self.criterion = DetectionLoss(
-            **settings, reg_max=head["reg_max"] if head["use_dfl"] else 0, warmup_epochs=head["atss_warmup_epoch"]
+            **settings,
+            reg_max=head["reg_max"] if head["use_dfl"] else 0,
+            warmup_epochs=head.get("atss_warmup_epoch", 0),
         )
         self.anchor_criterion = AnchorAidedLoss(**settings, divide_above=0.0)
         self.seen: list[dict[str, float]] = []
@@ -93,7 +95,7 @@ def test_steps_equal_the_official_trainers(golden: Callable, name: str) -> None:
     model.load_state_dict(_under(arrays, "start_state/"))
     for module in model.modules():
         if isinstance(module, ShortcutScale):
-            # The official trainer forgets these in every parameter group. Here they learn; for the comparison they rest.
+            # The official trainer forgets these in its parameter groups. Here they learn; for the comparison they rest.
             module.requires_grad_(False)
     steps = meta["steps"]
     optimizer = sgd(model, momentum=0.9, weight_decay=meta["weight_decay_per_group"][1])

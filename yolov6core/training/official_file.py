@@ -45,6 +45,7 @@ class OfficialCheckpoint:
         names: class names.
         num_classes: number of classes.
         strides: pixels per cell of each level, finest first.
+        block: class name of the backbone's stem, such as "RepVGGBlock": what tensors do not tell of the 3x3 blocks.
         optimizer: settings and momentum buffers, in trainer files.
     """
 
@@ -56,6 +57,7 @@ class OfficialCheckpoint:
     names: tuple[str, ...] | None = None
     num_classes: int | None = None
     strides: tuple[int, ...] | None = None
+    block: str | None = None
     optimizer: OptimizerState | None = None
 
     @property
@@ -162,7 +164,18 @@ def _description(archive: TorchArchive, model: Stub) -> dict[str, Any]:
         "strides": tuple(archive.tensor(strides).flatten().long().tolist())
         if isinstance(strides, TensorRecord)
         else None,
+        "block": _class_of(model, ("backbone", "stem")),
     }
+
+
+def _class_of(model: Stub, path: tuple[str, ...]) -> str | None:
+    """Class name, without its module, of the submodule at `path`."""
+    for name in path:
+        children = model.attributes.get("_modules")
+        model = children.get(name) if isinstance(children, dict) else None
+        if not isinstance(model, Stub):
+            return None
+    return model.class_name.rsplit(".", 1)[-1]
 
 
 def _optimizer(archive: TorchArchive, value: Any) -> OptimizerState | None:
