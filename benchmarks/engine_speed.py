@@ -8,6 +8,7 @@ Prints, for every runtime that is installed, the median of per-round ratios FP32
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,15 +41,18 @@ class Decoded(nn.Module):
         return decode(*self.network(images), image_size=(self.size, self.size), strides=self.strides)
 
 
-def networks(name: str, size: int) -> Iterator[tuple[str, nn.Module]]:
-    """The float network and its quantized form, calibrated on noise."""
+def networks(name: str, size: int, *, classes: int = 80, score: float | None = None) -> Iterator[tuple[str, nn.Module]]:
+    """The float network and its quantized form, calibrated on noise; `score` is what every anchor says, about."""
     torch.manual_seed(0)
     spec = variant(name)
     images = torch.rand(2, 3, size, size)
-    detector = build_detector(spec, num_classes=80).train()
+    detector = build_detector(spec, num_classes=classes).train()
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
+    if score is not None:
+        for layer in detector.head.cls_preds:
+            nn.init.constant_(layer.bias, math.log(score / (1 - score)))
     with torch.no_grad():
         detector(images)
     network = deploy_(detector.eval())

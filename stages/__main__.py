@@ -10,6 +10,7 @@ from stages.draw_sample import draw_sample_cli
 from stages.eval_trt import eval_trt_cli
 from stages.export_onnx import export_onnx_cli
 from stages.import_checkpoint import import_checkpoint_cli
+from stages.infer import infer_cli
 from stages.prepare_voc2yolo import prepare_voc2yolo_cli
 from stages.ptq_calib import ptq_calib_cli
 from stages.qat_distill import qat_distill_cli
@@ -37,6 +38,7 @@ STAGES = {
 }
 for name, command in STAGES.items():
     app.command(name, rich_help_panel="Pipeline")(command)
+app.command("infer", rich_help_panel="Around it")(infer_cli)
 app.command("draw-sample", rich_help_panel="Around it")(draw_sample_cli)
 app.command("import-checkpoint", rich_help_panel="Around it")(import_checkpoint_cli)
 app.command("variants", rich_help_panel="Around it")(variants_cli)

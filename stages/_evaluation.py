@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from yolov6core.data.dataset import DetectionDataset
     from yolov6core.evaluation.evaluator import EvalResult
 
 DATASET = Path("artifacts/dataset")
@@ -44,19 +45,48 @@ def predictor(network: nn.Module, meta: dict[str, Any]) -> Callable[[Tensor], tu
     return predict
 
 
-def evaluate_split(network: nn.Module, meta: dict[str, Any], split: str, *, batch_size: int) -> EvalResult:
-    """COCO figures of a network on a split of the dataset; the network is put into evaluation mode for the time."""
+def evaluate_split(
+    network: nn.Module, meta: dict[str, Any], split: str, *, batch_size: int, part: tuple[int, int] = (0, 1)
+) -> EvalResult:
+    """COCO figures of a network on a split of the dataset; the network is put into evaluation mode for the time.
+
+    `part` (number, count): detect on a part of the images only. The figures are of the whole split all the same: put
+    the detections of all parts together and measure again.
+    """
     from yolov6core.data.dataset import DetectionDataset
     from yolov6core.evaluation.evaluator import evaluate
 
+    dataset = DetectionDataset(DATASET, split)
     training = network.training
     network.eval()
     try:
         return evaluate(
             predictor(network, meta),
-            DetectionDataset(DATASET, split),
+            dataset if part == (0, 1) else _Part(dataset, *part),
             image_size=tuple(meta["image_size"]),
             batch_size=batch_size,
         )
     finally:
         network.train(training)
+
+
+class _Part:
+    """Every `count`th image of a dataset, from number `first` on, against the ground truth of all."""
+
+    def __init__(self, dataset: DetectionDataset, first: int, count: int) -> None:
+        self.dataset = dataset
+        self.indices = range(first, len(dataset), count)
+        self.names = dataset.names
+        self.image_ids = [dataset.image_ids[index] for index in self.indices]
+        self.ground_truth = dataset.ground_truth
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> tuple[Any, Any]:
+        return self.dataset.load(self.indices[index])
+
+    def eval_batches(self, *, image_size: tuple[int, int], batch_size: int) -> Iterator[Any]:
+        from yolov6core.data.loader import eval_batches
+
+        return eval_batches(self, image_size=image_size, batch_size=batch_size)

@@ -29,6 +29,8 @@ class EngineParams:
     hint: Literal["latency", "throughput"]
     precision: Literal["f32", "bf16", "f16"]
     max_batch: Annotated[int, Bounds(1, 4096)]
+    workspace_mib: Annotated[int, Bounds(0, None)]
+    optimization_level: Annotated[int, Bounds(0, 5)]
     calibration_cache: bool
 
     def __post_init__(self) -> None:
@@ -57,7 +59,14 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = ONNX, out: Path = OUT
     except ValueError as error:
         raise StageError(f"engine.runtime {engine.runtime}: {error}; see 'python -m stages doctor'") from None
     logger.info("runtime %s (%s)", runtime, reason)
-    settings = BuildSettings(engine.threads, engine.hint, engine.precision, engine.max_batch)
+    settings = BuildSettings(
+        threads=engine.threads,
+        hint=engine.hint,
+        precision=engine.precision,
+        max_batch=engine.max_batch,
+        workspace_mib=engine.workspace_mib,
+        optimization_level=engine.optimization_level,
+    )
     variants = [name for name in VARIANTS if list(onnx_folder.glob(f"{name}.*.onnx"))]
     if not variants:
         raise StageError(f"{onnx_folder} holds no exported files: run 'dvc repro export-onnx' first")
@@ -99,10 +108,11 @@ def _build(source: Path, folder: Path, runtime: str, settings: BuildSettings) ->
 
 
 def _report(variant: str, info: EngineInfo) -> None:
-    logger.info("%-8s %d of %d convolutions in INT8", variant, max(info.int8_convs, 0), info.convs)
+    logger.info("%-8s %s; built in %.1f s", variant, info.describe(), info.build_s)
     if 0 <= info.int8_convs < info.wanted_int8:
         logger.warning(
-            "%s: the file quantizes %d convolutions, %s runs only %d of them in INT8; float: %s",
+            "%s: FLOAT LAYERS THAT SHOULD BE INT8: the file quantizes %d convolutions, %s runs only %d of them "
+            "in INT8; float: %s",
             variant,
             info.wanted_int8,
             info.runtime,

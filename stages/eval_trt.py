@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from stages._eval_files import spread, write_curves, write_samples, write_summary, write_tables
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
 from stages._report import StageError, logger, need, replace_folder, stage_errors, write_json
 
 if TYPE_CHECKING:
     from yolov6core.data.dataset import DetectionDataset
     from yolov6core.engines.latency import Latency
-    from yolov6core.engines.runtime import Engine
+    from yolov6core.engines.runtime import Engine, EngineInfo
     from yolov6core.evaluation.evaluator import EvalResult
 
 DATASET = Path("artifacts/dataset")
@@ -21,6 +22,10 @@ OUT = Path("artifacts/eval")
 METRICS = Path("metrics/eval")
 VARIANTS = ("float", "ptq", "partial", "qat")
 REBUILD = "rebuild it here with 'dvc repro --force build-trt'"
+STREAM_BATCH = 32
+"""Throughput is measured at this batch, where the batch is open and the engine takes as much."""
+AROUND_IMAGES = 32
+"""So many images of val tell what the work before and after the network takes."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,23 @@ class EvalParams:
     rounds: Annotated[int, Bounds(1, 1000)]
     repeats: Annotated[int, Bounds(1, 10_000)]
     samples: Annotated[int, Bounds(0, 1000)]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Measured times.
+
+    Attributes:
+        latency: of single calls.
+        stream: of calls that run `images` images as fast as the runtime can.
+        pre_ms, post_ms: milliseconds an image before (all engines alike) and after the network.
+    """
+
+    latency: dict[str, Latency]
+    stream: dict[str, Latency]
+    images: dict[str, int]
+    pre_ms: float
+    post_ms: dict[str, float]
 
 
 def eval_trt_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
@@ -51,7 +73,7 @@ def eval_trt(
     out: Path = OUT,
     metrics: Path = METRICS,
 ) -> None:
-    """Write `<variant>.json` into `metrics`, and `table.csv`, `per_class.csv`, `pr.csv` and `samples/` into `out`.
+    """Write `<variant>.json` into `metrics`; tables, curves, `summary.png` and `samples/` into `out`.
 
     Raises:
         StageError: an engine of another runtime version or device, or one that cannot run here.
@@ -61,12 +83,16 @@ def eval_trt(
     dataset = DetectionDataset(need(dataset_dir, "prepare-voc2yolo"), "val")
     engines = _open(need(engines_dir, "build-trt"))
     results = {name: _evaluate(engine, dataset, evaluation) for name, engine in engines.items()}
-    latencies = _latencies(engines, evaluation)
-    rows = {name: _row(name, engines, results, latencies, engines_dir) for name in engines}
-    _warn(rows, engines)
+    times = _times(engines, dataset, evaluation)
+    infos = {name: engine.info for name, engine in engines.items()}
+    rows = {name: _row(name, infos[name], results[name], times, engines_dir / name) for name in engines}
+    _warn(rows, infos)
     with replace_folder(out) as folder:
-        _write_tables(folder, rows, engines, results, dataset.names)
-        _write_samples(folder / "samples", dataset, results, evaluation.samples)
+        write_tables(folder, rows, infos, results)
+        write_curves(folder, dataset, results)
+        write_summary(folder, rows, infos)
+        write_samples(folder / "samples", dataset, results, evaluation.samples)
+        _write_rounds(folder / "rounds.csv", times)
     for name, row in rows.items():
         write_json(metrics / f"{name}.json", row)
         logger.info("%-8s %s", name, "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
@@ -92,11 +118,12 @@ def _open(folder: Path) -> dict[str, Engine]:
 
 
 def _evaluate(engine: Engine, dataset: DetectionDataset, evaluation: EvalParams) -> EvalResult:
+    from yolov6core.engines.runtime import infer_any
     from yolov6core.evaluation.evaluator import evaluate
 
     batch, _, height, width = engine.info.input_shape
     return evaluate(
-        lambda images: engine.infer(images.numpy()),
+        lambda images: infer_any(engine, images.numpy()),
         dataset,
         image_size=(height, width),
         batch_size=min(evaluation.batch_size, engine.info.settings.max_batch) if batch == -1 else batch,
@@ -106,114 +133,127 @@ def _evaluate(engine: Engine, dataset: DetectionDataset, evaluation: EvalParams)
     )
 
 
-def _latencies(engines: dict[str, Engine], evaluation: EvalParams) -> dict[str, Latency]:
-    """Batch 1 (or the engine's own fixed batch), all engines in turns."""
+def _times(engines: dict[str, Engine], dataset: DetectionDataset, evaluation: EvalParams) -> Times:
+    """All engines in turns: calls of batch 1 (or the engine's own), streams of calls, and the work around them."""
     import numpy as np
 
     from yolov6core.engines.latency import measure
 
-    calls = {}
+    rng = np.random.default_rng(0)
+    single, streams, images = {}, {}, {}
     for name, engine in engines.items():
-        shape = (max(engine.info.input_shape[0], 1), *engine.info.input_shape[1:])
+        batch, *rest = engine.info.input_shape
+        most = min(STREAM_BATCH, engine.info.settings.max_batch) if batch == -1 else batch
         # Values do not change the time of a convolution; a seeded picture of noise keeps runs alike.
-        images = np.random.default_rng(0).random(shape, dtype=np.float32)
-        calls[name] = lambda engine=engine, images=images: engine.infer(images)
-    return measure(calls, rounds=evaluation.rounds, repeats=evaluation.repeats)
+        one, many = (rng.random((size, *rest), dtype=np.float32) for size in (max(batch, 1), most))
+        images[name] = evaluation.repeats * most
+        single[name] = lambda engine=engine, one=one: engine.infer(one)
+        streams[name] = lambda engine=engine, many=many: engine.stream(many, evaluation.repeats)
+        engine.stream(many, 2)  # compiles what streams need
+    latency = measure(single, rounds=evaluation.rounds, repeats=evaluation.repeats)
+    stream = measure(streams, rounds=evaluation.rounds, repeats=1, warmup=0)
+    return Times(latency, stream, images, *_around(engines, dataset, evaluation))
 
 
-def _row(
-    name: str,
-    engines: dict[str, Engine],
-    results: dict[str, EvalResult],
-    latencies: dict[str, Latency],
-    engines_dir: Path,
-) -> dict[str, Any]:
+def _around(
+    engines: dict[str, Engine], dataset: DetectionDataset, evaluation: EvalParams
+) -> tuple[float, dict[str, float]]:
+    """Median milliseconds an image of letterboxing a decoded image, and of suppression for each engine."""
+    import time
+    from statistics import median
+
+    import numpy as np
+
+    from yolov6core.data.transforms import chw_rgb, letterbox
+    from yolov6core.engines.runtime import infer_any
+    from yolov6core.evaluation.evaluator import in_source_pixels
+    from yolov6core.evaluation.nms import nms
+
+    before: list[float] = []
+    after: dict[str, list[float]] = {name: [] for name in engines}
+    size = next(iter(engines.values())).info.input_shape[2:]
+    for index in spread(len(dataset), AROUND_IMAGES):
+        image, labels = dataset.load(index)
+        start = time.perf_counter()
+        picture, _, geometry = letterbox(image, labels, size=size)
+        batch = chw_rgb(picture)[None].astype(np.float32) / np.float32(255)
+        before.append(1000 * (time.perf_counter() - start))
+        for name, engine in engines.items():
+            boxes, scores = infer_any(engine, batch)
+            start = time.perf_counter()
+            found = nms(
+                boxes[0],
+                scores[0],
+                score_threshold=evaluation.score_threshold,
+                iou_threshold=evaluation.iou_threshold,
+                max_detections=evaluation.max_detections,
+            )
+            in_source_pixels(found, geometry)
+            after[name].append(1000 * (time.perf_counter() - start))
+    return median(before), {name: median(values) for name, values in after.items()}
+
+
+def _row(name: str, info: EngineInfo, result: EvalResult, times: Times, folder: Path) -> dict[str, Any]:
     """The comparison's keys for one engine; times carry three digits, more would be noise."""
     from yolov6core.engines.latency import speedup
 
-    info, latency = engines[name].info, latencies[name]
-    batch = max(info.input_shape[0], 1)
-    files = [path for path in (engines_dir / name).iterdir() if path.name != "engine.json"]
+    latency = times.latency[name]
+    files = [path for path in folder.iterdir() if path.name != "engine.json"]
     row = {
-        "map50_95": results[name].stats["map50_95"],
-        "map50": results[name].stats["map50"],
+        "map50_95": result.stats["map50_95"],
+        "map50": result.stats["map50"],
         "latency_ms": _digits(latency.median_ms, 3),
-        "fps": _digits(1000 * batch / latency.median_ms, 3),
+        "fps": _digits(1000 * times.images[name] / times.stream[name].median_ms, 3),
         "size_mb": round(sum(path.stat().st_size for path in files) / 1e6, 2),
         "int8_convs": info.int8_convs,
     }
-    if "float" in latencies:
-        row["speedup"] = _digits(speedup(latencies["float"], latency), 3)
-    return row
+    if "float" in times.latency:
+        row["speedup"] = _digits(speedup(times.latency["float"], latency), 3)
+    return row | {
+        "latency_p90_ms": _digits(latency.p90_ms, 3),
+        "latency_p99_ms": _digits(latency.p99_ms, 3),
+        "pre_ms": _digits(times.pre_ms, 3),
+        "post_ms": _digits(times.post_ms[name], 3),
+    }
+
+
+def _write_rounds(path: Path, times: Times) -> None:
+    """The median of each round, to see how far they spread."""
+    import pandas as pd
+
+    rows = [
+        {"variant": name, "round": number, "latency_ms": latency, "fps": 1000 * times.images[name] / stream}
+        for name in times.latency
+        for number, (latency, stream) in enumerate(
+            zip(times.latency[name].rounds_ms, times.stream[name].rounds_ms, strict=True)
+        )
+    ]
+    pd.DataFrame(rows).round(4).to_csv(path, index=False)
 
 
 def _digits(value: float, count: int) -> float:
     return float(f"{value:.{count}g}")
 
 
-def _warn(rows: dict[str, dict[str, Any]], engines: dict[str, Engine]) -> None:
+def _warn(rows: dict[str, dict[str, Any]], infos: dict[str, EngineInfo]) -> None:
     """Say loudly what makes an INT8 engine pointless."""
     for name, row in rows.items():
-        info = engines[name].info
+        info = infos[name]
         if info.wanted_int8 and row.get("speedup", 2.0) <= 1:
             logger.warning(
-                "%s IS NOT FASTER THAN FLOAT (%.3g times). %d of %d convolutions run in INT8 with %s; "
-                "look at the float layers below, and at 'python -m stages doctor' for the CPU's INT8 instructions",
+                "%s IS NOT FASTER THAN FLOAT (%.3g times). %d of %d convolutions run in INT8 with %s, float layers: "
+                "%s; 'python -m stages doctor' shows the CPU's INT8 instructions",
                 name,
                 row["speedup"],
                 info.int8_convs,
                 info.convs,
                 info.runtime,
+                ", ".join(info.float_layers) or "those that the file leaves float",
             )
         if 0 <= info.int8_convs < info.wanted_int8:
             logger.warning(
-                "%s: %d convolutions that should be INT8 run in float; float layers: %s",
+                "%s: FLOAT LAYERS THAT SHOULD BE INT8: %d; float layers: %s",
                 name,
                 info.wanted_int8 - info.int8_convs,
                 ", ".join(info.float_layers),
             )
-
-
-def _write_tables(
-    folder: Path,
-    rows: dict[str, dict[str, Any]],
-    engines: dict[str, Engine],
-    results: dict[str, EvalResult],
-    names: tuple[str, ...],
-) -> None:
-    import pandas as pd
-
-    from yolov6core.evaluation.plots import precision_recall_rows
-
-    base = rows.get("float", {}).get("map50_95", float("nan"))
-    table = [
-        {"variant": name, "runtime": engines[name].info.runtime, "precision": engines[name].info.precision}
-        | row
-        | {"drop": base - row["map50_95"], "convs": engines[name].info.convs}
-        for name, row in rows.items()
-    ]
-    classes = [
-        {"variant": name, "class": label} | figures
-        for name, result in results.items()
-        for label, figures in result.per_class.items()
-    ]
-    curves = [
-        {"variant": name} | row
-        for name, result in results.items()
-        for row in precision_recall_rows(result.coco, list(names))
-    ]
-    for file, content in (("table", table), ("per_class", classes), ("pr", curves)):
-        pd.DataFrame(content).round(5).to_csv(folder / f"{file}.csv", index=False)
-
-
-def _write_samples(folder: Path, dataset: DetectionDataset, results: dict[str, EvalResult], count: int) -> None:
-    """Ground truth, float and INT8 side by side, for images spread over the val split."""
-    from yolov6core.evaluation.plots import comparison, save_jpeg
-
-    folder.mkdir()
-    shown = [name for name in ("float", "ptq", "qat") if name in results]
-    for index in sorted({round(i * (len(dataset) - 1) / max(count - 1, 1)) for i in range(count)}):
-        image, labels = dataset.load(index)
-        found = {name: results[name].detections[dataset.image_ids[index]] for name in shown}
-        picture = comparison(image, labels, found, dataset.names, width=320 * (1 + len(shown)))
-        save_jpeg(picture, folder / f"{dataset.paths[index].stem}.jpg")

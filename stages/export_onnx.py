@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from yolov6core.engines.compare import Outputs
     from yolov6core.engines.dialects import Export
+    from yolov6core.engines.interface import Interface
 
 OUT = Path("artifacts/onnx")
 WEIGHTS = {
@@ -28,6 +29,8 @@ WEIGHTS = {
 """Variant -> its checkpoint."""
 FP16_TOLERANCE = 0.02
 """Relative error of a float network in half precision (11 bits, some sixty layers)."""
+NMS_TOLERANCE = 0.01
+"""Share of detections that suppression in the graph may choose otherwise: overlaps within rounding of the threshold."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,16 @@ class ExportParams:
 
     opset: Literal[17, 18, 19, 20]
     dialects: list[Literal["openvino", "ort", "trt", "cache"]]
+    batch: Annotated[int, Bounds(1, 1024)]
     dynamic_batch: bool
+    image_size: list[int] | None
+    form: Literal["decoded", "raw"]
+    nms: Literal["none", "topk", "onnx", "efficient_nms"]
+    score_threshold: Annotated[float, Bounds(0, 1)]
+    iou_threshold: Annotated[float, Bounds(0, 1)]
+    max_detections: Annotated[int, Bounds(1, 1000)]
+    input: Literal["float", "uint8"]
+    simplify: bool
     fp16: bool
     check_images: Annotated[int, Bounds(1, 10_000)]
     tolerance: Annotated[float, Bounds(0, 1)]
@@ -47,6 +59,18 @@ class ExportParams:
             raise ValueError(f"dialects is {self.dialects}; name at least one, each once")
         if self.fp16 and self.opset < 19 and "trt" in self.dialects:
             raise ValueError(f"fp16 needs opset 19 or 20, opset is {self.opset}")
+        if self.dynamic_batch and self.batch != 1:
+            raise ValueError(f"batch is {self.batch} and dynamic_batch true; a fixed batch needs dynamic_batch false")
+        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
+            raise ValueError(f"image_size is {self.image_size}; give [height, width], or null for the training's")
+        if self.form == "raw" and self.nms != "none":
+            raise ValueError(f"nms {self.nms} suppresses decoded boxes; choose form decoded, or nms none")
+        others = [name for name in self.dialects if name not in ("trt", "cache")]
+        if self.nms == "efficient_nms" and others:
+            raise ValueError(
+                f"nms efficient_nms is a plugin of TensorRT, dialects has {', '.join(others)}; "
+                "leave dialects [trt, cache], or choose nms onnx or topk"
+            )
 
 
 def export_onnx_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
@@ -77,14 +101,14 @@ def _export_variant(variant: str, weights: Path, export: ExportParams, folder: P
     """Write one variant in all dialects; returns a row of the report for each file."""
     from stages._models import load_float_model, load_quantized
     from yolov6core.engines.dialects import GRID, write_traced
-    from yolov6core.engines.onnx_export import to_onnx
     from yolov6core.quant.insert import quantizers_off, ready_for_export_, set_dialect_
 
     quantized = variant != "float"
     network, meta = load_quantized(weights) if quantized else load_float_model(weights)
     if quantized:
         ready_for_export_(network)
-    decoded, images = _decoded(network, meta), _images(meta, export.check_images)
+    meta |= {"image_size": _image_size(export, meta)}
+    decoded, images = _decoded(network, meta), _images(meta, export)
     with quantizers_off(network) if quantized else nullcontext():
         exact = _outputs(decoded, images)
     rows = {}
@@ -96,16 +120,55 @@ def _export_variant(variant: str, weights: Path, export: ExportParams, folder: P
         if quantized:
             set_dialect_(network, grid)
         if grid not in traced:
-            shape = (1, 3, *meta["image_size"])
-            traced[grid] = to_onnx(decoded, input_shape=shape, dynamic_batch=export.dynamic_batch, opset=export.opset)
-        path = folder / f"{variant}.{dialect}.onnx"
-        written = write_traced(traced[grid], path, dialect=dialect, fp16=export.fp16 and dialect == "trt")
+            traced[grid] = _trace(network if export.form == "raw" else decoded, meta, export)
+        written = write_traced(
+            traced[grid],
+            folder / f"{variant}.{dialect}.onnx",
+            dialect=dialect,
+            fp16=export.fp16 and dialect == "trt",
+            interface=_interface(export, meta),
+            simplify=export.simplify,
+        )
         # A cache's ONNX file is the float network; its scales stand beside it.
         rounds = quantized and dialect != "cache"
         wanted = _outputs(decoded, images) if rounds else exact
-        rows[path.name] = _judge(_compare(written, images, wanted, exact if rounds else None), written, export)
-        logger.info("%s", _line(path.name, rows[path.name]))
+        row = _judge(_compare(written, images, wanted, exact if rounds else None), written, export)
+        rows[written.path.name] = row
+        logger.info("%s", _line(written.path.name, row))
     return rows
+
+
+def _image_size(export: ExportParams, meta: dict[str, Any]) -> list[int]:
+    size, stride = export.image_size or meta["image_size"], max(meta["model"]["strides"])
+    if any(side % stride for side in size):
+        raise StageError(f"export.image_size is {size}; both sides have to be multiples of {stride}")
+    return size
+
+
+def _interface(export: ExportParams, meta: dict[str, Any]) -> Interface:
+    from yolov6core.engines.interface import Interface
+
+    return Interface(
+        form=export.form,
+        nms=export.nms,
+        input=export.input,
+        strides=tuple(meta["model"]["strides"]) if export.form == "raw" else (),
+        score_threshold=export.score_threshold,
+        iou_threshold=export.iou_threshold,
+        max_detections=export.max_detections,
+    )
+
+
+def _trace(module: nn.Module, meta: dict[str, Any], export: ExportParams) -> onnx.ModelProto:
+    from yolov6core.engines.onnx_export import OUTPUTS, RAW_OUTPUTS, to_onnx
+
+    return to_onnx(
+        module,
+        input_shape=(export.batch, 3, *meta["image_size"]),
+        dynamic_batch=export.dynamic_batch,
+        opset=export.opset,
+        outputs=RAW_OUTPUTS if export.form == "raw" else OUTPUTS,
+    )
 
 
 def _decoded(network: nn.Module, meta: dict[str, Any]) -> nn.Module:
@@ -126,10 +189,16 @@ def _decoded(network: nn.Module, meta: dict[str, Any]) -> nn.Module:
     return Decoded().eval()
 
 
-def _images(meta: dict[str, Any], count: int) -> list[np.ndarray]:
+def _images(meta: dict[str, Any], export: ExportParams) -> list[np.ndarray]:
+    """Batches [B, 3, H, W] of calibration images, the last one filled up with the first images."""
+    import numpy as np
+
     from stages._models import calibration_batches
 
-    return [batch.contiguous().numpy() for batch in calibration_batches(meta, batch_size=1, images=count)]
+    loaded = calibration_batches(meta, batch_size=1, images=export.check_images)
+    single = [batch.contiguous().numpy() for batch in loaded]
+    starts = range(0, len(single), export.batch)
+    return [np.concatenate([single[(start + i) % len(single)] for i in range(export.batch)]) for start in starts]
 
 
 def _outputs(module: nn.Module, images: list[np.ndarray]) -> list[Outputs]:
@@ -143,14 +212,51 @@ def _compare(
 ) -> dict[str, Any]:
     """Differences of a file from torch over all images, and of torch's quantized model from its float self."""
     from yolov6core.engines.compare import compare_outputs
-    from yolov6core.engines.registry import open_onnx
+    from yolov6core.engines.onnx_run import open_detector
 
-    run = open_onnx(written.path, written.dialect)
-    row = {"dialect": written.dialect, "quantized_convs": written.quantized_convs, "convs": written.convs}
-    row |= compare_outputs([run(image) for image in images], wanted)
+    row: dict[str, Any] = {
+        "dialect": written.dialect,
+        "quantized_convs": written.quantized_convs,
+        "convs": written.convs,
+    }
+    if written.interface.nms == "none":
+        run = open_detector(written.path, written.dialect)
+        row |= compare_outputs([run(image) for image in images], wanted)
+    else:
+        row |= _compare_suppressed(written, images, wanted)
     if exact is not None:
         row["quantization_l2"] = compare_outputs(wanted, exact)["relative_l2"]
     return row
+
+
+def _compare_suppressed(written: Export, images: list[np.ndarray], wanted: list[Outputs]) -> dict[str, Any]:
+    """The boxes before suppression against torch, and what the graph keeps of them against our own suppression."""
+    import onnx
+
+    from yolov6core.engines.compare import compare_outputs, detection_rows, differing_rows
+    from yolov6core.engines.graph_nms import INNER, with_inner
+    from yolov6core.engines.onnx_run import open_outputs
+    from yolov6core.evaluation.nms import nms
+
+    interface = written.interface
+    run = open_outputs(with_inner(onnx.load(written.path)).SerializeToString(), written.dialect)
+    results = [run(interface.feed(image)) for image in images]
+    row = compare_outputs([tuple(result[name] for name in INNER) for result in results], wanted)
+    if interface.nms == "efficient_nms":
+        return row
+    differ = count = 0
+    for result in results:
+        for image, (boxes, scores) in enumerate(zip(*(result[name] for name in INNER), strict=True)):
+            rows = nms(
+                boxes,
+                interface.considered(scores),
+                score_threshold=interface.score_threshold,
+                iou_threshold=interface.iou_threshold,
+                max_detections=interface.max_detections,
+            )
+            differ += differing_rows(detection_rows(result, image), rows)
+            count += len(rows)
+    return row | {"detections": count, "detections_differ": differ}
 
 
 def _judge(row: dict[str, Any], written: Export, export: ExportParams) -> dict[str, Any]:
@@ -163,7 +269,8 @@ def _judge(row: dict[str, Any], written: Export, export: ExportParams) -> dict[s
     if "quantization_l2" in row:
         allowed += export.quant_tolerance * row["quantization_l2"]
     size = written.path.stat().st_size / 1e6
-    return row | {"size_mb": round(size, 3), "allowed_l2": allowed, "ok": row["relative_l2"] <= allowed}
+    ok = row["relative_l2"] <= allowed and row.get("detections_differ", 0) <= NMS_TOLERANCE * row.get("detections", 0)
+    return row | {"size_mb": round(size, 3), "allowed_l2": allowed, "ok": ok}
 
 
 def _line(name: str, row: dict[str, Any]) -> str:
@@ -177,6 +284,7 @@ def _line(name: str, row: dict[str, Any]) -> str:
 def _refuse_bad(rows: dict[str, dict[str, Any]]) -> None:
     bad = [
         f"{name}: relative error {row['relative_l2']:.3g}, allowed {row['allowed_l2']:.3g}"
+        + (f"; {row['detections_differ']} of {row['detections']} detections differ" if "detections" in row else "")
         for name, row in rows.items()
         if not row["ok"]
     ]

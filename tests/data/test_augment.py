@@ -120,3 +120,31 @@ def test_drawn_parameters_stay_in_their_ranges() -> None:
     assert 0.3 <= min(a.centre_x for a in drawn) < 0.35 and 0.65 < max(a.centre_y for a in drawn) <= 0.7
     gains = np.array([strengths.draw_hsv(rng) for _ in range(300)])
     assert (np.abs(gains - 1).max(axis=0) <= [0.015, 0.7, 0.4]).all()
+
+
+@pytest.mark.parametrize("mosaic", [0.0, 1.0])
+def test_a_broken_image_does_not_stop_training(make_dataset, caplog, mosaic) -> None:
+    dataset = DetectionDataset(make_dataset(count=6), "train")
+    transform = TrainTransform(dataset, image_size=(64, 64), mosaic=mosaic)
+    dataset.paths[0].write_bytes(b"no picture")
+    for _ in range(2):
+        image, labels = transform(0, np.random.default_rng(0))
+        assert image.shape == (3, 64, 64) and np.isfinite(labels).all()
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "told once"
+    assert "picture_001.png cannot be decoded" in caplog.text and "grey picture" in caplog.text
+    dataset.paths[1].unlink()
+    with pytest.raises(ValueError, match="picture_002.png cannot be read"):
+        for _ in range(20):
+            transform(1, np.random.default_rng(0))
+
+
+def test_a_mosaic_does_not_reach_into_the_next(make_dataset) -> None:
+    """The canvas is used again: samples must not depend on what was drawn before."""
+    dataset = DetectionDataset(make_dataset(count=6), "train")
+    options = {"image_size": (64, 64), "mosaic": 1.0, "mixup": 1.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
+    used = TrainTransform(dataset, **options)
+    first = used(0, np.random.default_rng(0))[0].copy()
+    kept = used(1, np.random.default_rng(1))[0]
+    before = kept.copy()
+    np.testing.assert_array_equal(used(0, np.random.default_rng(0))[0], first)
+    np.testing.assert_array_equal(kept, before)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, Problem
-from yolov6core.data.check import BoxRules, check_images, clip_box, remove_shared, seeded_part
+from yolov6core.data.check import BoxRules, check_images, clip_box, turn_box
 
 
 @pytest.fixture
@@ -63,24 +65,41 @@ def test_bad_images_are_left_out(tmp_path):
     assert check(f"{tmp_path}/gone.jpg") == ([], ["missing_image"])
 
 
+def test_names_with_line_breaks_are_left_out(path):
+    odd = path.replace("a.jpg", "a\nb.jpg")
+    assert check(odd) == ([], ["unsafe_path"])
+
+
+def turned(path, orientation):
+    """A JPEG with a white box at (10, 20, 40, 60) as stored, and a file that asks for it to be turned."""
+    picture = np.zeros((80, 100, 3), np.uint8)
+    picture[20:60, 10:40] = 255
+    data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([orientation]) + bytes(6)
+    name = path.replace("a.jpg", f"turned{orientation}.jpg")
+    Path(name).write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+    return name
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_of_the_stored_picture_turn_with_it(path, orientation):
+    name = turned(path, orientation)
+    images, kinds = check(name, AnnotatedObject("cat", (10, 20, 40, 60)))
+    assert kinds == ["turned_boxes"] and images[0].size == (100, 80)
+    rows, columns = np.nonzero(cv2.imread(name)[..., 0] > 128)
+    found = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert images[0].objects[0].box == found == turn_box((10, 20, 40, 60), orientation, (80, 100))
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(6, (100, 80)), (6, None), (3, (80, 100))])
+def test_boxes_of_the_turned_picture_stay(path, orientation, size):
+    box = AnnotatedObject("cat", (10, 20, 40, 60))
+    images, kinds = check(turned(path, orientation), box, size=size)
+    assert kinds == ["rotated_image"] and images[0].objects == (box,)
+
+
 def test_clip_never_inverts():
     assert clip_box((150, 5, 160, 9), (80, 100)) == (100, 5, 100, 9)
-
-
-def test_splits_become_disjoint():
-    a, b, c = (AnnotatedImage(f"{name}.jpg", None, ()) for name in "abc")
-    train, val, problems = remove_shared([c, b, a, a], [b])
-    assert (train, val) == ([a, c], [b])
-    assert [problem.kind for problem in problems] == ["duplicate_entry", "in_both_splits"]
-
-
-def test_seeded_part_is_stable():
-    images = [AnnotatedImage(f"{index}.jpg", None, ()) for index in range(100)]
-    chosen = {image.path for image in seeded_part(images, 20, 0)}
-    assert len(chosen) == 20
-    assert chosen == {image.path for image in seeded_part(images[::-1], 20, 0)}
-    assert chosen != {image.path for image in seeded_part(images, 20, 1)}
-    assert len(chosen & {image.path for image in seeded_part(images[:95], 20, 0)}) >= 15
 
 
 def test_kinds_are_checked():

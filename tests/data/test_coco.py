@@ -6,7 +6,7 @@ import pytest
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, DatasetError
 from yolov6core.data.coco import is_coco, read_coco
-from yolov6core.data.write import coco_document
+from yolov6core.data.write import coco_text
 
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
 
@@ -54,7 +54,7 @@ def test_bad_entries_cost_themselves_only(tmp_path):
 
 def test_what_is_written_can_be_read(tmp_path):
     objects = (AnnotatedObject("dog", (1.5, 2, 30, 40)), AnnotatedObject("person", (0, 0, 100, 80)))
-    written = coco_document([AnnotatedImage("a.jpg", (80, 100), objects)], ["person", "dog"])
+    written = "".join(coco_text([AnnotatedImage("a.jpg", (80, 100), objects)], ["person", "dog"]))
     write(tmp_path, "instances", written)
     [image] = read_coco(str(tmp_path)).splits["all"]
     assert image.objects == objects
@@ -76,3 +76,14 @@ def test_missing_split_names_those_that_exist(tmp_path):
         read_coco(str(tmp_path))
     with pytest.raises(DatasetError, match="no COCO dataset"):
         read_coco(str(tmp_path / "images"))
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "x/../../a.jpg", "/a.jpg", "C:\\a.jpg", "..\\a.jpg", "a\n.jpg", ""])
+def test_names_may_not_leave_the_folder(tmp_path, name):
+    root = tmp_path / "set"
+    write(root, "instances", document(images=(name, "b.jpg")), images=("b.jpg",))
+    (tmp_path / "a.jpg").touch()
+    (root / "a.jpg").touch()
+    source = read_coco(str(root))
+    assert [image.stem for image in source.splits["all"]] == ["b"]
+    assert [p.kind for p in source.problems] == ["unsafe_path"]

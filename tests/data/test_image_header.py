@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -73,4 +74,52 @@ def test_other_bytes(tmp_path, data):
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
     with pytest.raises(ImageError):
+        read_image_header(str(path))
+
+
+def png_chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("place", [33, -12])
+def test_orientation_of_png_agrees_with_opencv(tmp_path, place):
+    path = tmp_path / "a.png"
+    data = encoded(".png")
+    path.write_bytes(data[:place] + png_chunk(b"eXIf", exif(6)[10:]) + data[place:])
+    assert read_image_header(str(path)) == (64, 48, 6)
+    assert cv2.imread(str(path)).shape[:2] == (64, 48)
+
+
+def test_data_behind_a_png_is_allowed(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(".png") + bytes(99))
+    assert read_image_header(str(path)) == (48, 64, 1)
+
+
+def huge(suffix):
+    """A small file that claims 60,000 x 60,000 pixels."""
+    data = bytearray(encoded(suffix))
+    if suffix == ".png":
+        header = struct.pack(">II", 60000, 60000) + bytes(data[24:29])
+        return bytes(data[:8]) + png_chunk(b"IHDR", header) + bytes(data[33:])
+    if suffix == ".bmp":
+        data[18:26] = struct.pack("<ii", 60000, -60000)
+    if suffix == ".jpg":
+        frame = data.index(b"\xff\xc0")
+        data[frame + 5 : frame + 9] = struct.pack(">HH", 60000, 60000)
+    if suffix == ".tiff":
+        start = struct.unpack_from("<I", data, 4)[0]
+        for entry in range(struct.unpack_from("<H", data, start)[0]):
+            at = start + 2 + 12 * entry
+            tag, kind = struct.unpack_from("<HH", data, at)
+            if tag in (256, 257):
+                struct.pack_into("<I" if kind == 4 else "<H", data, at + 8, 60000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tiff"])
+def test_absurd_sizes_are_refused_before_decoding(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(huge(suffix))
+    with pytest.raises(ImageError, match="60000x60000 pixels; at most 268 million"):
         read_image_header(str(path))

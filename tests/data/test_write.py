@@ -9,11 +9,15 @@ import pytest
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, DatasetError
 from yolov6core.data.voc import voc_box
-from yolov6core.data.write import coco_document, label_row, label_text, write_dataset
+from yolov6core.data.write import coco_text, label_row, label_text, write_dataset
 
 
 def image(path="set/a.jpg", *objects, size=(80, 100)):
     return AnnotatedImage(path, size, tuple(objects))
+
+
+def coco_document(images, names):
+    return json.loads("".join(coco_text(images, names)))
 
 
 def test_whole_image_and_one_pixel():

@@ -1,12 +1,14 @@
 import logging
 import struct
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
 from yolov6core.engines.calibration_cache import read_cache, write_cache
 from yolov6core.engines.dialects import check_combination, write_dialect
+from yolov6core.engines.onnx_run import open_outputs
 
 SHAPE = (1, 3, 32, 32)
 
@@ -115,6 +117,38 @@ def test_fp16_file_is_refused_by_cpu_runtimes(tmp_path, toy_net):
     with pytest.raises(ValueError):
         check_combination(model, "onnxruntime")
     check_combination(model, "tensorrt_rtx")
+
+
+def test_openvino_is_as_near_to_the_float_network_as_onnx_runtime(tmp_path, toy_net, images, run_torch, distance):
+    """The toy network has a concat before a convolution, where OpenVINO computes Q/DQ wrongly."""
+    net, plain = toy_net("trt"), toy_net("trt")
+    for module in plain.modules():
+        if hasattr(module, "grid"):
+            module.forward = lambda x: x
+    wanted = [run_torch(plain, image[None]) for image in images]
+
+    def error(dialect, reader):
+        run = open_outputs(write(net, tmp_path, dialect).path, reader)
+        found = [run(image[None]) for image in images]
+        return np.mean([distance((f["boxes"], f["scores"]), w) for f, w in zip(found, wanted, strict=True)])
+
+    oracle = error("trt", "ort")
+    assert oracle > 1e-3
+    assert error("openvino", "openvino") <= 1.2 * oracle
+    assert error("trt", "openvino") > 1.5 * oracle, "OpenVINO reads Q/DQ rightly now: its own dialect may go"
+
+
+@pytest.mark.parametrize("grid, dialect", [("trt", "openvino"), ("ort", "ort"), ("trt", "trt"), ("trt", "cache")])
+def test_open_batches_equal_single_images(tmp_path, toy_net, images, grid, dialect):
+    export = write(toy_net(grid, exact=True), tmp_path, dialect, dynamic_batch=True)
+    run = open_outputs(export.path, dialect)
+    images = np.round(images * 64) / 64
+    for count in (1, 2, 3):
+        together = run(images[:count])
+        for index in range(count):
+            single = run(images[index : index + 1])
+            for name, values in together.items():
+                np.testing.assert_array_equal(values[index], single[name][0])
 
 
 def test_unknown_dialect_lists_the_known_ones(tmp_path, toy_net):

@@ -6,8 +6,8 @@ import pytest
 
 from yolov6core.engines import onnxruntime_engine, registry
 from yolov6core.engines.dialects import write_dialect
-from yolov6core.engines.registry import RUNTIMES, open_engine, pick_runtime, survey
-from yolov6core.engines.runtime import SIDECAR, BuildSettings, EngineMismatch, RuntimeMissing, read_info
+from yolov6core.engines.registry import RUNTIMES, open_engine, open_file, pick_runtime, survey
+from yolov6core.engines.runtime import SIDECAR, BuildSettings, EngineMismatch, RuntimeMissing, infer_any, read_info
 from yolov6core.engines.torch_engine import TorchEngine
 
 SHAPE = (1, 3, 32, 32)
@@ -57,9 +57,12 @@ def test_openvino_is_right_through_a_concat(built, toy_net, images, run_torch, d
 
 @pytest.mark.parametrize("runtime, dialect", CPU)
 def test_building_twice_gives_the_same_bytes(built, runtime, dialect):
+    """But for the seconds that the build took."""
+
     def contents():
-        folder, _ = built(runtime, dialect)
-        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        folder, info = built(runtime, dialect)
+        sidecar = dataclasses.replace(info, build_s=0.0).to_json()
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != SIDECAR} | {SIDECAR: sidecar}
 
     assert contents() == contents()
 
@@ -109,11 +112,74 @@ def test_auto_takes_what_runs_and_says_why(monkeypatch):
         pick_runtime("auto")
 
 
+@pytest.mark.parametrize("runtime, dialect", [*CPU, ("torch", "trt")])
+def test_streams_run_as_often_as_asked(built, toy_net, images, runtime, dialect):
+    """And leave single calls as they were."""
+    engine = TorchEngine(toy_net("trt"), (32, 32)) if runtime == "torch" else open_engine(built(runtime, dialect)[0])
+    before = engine.infer(images[:1])
+    engine.stream(images[:1], 5)
+    for found, wanted in zip(engine.infer(images[:1]), before, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    if runtime != "torch":
+        with pytest.raises(ValueError, match="the engine takes"):
+            engine.stream(images, 1)
+
+
+@pytest.mark.parametrize("dynamic, batch", [(False, 3), (True, -1)])
+def test_any_number_of_images_goes_through_any_batch(tmp_path, toy_net, images, dynamic, batch):
+    write_dialect(
+        toy_net("openvino"),
+        tmp_path / "m.onnx",
+        dialect="openvino",
+        input_shape=(3, *SHAPE[1:]),
+        dynamic_batch=dynamic,
+    )
+    info = RUNTIMES["openvino"].build(tmp_path / "m.onnx", tmp_path / "e", BuildSettings(threads=1, max_batch=3))
+    assert info.input_shape == info.inputs["images"] == (batch, *SHAPE[1:])
+    assert info.outputs["scores"][0] == batch
+    engine = open_engine(tmp_path / "e")
+    sizes = []
+    infer = engine.infer
+    engine.infer = lambda part: sizes.append(len(part)) or infer(part)
+    found = infer_any(engine, images)  # four of them
+    assert sizes == ([3, 1] if dynamic else [3, 3])
+    for index in range(4):
+        alone = infer(np.repeat(images[index : index + 1], 3, axis=0))
+        for whole, single in zip(found, alone, strict=True):
+            np.testing.assert_allclose(whole[index], single[0], atol=1e-4)
+
+
+def test_an_engine_describes_itself(built):
+    _, info = built("openvino", "openvino")
+    text = info.describe()
+    for part in ("openvino", "INT8 in 6 of 9 convolutions", "f32 elsewhere", "1 threads", "batch 1, 32 x 32"):
+        assert part in text
+    assert info.int8_share == round(6 / 9, 4) and info.build_s > 0
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_file_runs_as_its_engine_does(built, images, tmp_path, runtime):
+    dialect = dict(CPU)[runtime]
+    folder, info = built(runtime, dialect)
+    engine, _ = open_file(tmp_path / f"{dialect}.onnx", runtime, BuildSettings(threads=1))
+    assert (engine.info.int8_convs, engine.info.interface) == (info.int8_convs, info.interface)
+    for found, wanted in zip(engine.infer(images[:1]), open_engine(folder).infer(images[:1]), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_auto_says_who_refused_a_file(tmp_path, toy_net):
+    write_dialect(toy_net("trt"), tmp_path / "m.onnx", dialect="trt", input_shape=SHAPE)
+    with pytest.raises(ValueError, match="no runtime takes .*openvino: .*; onnxruntime: .*; opencv: "):
+        open_file(tmp_path / "m.onnx", "auto", BuildSettings())
+
+
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="hint is 'fast'"):
         BuildSettings(hint="fast")
     with pytest.raises(ValueError, match="threads is -1"):
         BuildSettings(threads=-1)
+    with pytest.raises(ValueError, match="optimization_level is 6"):
+        BuildSettings(optimization_level=6)
 
 
 def test_onnxruntime_refuses_half_precision(built):

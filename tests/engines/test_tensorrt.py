@@ -1,10 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from yolov6core.engines.dialects import write_dialect
+from yolov6core.engines.onnx_facts import OnnxFacts
 from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
-from yolov6core.engines.tensorrt_engine import TensorRtRuntime, audit, cache_version
+from yolov6core.engines.tensorrt_engine import TensorRtRuntime, _Build, audit, cache_version
 
 SHAPE = (1, 3, 32, 32)
 RTX = TensorRtRuntime("tensorrt_rtx")
@@ -93,6 +96,44 @@ def test_cache_version_is_written_as_tensorrt_does():
         "100300",
         "101302",
     ]
+
+
+class Library:
+    """What the adapter asks of a TensorRT library before it parses a file."""
+
+    MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+    ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")
+
+    def __init__(self, *, strongly_typed: bool) -> None:
+        self.asked: list = []
+        kinds = {"STRONGLY_TYPED": 1} if strongly_typed else {"EXPLICIT_BATCH": 0}
+        self.NetworkDefinitionCreationFlag = SimpleNamespace(**kinds)
+        self.BuilderFlag = SimpleNamespace() if strongly_typed else SimpleNamespace(INT8="int8", FP16="fp16")
+
+    def build(self, settings: BuildSettings, *, quantized: int) -> SimpleNamespace:
+        """A config after the adapter has filled it."""
+        build = object.__new__(_Build)
+        facts = OnnxFacts("trt", "fp16", SHAPE, quantized, 9)
+        build.trt, build.settings, build.facts = self, settings, facts
+        config = SimpleNamespace(
+            builder_optimization_level=3,
+            set_memory_pool_limit=lambda pool, size: self.asked.append((pool, size)),
+            set_flag=self.asked.append,
+        )
+        build._configure(config)
+        return config
+
+
+def test_settings_reach_the_builder_of_every_version():
+    new, old = Library(strongly_typed=True), Library(strongly_typed=False)
+    config = new.build(BuildSettings(workspace_mib=64, optimization_level=5), quantized=6)
+    assert (config.builder_optimization_level, new.asked) == (5, [("workspace", 64 << 20)])
+    # TensorRT 8 has no strongly typed networks: Q/DQ needs the flags
+    old.build(BuildSettings(), quantized=6)
+    assert old.asked == ["int8", "fp16"]
+    old.asked.clear()
+    old.build(BuildSettings(), quantized=0)
+    assert old.asked == ["fp16"]
 
 
 LOG = """Engine Layer Information:

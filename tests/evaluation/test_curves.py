@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yolov6core.evaluation.curves import CONFIDENCES, class_curves, curves_of, match_detections, truth_by_image
+from yolov6core.evaluation.curves import (
+    CONFIDENCES,
+    class_curves,
+    confusion_pairs,
+    curves_of,
+    match_detections,
+    truth_by_image,
+)
 
 
 def test_each_box_is_found_once_by_the_best_score() -> None:
@@ -64,3 +71,24 @@ def test_data_set_of_coco_boxes() -> None:
     assert boxes[1].tolist() == [[1, 0, 0, 10, 10]] and boxes[2].shape == (0, 5)
     curves = curves_of({1: np.array([[0, 0, 10, 10, 0.9, 1]]), 2: np.zeros((0, 6))}, truth)
     assert curves.classes.tolist() == [1] and curves.recall[0, 500] == 1.0
+
+
+def test_confusion_pairs_what_overlaps_whatever_its_class() -> None:
+    truth = {
+        "images": [{"id": 1}, {"id": 2}],
+        "categories": [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 3, "bbox": [0, 0, 10, 10]},
+            {"image_id": 1, "category_id": 7, "bbox": [50, 50, 10, 10]},
+            {"image_id": 2, "category_id": 7, "bbox": [0, 0, 10, 10]},
+        ],
+    }
+    found = {
+        1: np.array([[0, 0, 10, 10, 0.9, 1], [0, 0, 10, 9, 0.8, 0], [80, 0, 90, 10, 0.7, 0], [50, 50, 60, 60, 0.1, 1]]),
+        2: np.array([[0, 0, 10, 10, 0.9, 1.0]]),
+    }
+    pairs = confusion_pairs(found, truth, min_score=0.5).tolist()
+    # taken for b; the second box finds it used; one on nothing; one below the score, so its object is missed; one right
+    assert pairs == [[0, 1], [2, 0], [2, 0], [1, 2], [1, 1]]
+    nothing = {1: np.zeros((0, 6)), 2: np.zeros((0, 6))}
+    assert confusion_pairs(nothing, truth, min_score=0.5).tolist() == [[0, 2], [1, 2], [1, 2]]

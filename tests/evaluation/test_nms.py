@@ -62,6 +62,46 @@ def test_more_candidates_than_the_first_look() -> None:
     np.testing.assert_array_equal(found[1:, :4], apart[:14])
 
 
+@pytest.mark.parametrize("agnostic", [True, False])
+@pytest.mark.parametrize(
+    ("anchors", "classes", "limit"), [(700, 5, 3000), (2500, 1, 400), (60, 80, 150), (1500, 2, 60)]
+)
+def test_thousands_of_candidates_equal_the_definition(anchors, classes, limit, agnostic) -> None:
+    """Several parts, crowded classes and many classes; every second score is a tie with the one before."""
+    boxes, scores = crowd(anchors, classes, seed=anchors)
+    boxes[:, [0, 2]] += np.repeat(np.arange(anchors) % 20, 2).reshape(-1, 2) * 25
+    scores.ravel()[1::2] = scores.ravel()[: scores.size // 2 * 2 : 2]
+    options = OPTIONS | {"max_detections": limit, "agnostic": agnostic}
+    found = nms(boxes, scores, **options)
+    assert len(found) > 15
+    np.testing.assert_array_equal(found, greedy_arrays(boxes, scores, **options))
+
+
+def greedy_arrays(boxes, scores, *, score_threshold, iou_threshold, max_detections, agnostic):
+    """The definition with one row of overlaps at a time, for larger inputs."""
+    anchors, labels = np.nonzero(scores > score_threshold)
+    order = np.argsort(-scores[anchors, labels], kind="stable")
+    anchors, labels = anchors[order], labels[order]
+    corners, areas = boxes[anchors], np.prod(boxes[anchors, 2:] - boxes[anchors, :2], axis=1)
+    alive, kept = np.ones(len(order), dtype=bool), []
+    for place in range(len(order)):
+        if not alive[place]:
+            continue
+        kept.append(place)
+        sides = np.minimum(corners[place, 2:], corners[:, 2:]) - np.maximum(corners[place, :2], corners[:, :2])
+        common = np.maximum(sides, 0).prod(axis=1)
+        over = common / (areas[place] + areas - common) > np.float32(iou_threshold)
+        alive &= ~over | ((labels != labels[place]) & (not agnostic))
+    kept = kept[:max_detections]
+    values = scores[anchors[kept], labels[kept]]
+    return np.concatenate((corners[kept], values[:, None], labels[kept][:, None]), axis=1).astype(np.float32)
+
+
+def test_negative_thresholds_are_refused() -> None:
+    with pytest.raises(ValueError, match="score_threshold is -0.1"):
+        nms(np.zeros((1, 4)), np.zeros((1, 1)), **OPTIONS | {"score_threshold": -0.1})
+
+
 def test_classes_do_not_meet_however_large_the_image() -> None:
     """Separation by adding class * 4096 to coordinates fails here: 4096 px further lies the other class's box."""
     boxes = np.array([[4096, 0, 4196, 100], [0, 0, 100, 100]], np.float32)

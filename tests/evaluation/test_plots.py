@@ -15,9 +15,12 @@ from yolov6core.evaluation.plots import (
     confidence_rows,
     draw_boxes,
     label_statistics,
+    mean_confidence_rows,
+    mean_precision_rows,
     precision_recall_rows,
     save_jpeg,
     stack_rows,
+    tradeoff_picture,
 )
 
 NAMES = ("disc", "square")
@@ -36,6 +39,18 @@ def test_rows_for_curves() -> None:
     rows = confidence_rows(curves_of(FOUND, TRUTH), NAMES)
     assert len(rows) == 100 and set(rows[0]) == {"class", "confidence", "precision", "recall", "f1"}
     assert rows[0]["f1"] == 1.0 and rows[-1]["recall"] == 0.0
+
+
+def test_means_over_classes_leave_out_classes_without_truth() -> None:
+    rows = mean_precision_rows(coco_metrics(TRUTH, FOUND))
+    assert len(rows) == 101 and rows[-1] == {"recall": 1.0, "precision": 1.0}
+    rows = mean_confidence_rows(curves_of(FOUND, TRUTH))
+    assert len(rows) == 100 and rows[0]["f1"] == 1.0 and rows[-1]["recall"] == 0.0
+
+
+def test_tradeoff_picture_is_written(tmp_path) -> None:
+    tradeoff_picture({"float": (2.0, 0.4), "qat": (0.9, 0.39)}, tmp_path / "summary.png", title="here")
+    assert (cv2.imread(str(tmp_path / "summary.png")) != 255).any()
 
 
 def test_boxes_are_drawn_on_a_copy() -> None:

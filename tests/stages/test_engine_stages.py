@@ -6,6 +6,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import cv2
 import pandas as pd
 import pytest
 import torch
@@ -17,6 +18,8 @@ from stages._report import StageError
 from stages.build_trt import EngineParams, build_trt
 from stages.eval_trt import EvalParams, eval_trt
 from stages.export_onnx import WEIGHTS, ExportParams, export_onnx
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.evaluation.evaluator import evaluate
 
 SIZE = [64, 64]
 NAMES = ["disc", "square", "cross"]
@@ -24,7 +27,16 @@ RUNTIME = RuntimeParams(threads=1, workers=0, device="cpu", cache_mib=0)
 EXPORT = {
     "opset": 19,
     "dialects": ["openvino", "ort", "trt", "cache"],
+    "batch": 1,
     "dynamic_batch": False,
+    "image_size": None,
+    "form": "decoded",
+    "nms": "none",
+    "score_threshold": 0.03,
+    "iou_threshold": 0.65,
+    "max_detections": 50,
+    "input": "float",
+    "simplify": False,
     "fp16": True,
     "check_images": 2,
     "tolerance": 0.001,
@@ -36,6 +48,8 @@ ENGINE = {
     "hint": "latency",
     "precision": "f32",
     "max_batch": 4,
+    "workspace_mib": 0,
+    "optimization_level": 3,
     "calibration_cache": False,
 }
 EVAL = EvalParams(
@@ -119,6 +133,35 @@ def test_every_variant_and_dialect_is_written_and_checked(here):
     assert rows["ptq.openvino.onnx"]["size_mb"] < 0.6 * rows["float.openvino.onnx"]["size_mb"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"form": "raw", "batch": 2},
+        {"nms": "topk", "input": "uint8", "dynamic_batch": True},
+        {"nms": "onnx", "image_size": [64, 96], "simplify": True},
+        {"nms": "efficient_nms", "dialects": ["trt", "cache"], "opset": 20},
+    ],
+)
+def test_other_forms_are_written_and_checked(here, tmp_path, options):
+    import onnx
+
+    from yolov6core.engines.interface import Interface
+
+    if options.get("simplify"):
+        pytest.importorskip("onnxsim")
+    export = ExportParams(**EXPORT | {"dialects": ["openvino", "ort", "trt"], "score_threshold": 0.001} | options)
+    export_onnx(export, RUNTIME, out=tmp_path / "onnx")
+    rows = json.loads((tmp_path / "onnx" / "check.json").read_text())
+    assert len(rows) == 4 * len(export.dialects) - ("cache" in export.dialects)
+    assert all(row["ok"] for row in rows.values())
+    model = onnx.load(tmp_path / "onnx" / "ptq.trt.onnx")
+    interface = Interface.of(model)
+    assert (interface.form, interface.nms, interface.input) == (export.form, export.nms, export.input)
+    assert tuple(value.name for value in model.graph.output) == interface.outputs
+    if export.nms in ("topk", "onnx"):
+        assert all(row["detections"] > 0 == row["detections_differ"] for row in rows.values())
+
+
 def test_a_file_beyond_the_tolerance_stops_the_stage(here, tmp_path):
     strict = ExportParams(**EXPORT | {"dialects": ["ort"], "tolerance": 0.0})
     with pytest.raises(StageError, match=r"float\.ort\.onnx: relative error"):
@@ -133,6 +176,7 @@ def test_engines_are_built_and_compared(here, tmp_path, runtime):
     eval_trt(EVAL, engines_dir=engines, out=out, metrics=metrics)
     rows = {name: json.loads((metrics / f"{name}.json").read_text()) for name in WEIGHTS}
     keys = ["map50_95", "map50", "latency_ms", "fps", "size_mb", "int8_convs", "speedup"]
+    keys += ["latency_p90_ms", "latency_p99_ms", "pre_ms", "post_ms"]
     assert all(list(row) == keys for row in rows.values())
     assert rows["float"]["speedup"] == 1 and rows["float"]["int8_convs"] == 0
     assert rows["ptq"]["int8_convs"] == rows["partial"]["int8_convs"] + 2 > 0
@@ -142,6 +186,89 @@ def test_engines_are_built_and_compared(here, tmp_path, runtime):
     assert set(pd.read_csv(out / "per_class.csv")["class"]) == set(NAMES)
     assert {"variant", "class", "recall", "precision"} == set(pd.read_csv(out / "pr.csv").columns)
     assert len(list((out / "samples").glob("*.jpg"))) == 2
+    _check_times(rows, pd.read_csv(out / "rounds.csv"))
+    _check_curves(out)
+
+
+def _check_times(rows, rounds):
+    for name, row in rows.items():
+        assert 0 < row["latency_ms"] <= row["latency_p90_ms"] <= row["latency_p99_ms"]
+        assert 0 < row["pre_ms"] < 100 and 0 < row["post_ms"] < 100
+        assert rounds[rounds["variant"] == name]["fps"].median() == pytest.approx(row["fps"], rel=0.01)
+
+
+def _check_curves(out):
+    assert {"variant", "class", "confidence", "precision", "recall", "f1"} == set(pd.read_csv(out / "f1.csv").columns)
+    for name in WEIGHTS:
+        assert len(pd.read_csv(out / "curves" / f"pr_{name}.csv")) == 101
+        assert len(pd.read_csv(out / "curves" / f"f1_{name}.csv")) == 100
+        pairs = pd.read_csv(out / "curves" / f"confusion_{name}.csv")
+        counts = pd.read_csv(out / "confusion.csv").query("variant == @name")
+        assert counts["count"].sum() == len(pairs)
+        assert set(pairs["actual"]) <= {*NAMES, "background"}
+    assert cv2.imread(str(out / "summary.png")).shape == (400, 600, 3)
+
+
+class Pretended:
+    """The val split with the best detections of a network as its ground truth: weights are random, mAP is not."""
+
+    def __init__(self, predict):
+        self._dataset = DetectionDataset("artifacts/dataset", "val")
+        self.names, self.eval_batches = self._dataset.names, self._dataset.eval_batches
+        self.ground_truth = self._dataset.ground_truth
+        self.best = evaluate(predict, self, image_size=tuple(SIZE), batch_size=6, **LOW).detections
+        self.ground_truth = self._of_the_network
+
+    def _of_the_network(self):
+        rows = [(image_id, row) for image_id, found in self.best.items() for row in found[:30:3].tolist()]
+        annotations = [
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": int(label) + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": 0,
+            }
+            for number, (image_id, (x1, y1, x2, y2, _, label)) in enumerate(rows, start=1)
+        ]
+        return self._dataset.ground_truth() | {"annotations": annotations}
+
+
+LOW = {"score_threshold": 0.0, "iou_threshold": 0.65, "max_detections": 100}
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_float_engine_has_the_map_of_torch(here, tmp_path, runtime):
+    """Within 0.05 points, on the same images with the same suppression."""
+    from stages._evaluation import predictor
+    from stages._models import load_float_model
+    from yolov6core.engines.registry import open_engine
+    from yolov6core.engines.runtime import infer_any
+
+    build_trt(EngineParams(**ENGINE | {"runtime": runtime}), out=tmp_path / "engines")
+    engine, predict = open_engine(tmp_path / "engines" / "float"), predictor(*load_float_model(WEIGHTS["float"]))
+    dataset = Pretended(predict)
+    found, wanted = (
+        evaluate(call, dataset, image_size=tuple(SIZE), batch_size=6, **LOW).stats
+        for call in (lambda images: infer_any(engine, images.numpy()), predict)
+    )
+    assert 0.2 < wanted["map50_95"] < 0.95
+    for key in ("map50_95", "map50", "ar100"):
+        assert abs(found[key] - wanted[key]) <= 0.0005
+
+
+def test_an_engine_without_gain_is_shouted_about(caplog):
+    from types import SimpleNamespace
+
+    from stages.eval_trt import _warn
+
+    info = SimpleNamespace(
+        wanted_int8=3, int8_convs=1, convs=5, runtime="onnxruntime", float_layers=("stem.conv", "neck.conv")
+    )
+    _warn({"ptq": {"speedup": 0.8}}, {"ptq": info})
+    assert "ptq IS NOT FASTER THAN FLOAT (0.8 times)" in caplog.text
+    assert "FLOAT LAYERS THAT SHOULD BE INT8: 2; float layers: stem.conv, neck.conv" in caplog.text
 
 
 def test_rtx_takes_every_file_and_says_that_it_cannot_run(here, tmp_path):
@@ -164,9 +291,13 @@ def test_rtx_takes_every_file_and_says_that_it_cannot_run(here, tmp_path):
 
 
 def test_building_twice_gives_the_same_files(here, tmp_path):
+    """But for the seconds that the builds took."""
+
     def contents(folder):
         build_trt(EngineParams(**ENGINE), out=folder)
-        return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+        files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        sidecars = {path: json.loads(text) | {"build_s": 0} for path, text in files.items() if path.suffix == ".json"}
+        return files | sidecars
 
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
@@ -194,6 +325,14 @@ def test_parameters_that_contradict_each_other_are_refused():
         ExportParams(**EXPORT | {"opset": 17})
     with pytest.raises(ValueError, match="each once"):
         ExportParams(**EXPORT | {"dialects": ["ort", "ort"]})
+    for options, message in (
+        ({"form": "raw", "nms": "topk"}, "choose form decoded"),
+        ({"nms": "efficient_nms"}, r"leave dialects \[trt, cache\]"),
+        ({"batch": 2, "dynamic_batch": True}, "a fixed batch"),
+        ({"image_size": [64]}, "height, width"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ExportParams(**EXPORT | options)
     with pytest.raises(ValueError, match="calibration_cache"):
         EngineParams(**ENGINE | {"calibration_cache": True})
 

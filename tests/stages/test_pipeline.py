@@ -19,7 +19,7 @@ SMALL = {
     "prepare": {"calib_images": 4, "select_fraction": 0.25},
     "search": {"epochs": 2, "batch_size": 4, "eval_every": 2},
     "train": {"epochs": 2, "batch_size": 4, "eval_every": 1},
-    "sensitivity": {"images": 2, "max_layers": 2, "verify_top": 1},
+    "sensitivity": {"images": 2, "max_layers": 2},
     "qat": {"epochs": 1, "batch_size": 4},
     "export": {"check_images": 1},
     "engine": {"runtime": "openvino", "threads": 1},

@@ -28,6 +28,7 @@ DEFAULTS = PrepareParams(
     difficult="keep",
     min_box=2.0,
     voc_origin=1,
+    images="reference",
     strict=False,
     seed=0,
 )
@@ -119,6 +120,20 @@ def test_folder_and_splits(voc):
     content = YAML(typ="safe", pure=True).load((voc.out / "dataset.yaml").read_text())
     assert content["names"] == ["disc", "rectangle", "ring", "star", "triangle"] and content["nc"] == 5
     assert content["images"] == {"train": len(train), "select": len(select), "val": len(val), "calib": 4}
+
+
+def test_statistics(voc):
+    import csv
+
+    figures = voc()
+    with open(voc.out / "statistics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for split in ("train", "select", "val"):
+        own = [row for row in rows if row["split"] == split]
+        assert [row["class"] for row in own] == ["disc", "rectangle", "ring", "star", "triangle"]
+        assert sum(int(row["boxes"]) for row in own) == figures[f"{split}_boxes"]
+        assert all(int(r["small"]) + int(r["medium"]) + int(r["large"]) == int(r["boxes"]) for r in own)
+    assert cv2.imread(str(voc.out / "statistics.jpg")).shape == (380, 1080, 3)
 
 
 def test_same_input_same_bytes(voc):
@@ -267,9 +282,38 @@ def test_yolo_read_back_gives_the_same_boxes(voc, tmp_path):
         assert np.abs(rows - again).max() < 1e-8
 
 
+@pytest.mark.parametrize("images", ["hardlink", "copy"])
+def test_a_folder_for_other_yolo_tools(voc, tmp_path, images):
+    """What such tools do: path + train or val, then each image's label at the same place under labels/ for images/."""
+    from ruamel.yaml import YAML
+
+    voc()
+    lists = {name: stems(voc.out / f"{name}.txt") for name in ("train", "select", "val")}
+    plain = snapshot(voc.out)
+    voc(images=images)
+    now = snapshot(voc.out)
+    assert {name: now[name] for name in plain} == plain, "nothing else changes"
+    content = YAML(typ="safe", pure=True).load((voc.out / "data.yaml").read_text())
+    assert content["names"] == ["disc", "rectangle", "ring", "star", "triangle"] and content["nc"] == 5
+    wanted = {"train": lists["train"] + lists["select"], "val": lists["val"]}
+    for split, listed in wanted.items():
+        found = sorted((Path(content["path"]) / content[split]).iterdir())
+        assert [path.stem for path in found] == sorted(listed)
+        for path in found:
+            source = voc.root / "JPEGImages" / path.name
+            assert path.read_bytes() == source.read_bytes() and path.samefile(source) is (images == "hardlink")
+            label = Path(str(path).replace("/images/", "/labels/")).with_suffix(".txt")
+            assert label.read_bytes() == plain[f"labels/{path.stem}.txt"]
+    prepare_voc2yolo(
+        replace(DEFAULTS, root=str(voc.out), format="yolo"), out=tmp_path / "again", metrics=tmp_path / "m.json"
+    )
+    assert sorted(stems(tmp_path / "again/val.txt")) == sorted(lists["val"])
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("images", "symlink"),
         ("format", "xml"),
         ("voc_origin", 2),
         ("classes", []),

@@ -29,6 +29,7 @@ from yolov6core.data.dataset import DetectionDataset
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import variant
 from yolov6core.quant.insert import freeze_weight_ranges_, get_ranges, state_of
+from yolov6core.quant.sensitivity import OneLayer
 
 RUNTIME = SimpleNamespace(threads=1, workers=0, device="cpu")
 PTQ = {
@@ -36,17 +37,21 @@ PTQ = {
     "percentiles": [99.9, 99.99],
     "batch_size": 4,
     "float_layers": [],
+    "equalize": "depthwise",
+    "adaround": 0,
+    "bias_correction": "off",
     "min_retention": 0.9,
     "on_failure": "warn",
     "wild_ratio": 16.0,
 }
 SENSITIVITY = {
-    "metric": "sqnr",
+    "metric": "fast",
     "images": 2,
     "batch_size": 4,
     "max_drop": 0.01,
     "max_layers": 3,
-    "verify_top": 2,
+    "max_slowdown": None,
+    "cost": "macs",
     "float_layers": None,
 }
 
@@ -95,7 +100,7 @@ def scored(monkeypatch):
             error = sum(((ours - reference).norm() / reference.std()).item() for ours, reference in pairs)
         quantized = sum(getattr(module, "active", False) for module in network.modules())
         score = 0.5 - 0.005 * quantized - 1e-4 * min(error, 10.0)
-        return SimpleNamespace(stats={"map50_95": score, "map50": 1.5 * score})
+        return SimpleNamespace(stats={"map50_95": score, "map50": 1.5 * score}, detections={})
 
     monkeypatch.setattr(_evaluation, "evaluate_split", evaluate)
     return splits
@@ -161,14 +166,52 @@ def test_sensitivity_writes_the_partial_model(pipeline, scored):
     assert state_of(gm).float_layers == state_of(gm).predictions | set(choice["float_layers"])
     assert meta["quant"]["method"] == "mse"
     rows = (pipeline / "artifacts/sensitivity/ranking.csv").read_text().splitlines()
-    assert rows[0] == "layer,sqnr_db,output_0_db,output_1_db,macs_share,float"
+    assert rows[0] == "layer,harm,fast,cost,float"
     assert sum(row.endswith(",1") for row in rows) == len(choice["float_layers"])
+    harm = [float(row.split(",")[1]) for row in rows[1:]]
+    assert harm == sorted(harm, reverse=True) and sum(harm) == pytest.approx(1, abs=1e-4)
+    assert (pipeline / "artifacts/sensitivity/ranking.png").stat().st_size > 1000
+    assert scored.count("val") == 4, "val is evaluated for the float and the chosen model of each stage only"
 
 
 def test_given_float_layers_are_taken(pipeline, scored):
     ptq_calib(PtqParams(**PTQ | {"method": "mse"}), RUNTIME)
     sensitivity(SensitivityParams(**SENSITIVITY | {"float_layers": ["backbone.stem.conv"]}), RUNTIME)
     assert read("artifacts/sensitivity/keep_float.json")["float_layers"] == ["backbone.stem.conv"]
+    with pytest.raises(ValueError, match="give max_drop, max_layers or max_slowdown"):
+        SensitivityParams(**SENSITIVITY | {"max_drop": None, "max_layers": None})
+
+
+def test_latency_is_measured_where_it_is_asked_for(pipeline, scored):
+    pytest.importorskip("openvino")
+    ptq_calib(PtqParams(**PTQ | {"method": "mse"}), RUNTIME)
+    sensitivity(SensitivityParams(**SENSITIVITY | {"cost": "openvino", "max_slowdown": 0.0}), RUNTIME)
+    choice = read("artifacts/sensitivity/keep_float.json")
+    assert choice["cost_unit"] == "INT8 latency" and choice["cost"] <= 0.0
+
+
+def test_exact_results_outlive_a_crash(pipeline, monkeypatch):
+    ptq_calib(PtqParams(**PTQ | {"method": "max"}), RUNTIME)
+    settings, real, done = SensitivityParams(**SENSITIVITY | {"metric": "exact"}), _evaluation.evaluate_split, []
+
+    def evaluate(network, *arguments, **options):
+        if isinstance(network, OneLayer):
+            if len(done) == 2:
+                raise KeyboardInterrupt
+            done.append(network)
+        return real(network, *arguments, **options)
+
+    monkeypatch.setattr(_evaluation, "evaluate_split", evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        sensitivity(settings, RUNTIME)
+    (state,) = (pipeline / ".ckpt/sensitivity").iterdir()
+    assert len(read(state)) == 2
+    done[:] = [None] * 3  # the limit is passed: count on
+    sensitivity(settings, RUNTIME)
+    rows = (pipeline / "artifacts/sensitivity/ranking.csv").read_text().splitlines()
+    assert rows[0] == "layer,harm,fast,drop,noise,disagreement,exact,cost,float"
+    assert len(done) - 3 == len(rows) - 1 - 2, "measured layers are not measured again"
+    assert not state.exists()
 
 
 def test_the_real_evaluation_runs(pipeline):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,9 +27,15 @@ from yolov6core.data.transforms import (
 )
 
 MIXUP_BETA = 32.0
+BROKEN_SHARE = 0.01
+"""Share of the images that may be unreadable in training: more is a folder moved or a disk lost, not a bad file."""
+
+logger = logging.getLogger("yolov6-quant")
 
 
-def mosaic(samples: Sequence[tuple[Image, Labels]], *, size: Size, centre: tuple[int, int]) -> tuple[Image, Labels]:
+def mosaic(
+    samples: Sequence[tuple[Image, Labels]], *, size: Size, centre: tuple[int, int], canvas: Image | None = None
+) -> tuple[Image, Labels]:
     """Four images around a point of a grey canvas of twice `size`: top left, top right, bottom left, bottom right.
 
     Each image touches the centre with one corner; what leaves the canvas is cut off.
@@ -36,13 +43,16 @@ def mosaic(samples: Sequence[tuple[Image, Labels]], *, size: Size, centre: tuple
     Args:
         samples: four (image, labels), images not larger than the canvas.
         centre: (y, x) in pixels of the canvas.
+        canvas: uint8 [2 h, 2 w, 3] to draw on; None takes a new one, for which memory has to be found each time.
 
     Returns: image [2 h, 2 w, 3] and labels in its pixels, clipped to it (boxes may be empty; the affine filter that
     follows drops them).
     """
     if len(samples) != 4:
         raise ValueError(f"a mosaic takes 4 images, got {len(samples)}")
-    canvas = np.full((size[0] * 2, size[1] * 2, 3), GREY[0], dtype=np.uint8)
+    if canvas is None:
+        canvas = np.empty((size[0] * 2, size[1] * 2, 3), dtype=np.uint8)
+    canvas.fill(GREY[0])
     centre_y, centre_x = centre
     placed = []
     for position, (image, labels) in enumerate(samples):
@@ -124,6 +134,8 @@ class TrainTransform:
         self.dataset = dataset
         self.image_size = (image_size[0], image_size[1])
         self.strengths = Strengths(**strengths)
+        self._broken: set[int] = set()
+        self._canvas = np.empty((image_size[0] * 2, image_size[1] * 2, 3), dtype=np.uint8)
 
     def __call__(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Sample `index`: image uint8 RGB [3, H, W], labels float32 [n, 5] class, cx, cy, w, h (fractions)."""
@@ -142,16 +154,33 @@ class TrainTransform:
             image, labels = flip_horizontal(image, labels)
         return chw_rgb(image), normalised_labels(labels, self.image_size)
 
+    def _load(self, index: int) -> tuple[Image, Labels]:
+        """Image and labels fitted to the input; grey without labels for one that cannot be read, and a warning.
+
+        Raises:
+            ValueError: more than BROKEN_SHARE of the images cannot be read (one of them always may).
+        """
+        try:
+            return self.dataset.load_fitted(index, self.image_size)
+        except ValueError as error:
+            if index not in self._broken:
+                self._broken.add(index)
+                logger.warning("%s; training goes on with a grey picture in its place", error)
+            if len(self._broken) > max(1, BROKEN_SHARE * len(self.dataset)):
+                raise
+            return np.full((*self.image_size, 3), GREY[0], dtype=np.uint8), np.zeros((0, 5), dtype=np.float32)
+
     def _mosaic(self, index: int, rng: np.random.Generator) -> tuple[Image, Labels]:
         height, width = self.image_size
         indices = [index, *rng.integers(len(self.dataset), size=3).tolist()]
         centre = (int(rng.uniform(0.5, 1.5) * height), int(rng.uniform(0.5, 1.5) * width))
-        samples = [self.dataset.load_fitted(i, self.image_size) for i in indices]
-        image, labels = mosaic(samples, size=self.image_size, centre=centre)
+        samples = [self._load(i) for i in indices]
+        # the warped picture is another array, so the next mosaic may be drawn over this one
+        image, labels = mosaic(samples, size=self.image_size, centre=centre, canvas=self._canvas)
         return warp_affine(image, labels, affine=self.strengths.draw_affine(rng), size=self.image_size)
 
     def _single(self, index: int, rng: np.random.Generator) -> tuple[Image, Labels]:
-        image, labels = self.dataset.load_fitted(index, self.image_size)
+        image, labels = self._load(index)
         image, left, top = pad_to(image, self.image_size)
         labels = with_boxes(labels, labels[:, 1:5] + np.array([left, top] * 2, dtype=np.float32))
         return warp_affine(image, labels, affine=self.strengths.draw_affine(rng), size=self.image_size)

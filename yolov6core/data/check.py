@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, Box, Problem
-from yolov6core.data.image_header import ImageError, read_image_header
+from yolov6core.data.image_header import ImageError, ImageHeader, read_image_header
 
 _ROUNDING = 0.01  # pixels: what the decimals of a text format may put a box over the edge without being told
 
@@ -32,23 +31,50 @@ def check_images(images: Iterable[AnnotatedImage], rules: BoxRules) -> tuple[lis
 
     Returns: the usable images with the size of their file and boxes inside it, and the problems found.
     """
-    usable, problems = [], []
+    usable: list[AnnotatedImage] = []
+    problems: list[Problem] = []
     for image in images:
+        if not image.path.isprintable():  # a line break would make two entries of a list
+            problems.append(Problem("unsafe_path", image.path))
+            continue
         try:
             header = read_image_header(image.path)
         except (ImageError, OSError) as error:
             kind = "missing_image" if isinstance(error, FileNotFoundError) else "unreadable_image"
             problems.append(Problem(kind, image.path, str(error)))
             continue
-        size = (header.height, header.width)
         if header.orientation != 1:
-            problems.append(Problem("rotated_image", image.path, f"EXIF orientation {header.orientation}"))
+            image = _turn(image, header, problems)
+        size = (header.height, header.width)
         if image.size is not None and image.size != size:
             told, found = (f"{width}x{height}" for height, width in (image.size, size))
             problems.append(Problem("size_mismatch", image.path, f"annotation {told}, file {found}"))
-        checked = replace(image, size=size)
-        usable.append(replace(checked, objects=tuple(_check_objects(checked, rules, problems))))
+        objects = _check_objects(image, size, rules, problems)
+        sound = image.size == size and image.objects == objects
+        usable.append(image if sound else AnnotatedImage(image.path, size, objects))
     return usable, problems
+
+
+def _turn(image: AnnotatedImage, header: ImageHeader, problems: list[Problem]) -> AnnotatedImage:
+    """Report a picture that its file asks to turn; boxes drawn on it as it is stored, by their size, are turned too."""
+    stored = (header.width, header.height)
+    if header.orientation < 5 or image.size != stored or header.width == header.height:
+        problems.append(Problem("rotated_image", image.path, f"EXIF orientation {header.orientation}"))
+        return image
+    problems.append(Problem("turned_boxes", image.path, f"EXIF orientation {header.orientation}"))
+    objects = tuple(replace(item, box=turn_box(item.box, header.orientation, stored)) for item in image.objects)
+    return AnnotatedImage(image.path, (header.height, header.width), objects)
+
+
+def turn_box(box: Box, orientation: int, stored: tuple[int, int]) -> Box:
+    """A box on the picture as stored, of (height, width), to the picture turned by EXIF's `orientation`, 5 to 8."""
+    height, width = stored
+    left, top, right, bottom = box
+    if orientation in (7, 8):
+        left, right = width - right, width - left
+    if orientation in (6, 7):
+        top, bottom = height - bottom, height - top
+    return top, left, bottom, right
 
 
 def clip_box(box: Box, size: tuple[int, int]) -> Box:
@@ -58,58 +84,30 @@ def clip_box(box: Box, size: tuple[int, int]) -> Box:
     return left, top, max(min(box[2], float(width)), left), max(min(box[3], float(height)), top)
 
 
-def remove_shared(
-    train: Iterable[AnnotatedImage], val: Iterable[AnnotatedImage]
-) -> tuple[list[AnnotatedImage], list[AnnotatedImage], list[Problem]]:
-    """Make splits disjoint: an image of both stays in `val` only, one listed twice in a split stays once.
-
-    Returns: the two splits sorted by path, and the problems found.
-    """
-    problems: list[Problem] = []
-    splits: list[dict[str, AnnotatedImage]] = []
-    for images in (train, val):
-        kept: dict[str, AnnotatedImage] = {}
-        for image in images:
-            if image.path in kept:
-                problems.append(Problem("duplicate_entry", image.path))
-            kept.setdefault(image.path, image)
-        splits.append(kept)
-    shared = sorted(splits[0].keys() & splits[1].keys())
-    problems += [Problem("in_both_splits", path) for path in shared]
-    for path in shared:
-        del splits[0][path]
-    ordered = [[kept[path] for path in sorted(kept)] for kept in splits]
-    return ordered[0], ordered[1], problems
-
-
-def seeded_part(images: list[AnnotatedImage], count: int, seed: int) -> list[AnnotatedImage]:
-    """`count` images chosen by a hash of seed and name: the choice hardly moves when other images come or go."""
-
-    def key(image: AnnotatedImage) -> tuple[bytes, str]:
-        return hashlib.sha256(f"{seed}/{image.stem}".encode()).digest(), image.path
-
-    return sorted(images, key=key)[:count]
-
-
-def _check_objects(image: AnnotatedImage, rules: BoxRules, problems: list[Problem]) -> list[AnnotatedObject]:
+def _check_objects(
+    image: AnnotatedImage, size: tuple[int, int], rules: BoxRules, problems: list[Problem]
+) -> tuple[AnnotatedObject, ...]:
     kept: dict[AnnotatedObject, None] = {}
-    height, width = image.size or (0, 0)
+    height, width = size
     for item in image.objects:
         if item.difficult and not rules.keep_difficult:
             continue
-        fate = _box_problem(item, (height, width), rules)
+        fate = _box_problem(item, size, rules)
         if fate is not None and fate != "clipped_box":
             problems.append(Problem(fate, image.path, f"{item.name} {_numbers(item.box)}"))
             continue
         if fate == "clipped_box":
             problems.append(Problem(fate, image.path, f"{item.name} {_numbers(item.box)} in {width}x{height}"))
-        inside = clip_box(item.box, (height, width))
-        if inside != item.box:
-            item = replace(item, box=inside)
+        if not _inside(item.box, size):
+            item = replace(item, box=clip_box(item.box, size))
         if item in kept:
             problems.append(Problem("duplicate_box", image.path, f"{item.name} {_numbers(item.box)}"))
         kept[item] = None
-    return list(kept)
+    return tuple(kept)
+
+
+def _inside(box: Box, size: tuple[int, int]) -> bool:
+    return box[0] >= 0 and box[1] >= 0 and box[2] <= size[1] and box[3] <= size[0]
 
 
 def _box_problem(item: AnnotatedObject, size: tuple[int, int], rules: BoxRules) -> str | None:
@@ -119,6 +117,8 @@ def _box_problem(item: AnnotatedObject, size: tuple[int, int], rules: BoxRules) 
     left, top, right, bottom = item.box
     if right <= left or bottom <= top:
         return "zero_area_box"
+    if _inside(item.box, size):
+        return "tiny_box" if min(right - left, bottom - top) < rules.min_box else None
     if right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]:
         return "outside_box"
     inside = clip_box(item.box, size)

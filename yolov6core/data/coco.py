@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, Source
+from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, Source, is_safe_name
 
 
 def is_coco(root: str) -> bool:
@@ -74,6 +74,9 @@ def _read_file(
     images = []
     for entry in document["images"]:
         file_name = str(entry["file_name"]).replace("\\", "/")
+        if not is_safe_name(file_name):
+            problems.append(Problem("unsafe_path", path, file_name))
+            continue
         places = (root, f"{root}/images", f"{root}/{split}", f"{root}/images/{split}")
         found = next((f"{place}/{file_name}" for place in places if os.path.isfile(f"{place}/{file_name}")), None)
         if found is None:

@@ -6,6 +6,7 @@ ever written into it, and images are read where they are.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov6core.data.image_header import ImageError, ImageHeader, read_image_header
+from yolov6core.data.image_header import ImageError, read_image_header, read_jpeg_header
 from yolov6core.data.loader import EvalBatch, eval_batches
 from yolov6core.data.transforms import Image, Labels, Size, fitted_size
 
@@ -72,10 +73,14 @@ class DetectionDataset:
         return image, self.labels_in(index, image.shape[0], image.shape[1])
 
     def fill_cache(self, size: Size) -> None:
-        """Read all images that fit into the cache now, so that worker processes inherit them."""
+        """Read all images that fit into the cache now, so that worker processes inherit them.
+
+        Those that cannot be read are passed over: whoever needs them will say so.
+        """
         if self._cache_room:
             for index in range(len(self)):
-                self._fitted_image(index, size)
+                with contextlib.suppress(ValueError):
+                    self._fitted_image(index, size)
 
     def labels_in(self, index: int, height: int, width: int) -> Labels:
         """Labels of one image, float32 [n, 5]: class and xyxy in pixels of a `height` x `width` picture of it."""
@@ -151,21 +156,20 @@ def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
     """Decode an image, a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 that, fitted into it, fills `at_least`."""
     try:
         data = path.read_bytes()
+        flags = _decode_flags(data, path, at_least) if at_least else cv2.IMREAD_COLOR
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
     except OSError as error:
         raise ValueError(f"image {path} cannot be read ({error.strerror}); put it back or {_MADE_BY}") from None
-    flags = cv2.IMREAD_COLOR
-    if at_least and path.suffix.lower() in _JPEG:
-        header = _header(path)
-        ratio = max(header.height / at_least[0], header.width / at_least[1])
-        flags = next((flag for step, flag in _REDUCED_DECODE.items() if ratio >= step), flags)
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
+    except (ImageError, cv2.error) as error:
+        raise ValueError(f"image {path} cannot be decoded ({error}); mend or remove it and {_MADE_BY}") from None
     if image is None:
-        raise ValueError(f"image {path} cannot be decoded; mend it or {_MADE_BY}")
+        raise ValueError(f"image {path} cannot be decoded; mend or remove it and {_MADE_BY}")
     return image
 
 
-def _header(path: Path) -> ImageHeader:
-    try:
-        return read_image_header(str(path))
-    except ImageError as error:
-        raise ValueError(f"image {path} cannot be decoded ({error}); mend it or {_MADE_BY}") from None
+def _decode_flags(data: bytes, path: Path, at_least: Size) -> int:
+    if path.suffix.lower() not in _JPEG:
+        return cv2.IMREAD_COLOR
+    header = read_jpeg_header(data) or read_image_header(str(path))
+    ratio = max(header.height / at_least[0], header.width / at_least[1])
+    return next((flag for step, flag in _REDUCED_DECODE.items() if ratio >= step), cv2.IMREAD_COLOR)

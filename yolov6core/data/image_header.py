@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import struct
-from typing import BinaryIO, NamedTuple
+from io import FileIO
+from typing import NamedTuple
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MAX_PIXELS = 2**28
+"""Larger pictures are refused: decoded they take 800 MB and more, and a file of a few bytes can claim any size."""
 
-_HEAD = 1 << 16
+_HEAD = 1 << 14  # more than metadata with a thumbnail takes as a rule
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TIFF_ORDER = {b"II": "<", b"MM": ">"}
+_WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # TIFF tags
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers SOF0..SOF15 without DHT, JPG, DAC
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG markers without a length
 
@@ -32,34 +38,52 @@ def read_image_header(path: str) -> ImageHeader:
     """Read the header of a JPEG or PNG file (other formats are decoded); also sees files that were cut short.
 
     Raises:
-        ImageError: not an image, or an incomplete one.
+        ImageError: not an image, an incomplete one, or one of more than MAX_PIXELS.
         OSError: the file cannot be opened.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:  # a few bytes at three places: a buffer would only cost
         head = file.read(_HEAD)
         if head[:3] == b"\xff\xd8\xff":
             return _jpeg(file, head)
         if head[:8] == _PNG_SIGNATURE:
             return _png(file, head)
-    if not head:
-        raise ImageError("the file is empty")
-    return _decoded(path)
+        if not head:
+            raise ImageError("the file is empty")
+        return _decoded(path, file, head)
 
 
-def _jpeg(file: BinaryIO, head: bytes) -> ImageHeader:
+def read_jpeg_header(data: bytes) -> ImageHeader | None:
+    """The header of a JPEG in memory, None for other bytes; raises ImageError where it has no frame or no sane size."""
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    frame = _jpeg_frame(data)
+    if frame is None:
+        raise ImageError("JPEG without a frame header")
+    return frame[0]
+
+
+def _upright(height: int, width: int, orientation: int, kind: str) -> ImageHeader:
+    """The header of a picture stored with `height` and `width`; raises ImageError for senseless sizes."""
+    if height < 1 or width < 1:
+        raise ImageError(f"{kind} of {width}x{height} pixels")
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"{kind} of {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million are taken")
+    return ImageHeader(width, height, orientation) if orientation >= 5 else ImageHeader(height, width, orientation)
+
+
+def _jpeg(file: FileIO, head: bytes) -> ImageHeader:
     frame = _jpeg_frame(head)
     if frame is None:  # long metadata in front of the frame
-        file.seek(0)
-        head = file.read()
+        head += file.readall()
         frame = _jpeg_frame(head)
     if frame is None:
         raise ImageError("JPEG without a frame header")
     header, position = frame
-    file.seek(-2, 2)
     # Some cameras append data to the picture; thumbnails, which end the same way, lie in front of the frame.
-    if file.read() != b"\xff\xd9":
+    file.seek(-2, os.SEEK_END)
+    if file.read(2) != b"\xff\xd9":
         file.seek(position)
-        if b"\xff\xd9" not in file.read():
+        if b"\xff\xd9" not in file.readall():
             raise ImageError("JPEG is cut short: no end marker")
     return header
 
@@ -77,55 +101,73 @@ def _jpeg_frame(data: bytes) -> tuple[ImageHeader, int] | None:
             position += 2
         elif marker in _START_OF_FRAME:
             height, width = struct.unpack_from(">HH", data, position + 5)
-            if not height or not width:
-                raise ImageError(f"JPEG of {width}x{height} pixels")
-            size = (width, height) if orientation >= 5 else (height, width)
-            return ImageHeader(*size, orientation), position
+            return _upright(height, width, orientation, "JPEG"), position
         else:
             length = struct.unpack_from(">H", data, position + 2)[0]
-            if marker == 0xE1:
-                orientation = _exif_orientation(data[position + 4 : position + 2 + length]) or orientation
+            if marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
+                orientation = _orientation(data[position + 10 : position + 2 + length], orientation)
             position += 2 + length
     return None
 
 
-def _exif_orientation(segment: bytes) -> int | None:
-    """Tag 0x0112 of the first directory of an EXIF segment; None where there is none."""
-    if segment[:6] != b"Exif\0\0" or len(segment) < 16:
-        return None
-    tiff = segment[6:]
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+def _orientation(tiff: bytes, default: int = 1) -> int:
+    value = _tiff_tags(tiff).get(_ORIENTATION, default)
+    return value if 1 <= value <= 8 else default
+
+
+def _tiff_tags(tiff: bytes) -> dict[int, int]:
+    """Tag -> value of the whole numbers in the first directory of a TIFF file, which EXIF data is too (TIFF 6.0)."""
+    order, tags = _TIFF_ORDER.get(tiff[:2]), {}
     if order is None:
-        return None
+        return tags
     try:
         start = struct.unpack_from(order + "I", tiff, 4)[0]
         for entry in range(struct.unpack_from(order + "H", tiff, start)[0]):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, start + 2 + 12 * entry)
-            if tag == 0x0112:
-                return value if 1 <= value <= 8 else None
+            tag, kind = struct.unpack_from(order + "HH", tiff, start + 2 + 12 * entry)
+            if kind in (3, 4):  # SHORT, LONG
+                tags[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), tiff, start + 10 + 12 * entry)[0]
     except struct.error:  # damaged metadata does not make the picture unreadable
-        return None
-    return None
+        pass
+    return tags
 
 
-def _png(file: BinaryIO, head: bytes) -> ImageHeader:
+def _png(file: FileIO, head: bytes) -> ImageHeader:
+    """Walk the chunks (W3C PNG, 5.3): size from IHDR, orientation from eXIf, all there with IEND."""
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise ImageError("PNG without a header")
     width, height = struct.unpack_from(">II", head, 16)
-    if not height or not width:
-        raise ImageError(f"PNG of {width}x{height} pixels")
-    file.seek(-12, 2)
-    if b"IEND" not in file.read():
-        file.seek(33)
-        if b"IEND" not in file.read():
+    position, orientation = 33, 1
+    while True:
+        if position + 12 <= len(head):
+            chunk = head[position : position + 8]
+        else:
+            file.seek(position)
+            chunk = file.read(8)
+        if len(chunk) < 8:
             raise ImageError("PNG is cut short: no end chunk")
-    return ImageHeader(height, width)
+        length, kind = struct.unpack(">I4s", chunk)
+        if kind == b"IEND":
+            return _upright(height, width, orientation, "PNG")
+        if kind == b"eXIf":
+            file.seek(position + 8)
+            orientation = _orientation(file.read(min(length, _HEAD)))
+        position += 12 + length
 
 
-def _decoded(path: str) -> ImageHeader:
+def _decoded(path: str, file: FileIO, head: bytes) -> ImageHeader:
+    """Other formats: what the header claims is checked where a small file can claim much, then the file is decoded."""
     import cv2
 
-    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    if head[:2] == b"BM" and len(head) >= 26:
+        width, height = struct.unpack_from("<ii", head, 18)
+        _upright(abs(height), abs(width), 1, "BMP")
+    elif head[:2] in _TIFF_ORDER:
+        tags = _tiff_tags(head + file.readall())  # the directory often lies at the end
+        _upright(tags.get(_HEIGHT, 1), tags.get(_WIDTH, 1), 1, "TIFF")
+    try:
+        image = cv2.imread(path, cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
     if image is None:
         raise ImageError("not an image that OpenCV can read")
-    return ImageHeader(image.shape[0], image.shape[1])
+    return _upright(image.shape[0], image.shape[1], 1, "image")

@@ -6,6 +6,7 @@ stand side by side), or without lists, or with the XML files beside the images a
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, Box, DatasetError, Problem, Source
+from yolov6core.data.files import Files, list_files
 from yolov6core.data.image_header import IMAGE_SUFFIXES
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "")
@@ -27,16 +29,16 @@ class AnnotationError(ValueError):
 
 @dataclass(frozen=True)
 class VocFolder:
-    """One VOC tree. `annotations` maps image names to XML paths, `images` to image paths; `lists` to split lists."""
+    """One VOC tree: XML files, images and split lists."""
 
     root: str
-    annotations: dict[str, str]
-    images: dict[str, list[str]]
-    lists: dict[str, str]
+    annotations: Files
+    images: Files
+    lists: Files
 
     def stems(self) -> list[str]:
         """Names of everything annotated or pictured, sorted."""
-        return sorted(self.annotations.keys() | self.images.keys())
+        return sorted(self.annotations.suffixes.keys() | self.images.suffixes.keys())
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def read_voc(
     wanted: dict[str, list[tuple[VocFolder, list[str]]]] = {}
     asked = {"train": train_split, "val": val_split}
     by_name = {os.path.basename(folder.root): folder for folder in folders}
-    if any(folder.lists for folder in folders):
+    if any(folder.lists.suffixes for folder in folders):
         for split, names in asked.items():
             lists = [found for name in names for found in _lists(folders, name)]
             wanted[split] = [(folder, _read_list(folder, path, problems)) for folder, path in lists]
@@ -196,8 +198,9 @@ def _corners(box: ElementTree.Element | None) -> tuple[float, ...] | None:
     """Four finite numbers of a `<bndbox>`, or None."""
     if box is None:
         return None
+    read = box.findtext
     try:
-        corners = tuple(float(box.findtext(tag) or "") for tag in _CORNERS)
+        corners = tuple([float(read(tag) or "") for tag in _CORNERS])
     except ValueError:
         return None
     return corners if all(map(math.isfinite, corners)) else None
@@ -211,7 +214,13 @@ def _size(element: ElementTree.Element | None) -> tuple[int, int] | None:
         height, width = (round(float(element.findtext(tag) or 0)) for tag in ("height", "width"))
     except (ValueError, OverflowError):
         return None
-    return (height, width) if height > 0 and width > 0 else None
+    return _shared_size(height, width) if height > 0 and width > 0 else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _shared_size(height: int, width: int) -> tuple[int, int]:
+    """The pair itself, the same one for all images of that size."""
+    return height, width
 
 
 def _join(folder: str, name: str) -> str:
@@ -219,50 +228,35 @@ def _join(folder: str, name: str) -> str:
 
 
 def _open_folder(root: str) -> VocFolder | None:
-    annotations: dict[str, str] = {}
-    for part in _ANNOTATION_FOLDERS:
-        annotations = {stem: paths[0] for stem, paths in _files(_join(root, part), (".xml",)).items()}
-        if annotations:
-            break
-    if not annotations:
+    annotations = _first_with_files(root, _ANNOTATION_FOLDERS, (".xml",))
+    if not annotations.suffixes:
         return None
-    images: dict[str, list[str]] = {}
-    for part in _IMAGE_FOLDERS:
-        images = _files(_join(root, part), IMAGE_SUFFIXES)
-        if images:
-            break
-    lists = {stem: paths[0] for stem, paths in _files(_join(root, "ImageSets/Main"), (".txt",)).items()}
-    return VocFolder(root, annotations, images, lists)
+    images = _first_with_files(root, _IMAGE_FOLDERS, IMAGE_SUFFIXES)
+    return VocFolder(root, annotations, images, list_files(_join(root, "ImageSets/Main"), (".txt",)))
 
 
-def _files(folder: str, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
-    """Stem -> paths of the files with one of the suffixes (any case), everything sorted."""
-    found: dict[str, list[str]] = {}
-    if os.path.isdir(folder):
-        for name in sorted(os.listdir(folder)):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in suffixes and not name.startswith("."):
-                found.setdefault(stem, []).append(_join(folder, name))
-    return found
+def _first_with_files(root: str, parts: tuple[str, ...], suffixes: tuple[str, ...]) -> Files:
+    found = (list_files(_join(root, part), suffixes) for part in parts)
+    return next((files for files in found if files.suffixes), Files(root, {}))
 
 
 def _lists(folders: list[VocFolder], name: str) -> list[tuple[VocFolder, str]]:
     """The lists that a split name means, with their trees."""
     tree, _, split = name.rpartition("/")
     found = [
-        (folder, folder.lists[split])
+        (folder, folder.lists.paths(split)[0])
         for folder in folders
-        if split in folder.lists and (not tree or os.path.basename(folder.root) == tree)
+        if split in folder.lists.suffixes and (not tree or os.path.basename(folder.root) == tree)
     ]
     if not found:
-        known = sorted({split for folder in folders for split in folder.lists})
+        known = sorted({split for folder in folders for split in folder.lists.suffixes})
         raise DatasetError(f"no list ImageSets/Main/{split}.txt for {name!r}; there are: {', '.join(known)}")
     return found
 
 
 def _read_list(folder: VocFolder, path: str, problems: list[Problem]) -> list[str]:
     with open(path, encoding="utf-8-sig", errors="replace") as file:
-        names, repeated = read_list(file.read(), folder.annotations)
+        names, repeated = read_list(file.read(), folder.annotations.suffixes)
     problems += [Problem("duplicate_entry", path, name) for name in repeated]
     return names
 
@@ -271,18 +265,18 @@ def _read_images(
     folder: VocFolder, names: Iterable[str], origin: int, problems: list[Problem]
 ) -> Iterable[AnnotatedImage]:
     for name in names:
-        where = folder.annotations.get(name)
+        paths = folder.images.paths(name)
+        where = next(iter(folder.annotations.paths(name)), None)
         if where is None:
-            problems.append(Problem("missing_annotation", folder.images.get(name, [_join(folder.root, name)])[0]))
+            problems.append(Problem("missing_annotation", paths[0] if paths else _join(folder.root, name)))
             continue
         try:
-            with open(where, "rb") as file:
-                annotation = parse_voc(file.read(), where=where, origin=origin)
+            with open(where, "rb", buffering=0) as file:  # read at once: a buffer would only cost
+                annotation = parse_voc(file.readall(), where=where, origin=origin)
         except (AnnotationError, OSError) as error:
             problems.append(Problem("broken_annotation", where, str(error)))
             continue
         problems += annotation.problems
-        paths = folder.images.get(name, [])
         if not paths:
             problems.append(Problem("missing_image", where, f"no image named {name} in the dataset"))
             continue

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from yolov6core.data.annotated import AnnotatedImage, Box, DatasetError
 
@@ -29,29 +29,35 @@ def label_text(image: AnnotatedImage, class_index: Mapping[str, int]) -> str:
     return "".join(label_row(class_index[o.name], o.box, image.size) for o in image.objects if not o.crowd)
 
 
-def coco_document(images: Sequence[AnnotatedImage], names: Sequence[str]) -> dict[str, Any]:
-    """Images and objects in COCO's form: image ids 1..n in order, category ids 1..C, boxes x, y, width, height."""
+def coco_text(images: Sequence[AnnotatedImage], names: Sequence[str]) -> Iterator[str]:
+    """Images and objects as COCO's JSON, piece by piece: a large dataset never stands in memory as one document.
+
+    Image ids are 1..n in order, category ids 1..C, boxes x, y, width, height.
+    """
     category = {name: index for index, name in enumerate(names, start=1)}
-    entries, annotations = [], []
+    yield '{"images":['
     for image_id, image in enumerate(images, start=1):
         assert image.size is not None
         height, width = image.size
-        entries.append({"id": image_id, "file_name": image.path, "height": height, "width": width})
+        comma = "," if image_id > 1 else ""
+        yield f'{comma}{{"id":{image_id},"file_name":{_json(image.path)},"height":{height},"width":{width}}}'
+    yield '],"annotations":['
+    number = 0
+    for image_id, image in enumerate(images, start=1):
         for item in image.objects:
             left, top, right, bottom = item.box
-            box = [round(value, 6) for value in (left, top, right - left, bottom - top)]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category[item.name],
-                    "bbox": box,
-                    "area": round(box[2] * box[3], 6),
-                    "iscrowd": int(item.crowd),
-                }
+            x, y, width, height = round(left, 6), round(top, 6), round(right - left, 6), round(bottom - top, 6)
+            number += 1
+            yield (
+                f'{"," if number > 1 else ""}{{"id":{number},"image_id":{image_id},"category_id":{category[item.name]},'
+                f'"bbox":[{x!r},{y!r},{width!r},{height!r}],"area":{round(width * height, 6)!r},'
+                f'"iscrowd":{int(item.crowd)}}}'
             )
-    categories = [{"id": index, "name": name} for name, index in category.items()]
-    return {"images": entries, "annotations": annotations, "categories": categories}
+    yield f'],"categories":{_json([{"id": index, "name": name} for name, index in category.items()])}}}\n'
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def write_dataset(
@@ -74,21 +80,34 @@ def write_dataset(
     """
     class_index = {name: index for index, name in enumerate(names)}
     labels, annotations = folder / "labels", folder / "annotations"
+    _refuse_same_names(splits)
     labels.mkdir()
     annotations.mkdir()
-    owner: dict[str, str] = {}
     for split, images in splits.items():
         for image in images:
-            stem = image.stem
-            if stem in owner:
-                raise DatasetError(f"{owner[stem]} and {image.path} have the same name; rename one, labels go by name")
-            owner[stem] = image.path
-            with open(f"{labels}/{stem}.txt", "w", encoding="utf-8", newline="\n") as file:
-                file.write(label_text(image, class_index))
-        document = json.dumps(coco_document(images, names), separators=(",", ":"), ensure_ascii=False)
-        (annotations / f"instances_{split}.json").write_text(document + "\n", encoding="utf-8")
+            _write_new(f"{labels}/{image.stem}.txt", label_text(image, class_index).encode())
+        with open(annotations / f"instances_{split}.json", "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(coco_text(images, names))
         _write_list(folder / f"{split}.txt", images)
     _write_list(folder / "calib.txt", calib)
+
+
+def _refuse_same_names(splits: Mapping[str, Sequence[AnnotatedImage]]) -> None:
+    owner: dict[str, str] = {}
+    for images in splits.values():
+        for image in images:
+            first = owner.setdefault(image.stem, image.path)
+            if first is not image.path:
+                raise DatasetError(f"{first} and {image.path} have the same name; rename one, labels go by name")
+
+
+def _write_new(path: str, content: bytes) -> None:
+    # Label files are many and small: Python's file objects would take as long as the operating system.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
 
 
 def _write_list(path: Path, images: Sequence[AnnotatedImage]) -> None:

@@ -1,8 +1,9 @@
-"""How far the outputs of two engines are apart."""
+"""How far the outputs of two engines, or two lists of detections, are apart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,3 +28,16 @@ def compare_outputs(found: Sequence[Outputs], wanted: Sequence[Outputs]) -> dict
         row |= {f"{name}_mean": float(difference.mean()), f"{name}_max": float(difference.max())}
         relative.append(float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-12)))
     return row | {"relative_l2": max(relative)}
+
+
+def detection_rows(outputs: Mapping[str, np.ndarray], image: int) -> np.ndarray:
+    """Detections of one image of a file with suppression: float32 [N, 6] rows x1, y1, x2, y2, score, class."""
+    count = int(outputs["num_dets"][image, 0])
+    parts = (outputs["boxes"][image], outputs["scores"][image][:, None], outputs["classes"][image][:, None])
+    return np.concatenate(parts, axis=1)[:count].astype(np.float32)
+
+
+def differing_rows(found: np.ndarray, wanted: np.ndarray) -> int:
+    """How many detections [N, 6] one list has and the other [M, 6] has not, to the last bit; the order is free."""
+    a, b = (Counter(map(tuple, rows.tolist())) for rows in (found, wanted))
+    return max((a - b).total(), (b - a).total())

@@ -10,7 +10,11 @@ from torch import nn
 
 from yolov6core.engines.calibration_cache import FIRST_VERSION, LAST_VERSION, write_cache
 from yolov6core.engines.fp16 import to_fp16
-from yolov6core.engines.onnx_export import get_note, save_onnx, set_note, to_onnx
+from yolov6core.engines.graph_ends import cut_maps, take_pixels
+from yolov6core.engines.graph_nms import add_nms
+from yolov6core.engines.interface import PLAIN, Interface
+from yolov6core.engines.onnx_export import INPUT, get_note, save_onnx, set_note, to_onnx
+from yolov6core.engines.onnx_graph import simplified
 from yolov6core.engines.qdq import (
     clip_integers,
     count_quantized,
@@ -39,6 +43,21 @@ WHY = {
 }
 
 
+NMS_DIALECTS = {
+    "none": DIALECTS,
+    "topk": DIALECTS,
+    "onnx": DIALECTS,
+    "efficient_nms": ("trt", "cache"),
+}
+"""Form of suppression -> dialects whose files may have it."""
+NMS_REFUSED = {
+    ("efficient_nms", "tensorrt_rtx"): "TensorRT-RTX has no plugins; export nms 'topk'",
+    ("efficient_nms", "openvino"): "EfficientNMS_TRT is a plugin of TensorRT; export nms 'onnx' or 'topk'",
+    ("efficient_nms", "onnxruntime"): "EfficientNMS_TRT is a plugin of TensorRT; export nms 'onnx' or 'topk'",
+    ("onnx", "tensorrt_rtx"): "TensorRT-RTX has no kernel for NonMaxSuppression; export nms 'topk'",
+}
+
+
 @dataclass(frozen=True)
 class Export:
     """What was written: the file, its dialect, and how many of its convolutions are quantized."""
@@ -48,6 +67,7 @@ class Export:
     fp16: bool
     quantized_convs: int
     convs: int
+    interface: Interface = PLAIN
     cache: Path | None = None
 
 
@@ -66,38 +86,67 @@ def write_dialect(
     return write_traced(traced, path, dialect=dialect, fp16=fp16)
 
 
-def write_traced(traced: onnx.ModelProto, path: Path, *, dialect: str, fp16: bool = False) -> Export:
+def write_traced(
+    traced: onnx.ModelProto,
+    path: Path,
+    *,
+    dialect: str,
+    fp16: bool = False,
+    interface: Interface = PLAIN,
+    simplify: bool = False,
+) -> Export:
     """Write a traced network for one kind of runtime.
 
     Args:
-        traced: by `to_onnx`, of a float model or of a quantized one switched to GRID[dialect]; stays as it is.
+        traced: by `to_onnx`, of a float model or of a quantized one switched to GRID[dialect]; stays as it is. For form
+            'raw' its outputs are RAW_OUTPUTS.
         path: the .onnx file; dialect 'cache' writes the scales beside it, `.cache` in place of `.onnx`.
         fp16: half precision for whatever is not INT8; dialect 'trt' only, opset 19 or 20.
+        interface: what the file takes and gives.
+        simplify: let onnxsim go over the result.
 
     Raises:
         ValueError: unknown dialect, or a combination that no runtime takes.
     """
+    check_export(dialect, interface, fp16=fp16)
+    model = type(traced).FromString(traced.SerializeToString())
+    if interface.form == "raw":
+        cut_maps(model, interface.strides)
+    merge_pairs(model)
+    _check_grid(model, dialect)
+    scales = {}
+    if dialect == "cache":
+        scales = strip_pairs(model)
+    else:
+        model = _rewrite(model, dialect, fp16)
+    quantized, convs = count_quantized(model)
+    if interface.nms != "none":
+        interface = add_nms(model, interface)
+    if interface.input == "uint8":
+        inner = take_pixels(model)
+        scales = {inner if name == INPUT else name: scale for name, scale in scales.items()}
+    for key, value in {"dialect": dialect, "precision": "fp16" if fp16 else "fp32", **interface.notes()}.items():
+        set_note(model, key, value)
+    if simplify:
+        model = simplified(model)
+    _check(model)
+    save_onnx(model, path)
+    cache = path.with_suffix(".cache") if dialect == "cache" else None
+    if cache is not None:
+        cache.write_text(write_cache(scales), encoding="utf-8")
+    return Export(path, dialect, fp16, quantized, convs, interface, cache)
+
+
+def check_export(dialect: str, interface: Interface, *, fp16: bool = False) -> None:
+    """Refuse what no runtime takes. Raises ValueError."""
     if dialect not in DIALECTS:
         raise ValueError(f"dialect {dialect!r} is unknown; choose one of {', '.join(DIALECTS)}")
     if fp16 and dialect != "trt":
         raise ValueError(f"fp16 is for dialect 'trt'; {dialect!r} takes float32 and its runtime picks other precisions")
-    model = type(traced).FromString(traced.SerializeToString())
-    merge_pairs(model)
-    _check_grid(model, dialect)
-    cache = None
-    if dialect == "cache":
-        scales = strip_pairs(model)
-        cache = path.with_suffix(".cache")
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_text(write_cache(scales), encoding="utf-8")
-    else:
-        model = _rewrite(model, dialect, fp16)
-    quantized, convs = count_quantized(model)
-    set_note(model, "dialect", dialect)
-    set_note(model, "precision", "fp16" if fp16 else "fp32")
-    _check(model)
-    save_onnx(model, path)
-    return Export(path, dialect, fp16, quantized, convs, cache)
+    nms = interface.nms
+    if dialect not in NMS_DIALECTS[nms]:
+        fits = ", ".join(NMS_DIALECTS[nms])
+        raise ValueError(f"nms {nms!r} is for the dialects {fits}, not {dialect!r}; choose nms 'onnx' or 'topk' there")
 
 
 def _rewrite(model: onnx.ModelProto, dialect: str, fp16: bool) -> onnx.ModelProto:
@@ -125,8 +174,9 @@ def _check_grid(model: onnx.ModelProto, dialect: str) -> None:
 def _check(model: onnx.ModelProto) -> None:
     import onnx
 
-    # Shape inference knows nothing about FakeQuantize, so only files of standard operators get the full check.
-    onnx.checker.check_model(model, full_check=get_note(model, "dialect") != "openvino")
+    # Shape inference knows nothing about FakeQuantize and plugins: the full check is for standard operators only.
+    standard = all(node.domain == "" for node in model.graph.node)
+    onnx.checker.check_model(model, full_check=standard)
 
 
 def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | None = None) -> None:
@@ -141,6 +191,9 @@ def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | No
         ValueError: says what fits instead.
     """
     wanted = RUNTIME_DIALECT[runtime]
+    refusal = NMS_REFUSED.get((Interface.of(model).nms, runtime))
+    if refusal:
+        raise ValueError(f"the file has suppression in the graph that {runtime} cannot run: {refusal}")
     kinds, dialect = integer_types(model), get_note(model, "dialect")
     if dialect == "cache":
         major = int((version or "0").split(".")[0])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yolov6core.engines.onnx_graph import GraphView
+from yolov6core.engines.onnx_graph import GraphView, rename_tensor
 
 if TYPE_CHECKING:
     import onnx
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 LARGEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 MIN_OPSET = 19
+FLOAT_INPUTS = {"Resize": (1, 2)}
+"""Operator -> inputs that are float32 whatever its data are."""
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -32,9 +34,10 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     if opset < MIN_OPSET:
         raise ValueError(f"float16 beside Q/DQ needs opset {MIN_OPSET} or 20, the graph has {opset}: set export.opset")
     made = _made_before_convolutions(model)
-    direct = [output.name for output in model.graph.output if output.name in made]
-    if direct:
-        raise ValueError(f"output {direct[0]} comes straight from a convolution; decode it in the graph first")
+    maps = [output.name for output in model.graph.output if output.name in made]
+    for name in maps:  # leave undecoded
+        rename_tensor(model, name, name + "_half")
+    made = _made_before_convolutions(model)
     view = GraphView(model)
     casts: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
@@ -50,6 +53,8 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in model.graph.node:
         inside = node.output[0] in made
         for index, name in enumerate(node.input):
+            if index in FLOAT_INPUTS.get(node.op_type, ()):
+                continue
             if inside and name in view.constants and view.array(name).dtype == np.float32:
                 node.input[index] = _half_constant(view, name)
             elif inside and name in inputs:
@@ -57,6 +62,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
             elif not inside and name in made and view.producer[name].op_type != "QuantizeLinear":
                 node.input[index] = cast(name, "_float", TensorProto.FLOAT)
         nodes.append(node)
+    nodes += [helper.make_node("Cast", [name + "_half"], [name], name, to=TensorProto.FLOAT) for name in maps]
     view.rebuild(nodes)
     del model.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)

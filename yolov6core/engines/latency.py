@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a call: median and 90th percentile of all calls, and the median of each round."""
+    """Milliseconds a call: median, 90th and 99th percentile of all calls, and the median of each round."""
 
     median_ms: float
     p90_ms: float
+    p99_ms: float
     rounds_ms: tuple[float, ...]
 
 
@@ -52,5 +53,5 @@ def _time(call: Callable[[], object]) -> float:
 
 def _summary(rounds: list[list[float]]) -> Latency:
     flat = sorted(value for values in rounds for value in values)
-    p90 = flat[min(len(flat) - 1, round(0.9 * (len(flat) - 1)))]
-    return Latency(statistics.median(flat), p90, tuple(statistics.median(values) for values in rounds))
+    p90, p99 = (flat[round(share * (len(flat) - 1))] for share in (0.9, 0.99))
+    return Latency(statistics.median(flat), p90, p99, tuple(statistics.median(values) for values in rounds))

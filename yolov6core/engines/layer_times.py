@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,13 @@ import numpy as np
 
 from yolov6core.engines.dialects import write_dialect
 from yolov6core.engines.openvino_engine import CONVOLUTIONS, version
-from yolov6core.quant.insert import QuantizedModel, convolution_names, ready_for_export_, set_dialect_, set_float_layers_
+from yolov6core.quant.insert import (
+    QuantizedModel,
+    convolution_names,
+    ready_for_export_,
+    set_dialect_,
+    set_float_layers_,
+)
 
 RUNS = 30
 
@@ -54,7 +59,9 @@ def openvino_layer_times(
         int8 = _timed(copied, Path(folder) / "int8.onnx", shape, threads, runs)
         real = _timed(set_float_layers_(copied, names), Path(folder) / "float.onnx", shape, threads, runs)
     if not len(names) == len(int8[0]) == len(real[0]):
-        raise ValueError(f"OpenVINO counts {len(int8[0])} and {len(real[0])} convolutions, the network has {len(names)}")
+        raise ValueError(
+            f"OpenVINO counts {len(int8[0])} and {len(real[0])} convolutions, the network has {len(names)}"
+        )
     extra = {name: slow - fast for name, slow, fast in zip(names, real[0], int8[0], strict=True)}
     return LayerTimes(extra, int8[1])
 

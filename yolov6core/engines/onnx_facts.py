@@ -6,20 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolov6core.engines.dialects import check_combination
+from yolov6core.engines.interface import PLAIN, Interface
 from yolov6core.engines.onnx_export import get_note
 from yolov6core.engines.qdq import count_quantized
-from yolov6core.engines.runtime import BuildSettings, EngineInfo, write_info
 
 
 @dataclass(frozen=True)
 class OnnxFacts:
-    """Dialect, precision, input (B, 3, H, W) with B = -1 if open, and the numbers of (quantized) convolutions."""
+    """Dialect, precision, shape of the input, the numbers of (quantized) convolutions, and the interface.
+
+    `input_shape` is (B, 3, H, W), or (B, H, W, 3) where the file takes uint8 pixels; B is -1 if open.
+    """
 
     dialect: str
     precision: str
     input_shape: tuple[int, int, int, int]
     quantized: int
     convs: int
+    interface: Interface = PLAIN
 
 
 def read_facts(path: Path, runtime: str, *, version: str | None = None) -> OnnxFacts:
@@ -29,45 +33,7 @@ def read_facts(path: Path, runtime: str, *, version: str | None = None) -> OnnxF
     model = onnx.load(path)
     check_combination(model, runtime, version=version)
     dims = model.graph.input[0].type.tensor_type.shape.dim
-    batch, channels, height, width = (dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
     quantized, convs = count_quantized(model)
-    dialect = get_note(model, "dialect", "unknown")
-    return OnnxFacts(dialect, get_note(model, "precision", "fp32"), (batch, channels, height, width), quantized, convs)
-
-
-def record_engine(
-    folder: Path,
-    facts: OnnxFacts,
-    settings: BuildSettings,
-    *,
-    built_by: tuple[str, str, str],
-    file: str,
-    precision: str,
-    audit: tuple[list[str], list[str]],
-) -> EngineInfo:
-    """Write the sidecar of an engine that was just built, and return it.
-
-    Args:
-        built_by: runtime, its version, device.
-        file: the engine's file name in `folder`.
-        precision: of what is not INT8.
-        audit: names of the convolutions that run in INT8, and of those that do not; both empty if not known.
-    """
-    integer, real = audit
-    runtime, version, device = built_by
-    info = EngineInfo(
-        runtime=runtime,
-        version=version,
-        device=device,
-        file=file,
-        dialect=facts.dialect,
-        precision=precision,
-        input_shape=facts.input_shape,
-        settings=settings,
-        convs=facts.convs,
-        wanted_int8=facts.quantized,
-        int8_convs=len(integer) if integer or real else -1,
-        float_layers=tuple(real) if len(integer) < facts.quantized else (),
-    )
-    write_info(folder, info)
-    return info
+    dialect, precision = get_note(model, "dialect", "unknown"), get_note(model, "precision", "fp32")
+    return OnnxFacts(dialect, precision, shape, quantized, convs, Interface.of(model))

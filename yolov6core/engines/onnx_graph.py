@@ -120,3 +120,67 @@ def fold_constants(model: onnx.ModelProto) -> None:
         for name, value in zip(node.output, values, strict=True):
             view.set_array(name, value)
     view.rebuild(rest)
+
+
+def fold_shapes(model: onnx.ModelProto) -> bool:
+    """Put constants in place of Shape nodes whose answer is known; returns whether there were any.
+
+    For graphs traced with a fixed batch. The exporter writes the halves of a `chunk` as Slice with computed ends.
+    """
+    known = {value.name: _fixed_shape(value) for value in (*model.graph.input, *model.graph.value_info)}
+    view = GraphView(model)
+    rest = []
+    for node in model.graph.node:
+        shape = known.get(node.input[0]) if node.op_type == "Shape" and not node.attribute else None
+        if shape is None:
+            rest.append(node)
+        else:
+            view.set_array(node.output[0], np.array(shape, np.int64))
+    found = len(rest) < len(model.graph.node)
+    view.rebuild(rest)
+    return found
+
+
+def maps_known(model: onnx.ModelProto) -> bool:
+    """Whether inference found the shapes of all maps: results of convolutions and of reshapes."""
+    known = {value.name: _fixed_shape(value) for value in (*model.graph.value_info, *model.graph.output)}
+    makers = (node for node in model.graph.node if node.op_type in ("Conv", "Reshape"))
+    return all(known.get(node.output[0]) is not None for node in makers)
+
+
+def _fixed_shape(value: onnx.ValueInfoProto) -> list[int] | None:
+    """The shape of a tensor if all of it is known."""
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value for dim in dims] if all(dim.HasField("dim_value") for dim in dims) else None
+
+
+def rename_tensor(model: onnx.ModelProto, old: str, new: str) -> None:
+    """Call a tensor `new` wherever nodes make or read it; inputs and outputs of the graph keep their names."""
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == old:
+                    names[index] = new
+    notes = [value for value in model.graph.value_info if value.name != old]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(notes)
+
+
+def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model after onnxsim, with its own metadata only.
+
+    Raises:
+        ValueError: onnxsim is not installed, or finds other numbers than before.
+    """
+    try:
+        import onnxsim
+    except ImportError as error:
+        raise ValueError("simplify needs onnxsim, which is not installed: pip install onnxsim") from error
+    result, equal = onnxsim.simplify(model)
+    if not equal:
+        raise ValueError("onnxsim changes what the network computes: set simplify to false")
+    del result.metadata_props[:]
+    result.metadata_props.extend(model.metadata_props)
+    return result

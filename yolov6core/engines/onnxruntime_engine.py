@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from yolov6core.engines.onnx_export import INPUT, OUTPUTS
-from yolov6core.engines.onnx_facts import read_facts, record_engine
+from yolov6core.engines.onnx_facts import read_facts
+from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,
     EngineInfo,
     RuntimeMissing,
-    check_images,
+    feed,
+    finish,
 )
 
 NAME = "onnxruntime"
@@ -43,9 +46,14 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
     if settings.precision != "f32":
         raise ValueError(f"ONNX Runtime's CPU kernels are f32, precision is {settings.precision!r}: set it to 'f32'")
     folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
     (folder / FILE).write_bytes(onnx_path.read_bytes())
-    built_by = (NAME, version(), device())
-    return record_engine(folder, facts, settings, built_by=built_by, file=FILE, precision="f32", audit=audit(onnx_path))
+    return record_engine(folder, onnx_path, facts, settings, _built(onnx_path, FILE, start))
+
+
+def _built(onnx_path: Path, file: str, start: float) -> Built:
+    integer, real = audit(onnx_path)
+    return Built((NAME, version(), device()), file, "f32", integer, real, time.perf_counter() - start)
 
 
 def audit(onnx_path: Path) -> tuple[list[str], list[str]]:
@@ -71,6 +79,18 @@ def load(folder: Path, info: EngineInfo) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(folder / info.file, info)
 
 
+def open_file(path: Path, settings: BuildSettings) -> OnnxRuntimeEngine:
+    """Run an ONNX file that no engine was built from. Raises ValueError where ONNX Runtime refuses it."""
+    plain_facts(path)
+    facts = read_facts(path, NAME)
+    _module()
+    start = time.perf_counter()
+    try:
+        return OnnxRuntimeEngine(path, engine_info(path, facts, settings, _built(path, path.name, start)))
+    except Exception as error:  # ONNX Runtime's errors share no other base class
+        raise ValueError(f"ONNX Runtime cannot read {path}: {error}") from None
+
+
 def run_file(path: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Any exported file without an engine around it, node by node as it stands: the judge of what a file says."""
     ort = _module()
@@ -88,11 +108,18 @@ class OnnxRuntimeEngine:
         self.info = info
         options = _options(ort, info.settings.threads)
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `runtime.Engine`."""
-        boxes, scores = self._session.run(list(OUTPUTS), {INPUT: check_images(images, self.info)})
-        return boxes, scores
+        results = self._session.run(self._outputs, {self._input: feed(images, self.info)})
+        return finish(dict(zip(self._outputs, results, strict=True)), self.info)
+
+    def stream(self, images: np.ndarray, count: int) -> None:
+        """See `runtime.Engine`: one call after the other, a session's threads share each of them."""
+        for _ in range(count):
+            self.infer(images)
 
 
 def _options(ort: Any, threads: int) -> Any:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yolov6core.engines.onnx_facts import read_facts, record_engine
+from yolov6core.engines.onnx_facts import read_facts
+from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,
     EngineInfo,
     RuntimeMissing,
-    check_images,
+    feed,
+    finish,
 )
 
 NAME = "openvino"
@@ -39,15 +43,18 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
     facts = read_facts(onnx_path, NAME)
     ov = _module()
     folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
     model = ov.Core().read_model(onnx_path)
     _number_names(model)
     # Compression to float16 would change the float layers for 0.1 MB less.
     ov.save_model(model, folder / FILE, compress_to_fp16=False)
     compiled = _compile(folder / FILE, settings)
-    built_by = (NAME, version(), device())
-    return record_engine(
-        folder, facts, settings, built_by=built_by, file=FILE, precision=settings.precision, audit=audit(compiled)
-    )
+    seconds = time.perf_counter() - start
+    return record_engine(folder, onnx_path, facts, settings, _built(compiled, FILE, settings, seconds))
+
+
+def _built(compiled: Any, file: str, settings: BuildSettings, seconds: float) -> Built:
+    return Built((NAME, version(), device()), file, settings.precision, *audit(compiled), seconds)
 
 
 def _number_names(model: Any) -> None:
@@ -73,6 +80,19 @@ def load(folder: Path, info: EngineInfo) -> OpenVinoEngine:
     return OpenVinoEngine(folder / info.file, info)
 
 
+def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
+    """Run an ONNX file that no engine was built from. Raises ValueError where OpenVINO refuses it."""
+    plain_facts(path)
+    facts = read_facts(path, NAME)
+    start = time.perf_counter()
+    try:
+        compiled = _compile(path, settings)
+    except RuntimeError as error:
+        raise ValueError(f"OpenVINO cannot read {path}: {str(error).strip().splitlines()[-1]}") from None
+    built = _built(compiled, path.name, settings, time.perf_counter() - start)
+    return OpenVinoEngine(path, engine_info(path, facts, settings, built), compiled)
+
+
 def run_file(path: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """A file of dialect 'openvino' without an engine around it, in INT8 as it will run."""
     request = _compile(path, BuildSettings()).create_infer_request()
@@ -85,17 +105,32 @@ def run_file(path: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]
 
 
 class OpenVinoEngine:
-    """One infer request with a fixed number of threads."""
+    """One infer request with a fixed number of threads; for streams a second, many-request form of the model."""
 
-    def __init__(self, path: Path, info: EngineInfo) -> None:
+    def __init__(self, path: Path, info: EngineInfo, compiled: Any = None) -> None:
         self.info = info
-        self._request = _compile(path, info.settings).create_infer_request()
+        self._path, self._queue = path, None
+        self._request = (compiled or _compile(path, info.settings)).create_infer_request()
 
     def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `runtime.Engine`."""
         # Outputs are copied: the request overwrites its own on the next call.
-        result = self._request.infer([check_images(images, self.info)], share_inputs=True, share_outputs=False)
-        return result["boxes"], result["scores"]
+        result = self._request.infer([feed(images, self.info)], share_inputs=True, share_outputs=False)
+        return finish({self._name(port): value for port, value in result.items()}, self.info)
+
+    def _name(self, port: Any) -> str:
+        """Which output a port is: OpenVINO keeps the names of all tensors that became one."""
+        return next((name for name in self.info.interface.outputs if name in port.names), port.any_name)
+
+    def stream(self, images: np.ndarray, count: int) -> None:
+        """See `runtime.Engine`: as many requests at once as OpenVINO's hint 'throughput' asks for."""
+        if self._queue is None:
+            compiled = _compile(self._path, replace(self.info.settings, hint="throughput"))
+            self._queue = _module().AsyncInferQueue(compiled)  # 0: the number that the hint asks for
+        images = feed(images, self.info)
+        for _ in range(count):
+            self._queue.start_async([images], share_inputs=True)
+        self._queue.wait_all()
 
 
 def _compile(path: Path, settings: BuildSettings) -> Any:

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from yolov6core.engines import onnxruntime_engine, openvino_engine
-from yolov6core.engines.runtime import Engine, EngineMismatch, Runtime, RuntimeMissing, check_info, read_info
+from yolov6core.engines import onnxruntime_engine, opencv_engine, openvino_engine
+from yolov6core.engines.runtime import (
+    BuildSettings,
+    Engine,
+    EngineMismatch,
+    Runtime,
+    RuntimeMissing,
+    check_info,
+    read_info,
+)
 from yolov6core.engines.tensorrt_engine import TensorRtRuntime
 from yolov6core.engines.tensorrt_import import cuda_device
 
@@ -20,7 +28,8 @@ RUNTIMES: dict[str, Runtime] = {
     "onnxruntime": onnxruntime_engine,
 }
 """Name -> builder and loader, in the order in which `auto` prefers them."""
-NEED_GPU = ("tensorrt", "tensorrt_rtx")
+FILE_RUNTIMES = {"openvino": openvino_engine, "onnxruntime": onnxruntime_engine, "opencv": opencv_engine}
+"""Name -> what runs an ONNX file as it is, in the order in which `auto` tries them."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,30 @@ def open_onnx(path: Path, dialect: str) -> Callable[[np.ndarray], tuple[np.ndarr
     if dialect == "openvino":
         return openvino_engine.run_file(path)
     return onnxruntime_engine.run_file(path)
+
+
+def open_file(path: Path, runtime: str, settings: BuildSettings) -> tuple[Engine, str]:
+    """Run an ONNX file that no engine was built from.
+
+    Args:
+        runtime: key of FILE_RUNTIMES, or 'auto' for the first of them that takes the file.
+
+    Returns: the engine, and why this runtime was taken, in words.
+
+    Raises:
+        RuntimeMissing, ValueError: the runtime, or every one, is missing or refuses the file.
+    """
+    if runtime != "auto":
+        if runtime not in FILE_RUNTIMES:
+            raise ValueError(f"{runtime} does not run ONNX files; choose auto or one of {', '.join(FILE_RUNTIMES)}")
+        return FILE_RUNTIMES[runtime].open_file(path, settings), "asked for"
+    refused = []
+    for name, module in FILE_RUNTIMES.items():
+        try:
+            return module.open_file(path, settings), "; ".join(["auto", *refused])
+        except ValueError as error:
+            refused.append(f"{name}: {error}")
+    raise ValueError(f"no runtime takes {path}: " + "; ".join(refused))
 
 
 def open_engine(folder: Path) -> Engine:

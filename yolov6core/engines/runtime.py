@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from yolov6core.engines.interface import Interface
+
 SIDECAR = "engine.json"
+Shape = tuple[int, ...]
 
 
 class EngineMismatch(ValueError):
@@ -30,19 +34,28 @@ class BuildSettings:
         precision: what OpenVINO computes in where it is not INT8: 'f32', 'bf16' or 'f16'. TensorRT takes its precision
             from the file, ONNX Runtime's CPU kernels are f32.
         max_batch: largest batch of an engine with an open batch (TensorRT's optimisation profile).
+        workspace_mib: TensorRT: memory that kernels may use while they are chosen; 0 for all of the GPU.
+        optimization_level: TensorRT from 8.6 on: 0 builds fastest, 5 searches longest.
     """
 
     threads: int = 0
     hint: str = "latency"
     precision: str = "f32"
     max_batch: int = 8
+    workspace_mib: int = 0
+    optimization_level: int = 3
 
     def __post_init__(self) -> None:
         for name, allowed in (("hint", ("latency", "throughput")), ("precision", ("f32", "bf16", "f16"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
-        if self.threads < 0 or self.max_batch < 1:
-            raise ValueError(f"threads is {self.threads}, max_batch {self.max_batch}; at least 0 and 1 are needed")
+        if self.threads < 0 or self.max_batch < 1 or self.workspace_mib < 0:
+            raise ValueError(
+                f"threads is {self.threads}, max_batch {self.max_batch}, workspace_mib {self.workspace_mib}; "
+                "at least 0, 1 and 0 are needed"
+            )
+        if not 0 <= self.optimization_level <= 5:
+            raise ValueError(f"optimization_level is {self.optimization_level}; choose 0 to 5")
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,12 @@ class EngineInfo:
         wanted_int8: those of them that the file quantizes.
         int8_convs: convolutions that the built engine really runs in INT8, by the runtime's own account; -1 if it
             gives none.
-        float_layers: names of convolutions that the file quantizes and the engine runs in float (as far as known).
+        float_layers: names of the convolutions that run in float, if they are more than the file leaves float.
+        int8_share: `int8_convs` of `convs`; 0 if not known.
+        inputs, outputs: name to shape, -1 for an open batch.
+        names: of the classes, empty if the file does not say.
+        interface: form of inputs and outputs; engines hide it.
+        build_s: seconds that the build took; the only field that two builds do not share.
     """
 
     runtime: str
@@ -73,10 +91,32 @@ class EngineInfo:
     wanted_int8: int
     int8_convs: int
     float_layers: tuple[str, ...] = ()
+    int8_share: float = 0.0
+    inputs: dict[str, Shape] = field(default_factory=dict)
+    outputs: dict[str, Shape] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    interface: Interface = Interface()
+    build_s: float = 0.0
 
     def to_json(self) -> str:
         """Text of the sidecar: equal contents, equal bytes."""
         return json.dumps(asdict(self), indent=2) + "\n"
+
+    def describe(self) -> str:
+        """One line for people."""
+        batch = "any" if self.input_shape[0] == -1 else self.input_shape[0]
+        height, width = self.input_shape[2:]
+        if self.wanted_int8 and self.int8_convs >= 0:
+            precision = f"INT8 in {self.int8_convs} of {self.convs} convolutions, {self.precision} elsewhere"
+        else:
+            precision = f"{self.wanted_int8} of {self.convs} convolutions quantized, {self.precision} elsewhere"
+        if not self.wanted_int8:
+            precision = self.precision
+        threads = f"{self.settings.threads or 'all'} threads, " if self.device == "CPU" else ""
+        return (
+            f"{self.runtime} {self.version} on {self.device}, {precision}, {threads}batch {batch}, {height} x {width}, "
+            f"hint {self.settings.hint}"
+        )
 
 
 class Engine(Protocol):
@@ -86,6 +126,10 @@ class Engine(Protocol):
 
     def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images [B, 3, H, W] float32 RGB in 0..1 to boxes [B, A, 4] float32 xyxy pixels and scores [B, A, C]."""
+        ...
+
+    def stream(self, images: np.ndarray, count: int) -> None:
+        """Run one batch [B, 3, H, W] `count` times as fast as the runtime can, several at once where it can."""
         ...
 
 
@@ -126,14 +170,18 @@ def read_info(folder: Path) -> EngineInfo:
     if not path.is_file():
         raise EngineMismatch(f"{path} is missing: build the engine first")
     document = json.loads(path.read_text(encoding="utf-8"))
-    known = {field.name for field in fields(EngineInfo)}
+    known = {entry.name for entry in fields(EngineInfo)}
     if set(document) != known:
         raise EngineMismatch(
             f"{path} has the fields {sorted(set(document) ^ known)} too many or too few: build it again"
         )
-    document["input_shape"] = tuple(document["input_shape"])
-    document["float_layers"] = tuple(document["float_layers"])
+    for key in ("input_shape", "float_layers", "names"):
+        document[key] = tuple(document[key])
+    for key in ("inputs", "outputs"):
+        document[key] = {name: tuple(shape) for name, shape in document[key].items()}
     document["settings"] = BuildSettings(**document["settings"])
+    interface = document["interface"]
+    document["interface"] = Interface(**interface | {"strides": tuple(interface["strides"])})
     return EngineInfo(**document)
 
 
@@ -149,10 +197,48 @@ def check_info(info: EngineInfo, runtime: Runtime) -> None:
             raise EngineMismatch(f"the engine was built for {key} {getattr(info, key)!r}, here it is {value!r}")
 
 
-def check_images(images: np.ndarray, info: EngineInfo) -> np.ndarray:
-    """Contiguous float32 images if they fit the engine's input. Raises ValueError otherwise."""
+def feed(images: np.ndarray, info: EngineInfo) -> np.ndarray:
+    """Images [B, 3, H, W] float32 RGB in 0..1, contiguous and in the form the network takes.
+
+    Raises:
+        ValueError: they do not fit the engine's input.
+    """
     expected = info.input_shape
     fits = images.ndim == 4 and images.shape[1:] == expected[1:] and expected[0] in (-1, images.shape[0])
     if not fits:
         raise ValueError(f"images have shape {images.shape}, the engine takes {expected} (-1: any number)")
-    return np.ascontiguousarray(images, dtype=np.float32)
+    return info.interface.feed(images)
+
+
+def finish(outputs: Mapping[str, np.ndarray], info: EngineInfo) -> tuple[np.ndarray, np.ndarray]:
+    """What a network gave, by name, as boxes [B, A, 4] and scores [B, A, C].
+
+    Files of this project say themselves how to read them (`Interface`). Others may have one output [B, A, 5 + C] in the
+    official layout: centre x, y, width, height in pixels, objectness, class scores.
+
+    Raises:
+        ValueError: outputs that are neither.
+    """
+    if set(info.interface.outputs) <= outputs.keys():
+        return info.interface.finish(outputs, (info.input_shape[2], info.input_shape[3]))
+    rows = next(iter(outputs.values()))
+    if len(outputs) != 1 or rows.ndim != 3 or rows.shape[2] < 6:
+        shapes = {name: value.shape for name, value in outputs.items()}
+        raise ValueError(f"the network gives {shapes}; 'boxes' and 'scores', or one output [B, A, 5 + C], are needed")
+    centre, half = rows[..., :2], rows[..., 2:4] / 2
+    return np.concatenate((centre - half, centre + half), axis=2), rows[..., 5:] * rows[..., 4:5]
+
+
+def infer_any(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Any number of images through an engine of any batch: in parts, the last one filled up with its first image.
+
+    Args and returns: see `Engine.infer`.
+    """
+    batch = engine.info.input_shape[0]
+    size = engine.info.settings.max_batch if batch == -1 else batch
+    parts = [images[start : start + size] for start in range(0, len(images), size)]
+    if batch != -1 and len(parts[-1]) < batch:
+        missing = batch - len(parts[-1])
+        parts[-1] = np.concatenate((parts[-1], np.repeat(parts[-1][:1], missing, axis=0)))
+    boxes, scores = zip(*(engine.infer(part) for part in parts), strict=True)
+    return np.concatenate(boxes)[: len(images)], np.concatenate(scores)[: len(images)]

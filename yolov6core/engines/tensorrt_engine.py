@@ -7,6 +7,7 @@ engine of either needs one. Differences between versions are probed, never read 
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from typing import Any
 import numpy as np
 
 from yolov6core.engines.calibration_cache import read_cache, write_cache
-from yolov6core.engines.onnx_export import INPUT, OUTPUTS
-from yolov6core.engines.onnx_facts import OnnxFacts, read_facts, record_engine
+from yolov6core.engines.onnx_export import INPUT
+from yolov6core.engines.onnx_facts import OnnxFacts, read_facts
+from yolov6core.engines.record import Built, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,
     EngineInfo,
     RuntimeMissing,
-    check_images,
+    feed,
+    finish,
 )
 from yolov6core.engines.tensorrt_import import cuda_device, import_tensorrt, process_logger
 
@@ -54,17 +57,13 @@ class TensorRtRuntime:
         facts = read_facts(onnx_path, self.NAME, version=self.version())
         device = self.device()
         folder.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
         plan = _Build(self.NAME, facts, settings).run(onnx_path, folder)
+        seconds = time.perf_counter() - start
         (folder / FILE).write_bytes(plan)
-        return record_engine(
-            folder,
-            facts,
-            settings,
-            built_by=(self.NAME, self.version(), device),
-            file=FILE,
-            precision=facts.precision,
-            audit=audit(process_logger(self.NAME).lines),
-        )
+        integer, real = audit(process_logger(self.NAME).lines)
+        built = Built((self.NAME, self.version(), device), FILE, facts.precision, integer, real, seconds)
+        return record_engine(folder, onnx_path, facts, settings, built)
 
     def load(self, folder: Path, info: EngineInfo) -> TensorRtEngine:
         """Open an engine written by `build`. Raises RuntimeMissing without a GPU."""
@@ -86,8 +85,7 @@ class _Build:
     def run(self, onnx_path: Path, folder: Path) -> bytes:
         network = self._parse(onnx_path)
         config = self.builder.create_builder_config()
-        # Only the detailed log names the data types of each layer.
-        config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED
+        self._configure(config)
         if self.facts.dialect == "cache":
             self._calibrate(config, onnx_path)
         if self.facts.input_shape[0] == -1:
@@ -100,12 +98,27 @@ class _Build:
             (folder / TIMING_CACHE).write_bytes(memoryview(timings.serialize()))
         return bytes(plan)
 
+    def _configure(self, config: Any) -> None:
+        # Only the detailed log names the data types of each layer.
+        config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED
+        if hasattr(config, "builder_optimization_level"):  # from 8.6 on
+            config.builder_optimization_level = self.settings.optimization_level
+        if self.settings.workspace_mib:
+            config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, self.settings.workspace_mib << 20)
+        if not self._strongly_typed() and self.facts.dialect != "cache":
+            # TensorRT 8 and 9.0: Q/DQ says where INT8 is wanted, these flags that INT8 and FP16 are allowed.
+            for flag in ("INT8", "FP16") if self.facts.quantized else ("FP16",):
+                config.set_flag(getattr(self.trt.BuilderFlag, flag))
+
+    def _strongly_typed(self) -> bool:
+        """Whether the network takes its types from the file; a calibration cache needs the other kind."""
+        return self.facts.dialect != "cache" and hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
     def _parse(self, path: Path) -> Any:
-        flags = self.trt.NetworkDefinitionCreationFlag
-        # Flag numbers differ: STRONGLY_TYPED is 1 in TensorRT 10 and 0 in 11 and RTX. A calibration cache needs the
-        # weakly typed network, whose only flag in TensorRT 8 is EXPLICIT_BATCH.
-        wanted = "EXPLICIT_BATCH" if self.facts.dialect == "cache" else "STRONGLY_TYPED"
-        flag = getattr(flags, wanted, None)
+        # Flag numbers differ: STRONGLY_TYPED is 1 in TensorRT 10 and 0 in 11 and RTX. TensorRT 8 parses ONNX only with
+        # EXPLICIT_BATCH, which later versions take for granted and at last drop.
+        wanted = "STRONGLY_TYPED" if self._strongly_typed() else "EXPLICIT_BATCH"
+        flag = getattr(self.trt.NetworkDefinitionCreationFlag, wanted, None)
         network = self.builder.create_network(0 if flag is None else 1 << int(flag))
         parser = self.trt.OnnxParser(network, self.logger)
         if not parser.parse(path.read_bytes()):
@@ -180,7 +193,7 @@ class TensorRtEngine:
     def __init__(self, flavour: str, path: Path, info: EngineInfo) -> None:
         import torch
 
-        trt = import_tensorrt(flavour)
+        self._trt = trt = import_tensorrt(flavour)
         self.info = info
         self._runtime = trt.Runtime(process_logger(flavour))
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
@@ -194,14 +207,48 @@ class TensorRtEngine:
         import torch
 
         with torch.cuda.stream(self._stream):
-            data = torch.from_numpy(check_images(images, self.info)).cuda(non_blocking=True)
-            self._context.set_input_shape(INPUT, tuple(data.shape))
-            self._context.set_tensor_address(INPUT, data.data_ptr())
-            outputs = [torch.empty(tuple(self._context.get_tensor_shape(name)), device="cuda") for name in OUTPUTS]
-            for name, output in zip(OUTPUTS, outputs, strict=True):
-                self._context.set_tensor_address(name, output.data_ptr())
-            if not self._context.execute_async_v3(self._stream.cuda_stream):
-                raise RuntimeError("TensorRT could not run the engine; its log says why")
-            boxes, scores = (output.cpu().numpy() for output in outputs)
+            data = torch.from_numpy(feed(images, self.info)).cuda(non_blocking=True)
+            outputs = self._bind(data)
+            self._enqueue()
+            found = {name: output.cpu().numpy() for name, output in outputs.items()}
         self._stream.synchronize()
-        return boxes, scores
+        return finish({name: _float32(value) for name, value in found.items()}, self.info)
+
+    def stream(self, images: np.ndarray, count: int) -> None:
+        """See `runtime.Engine`: calls queue up on the GPU, which never waits for the CPU; images are copied once."""
+        import torch
+
+        with torch.cuda.stream(self._stream):
+            data = torch.from_numpy(feed(images, self.info)).cuda(non_blocking=True)
+            outputs = self._bind(data)
+            for _ in range(count):
+                self._enqueue()
+        self._stream.synchronize()
+        del outputs  # the GPU wrote into them until now
+
+    def _bind(self, data: Any) -> dict[str, Any]:
+        """Tell the context where the input lies; returns its new outputs by name."""
+        import torch
+
+        trt = self._trt
+        kinds = {trt.float32: torch.float32, trt.float16: torch.float16, trt.int32: torch.int32}
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        outputs = {}
+        for name in names:
+            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+                self._context.set_input_shape(name, tuple(data.shape))
+                self._context.set_tensor_address(name, data.data_ptr())
+        for name in names:
+            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT:
+                kind = kinds[self._engine.get_tensor_dtype(name)]
+                outputs[name] = torch.empty(tuple(self._context.get_tensor_shape(name)), device="cuda", dtype=kind)
+                self._context.set_tensor_address(name, outputs[name].data_ptr())
+        return outputs
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._stream.cuda_stream):
+            raise RuntimeError("TensorRT could not run the engine; its log says why")
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32) if values.dtype == np.float16 else values

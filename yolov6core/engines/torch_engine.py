@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolov6core.engines.runtime import BuildSettings, EngineInfo, check_images
+from yolov6core.engines.runtime import BuildSettings, EngineInfo, feed
 
 NAME = "torch"
 
@@ -40,4 +40,9 @@ class TorchEngine:
 
     def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `runtime.Engine`."""
-        return run_module(self._module, check_images(images, self.info))
+        return run_module(self._module, feed(images, self.info))
+
+    def stream(self, images: np.ndarray, count: int) -> None:
+        """See `runtime.Engine`."""
+        for _ in range(count):
+            self.infer(images)

@@ -107,6 +107,44 @@ def curves_of(
     return class_curves(hits, found[:, 4], found[:, 5], wanted[:, 0])
 
 
+def confusion_pairs(
+    detections: Mapping[int, NDArray], ground_truth: Mapping, *, min_score: float, iou_threshold: float = 0.5
+) -> NDArray[np.int64]:
+    """What was taken for what, one row [actual class, predicted class] a box; the number of classes is background.
+
+    In descending score each detection takes the free box, of any class, that it overlaps most, if it reaches the
+    threshold. Detections and boxes that are left go with background.
+
+    Args:
+        detections: image id to [N, 6] in source pixels, descending score.
+        ground_truth: COCO dict; crowd annotations are left out.
+        min_score: weaker detections do not count.
+    """
+    truth = truth_by_image(ground_truth)
+    background = len(ground_truth["categories"])
+    rows = [_confused(found[found[:, 4] >= min_score], truth[i], iou_threshold) for i, found in detections.items()]
+    pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *rows])
+    return np.where(pairs < 0, background, pairs)
+
+
+def _confused(found: NDArray, truth: NDArray, threshold: float) -> NDArray[np.int64]:
+    """[actual, predicted] of one image, -1 for background."""
+    free = np.zeros((len(found), len(truth)))
+    if free.size:
+        boxes = torch.as_tensor(np.asarray(found[:, :4], dtype=np.float64))
+        free = pairwise_iou(boxes, torch.as_tensor(np.asarray(truth[:, 1:5], dtype=np.float64))).numpy()
+    actual, matched = np.full(len(found), -1), np.zeros(len(truth), dtype=bool)
+    for row in np.flatnonzero(free.max(axis=1, initial=0) >= threshold):
+        box = free[row].argmax()
+        if free[row, box] >= threshold:
+            actual[row], matched[box] = truth[box, 0], True
+            free[:, box] = 0
+    missed = truth[~matched, 0]
+    actual = np.concatenate((actual, missed))
+    predicted = np.concatenate((found[:, 5], np.full(len(missed), -1)))
+    return np.stack((actual, predicted), axis=1).astype(np.int64)
+
+
 def truth_by_image(ground_truth: Mapping) -> dict[int, NDArray[np.float64]]:
     """Image id to [G, 5] class index (rank of the category id), xyxy in source pixels, without crowds."""
     ids = sorted(category["id"] for category in ground_truth["categories"])

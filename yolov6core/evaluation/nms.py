@@ -1,18 +1,25 @@
 """Greedy non-maximum suppression on the CPU, exact and deterministic.
 
 Classes are suppressed one by one instead of being moved apart by a large offset, so coordinates keep their float32
-precision; there is no time limit, so a result never depends on the machine.
+precision; there is no time limit, so a result never depends on the machine. All classes are handled in the same few
+array operations, and only pairs of one class are ever compared.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
-_BLOCK = 128
+_FIRST_LOOK = 1024
+"""So many of the best candidates usually are all it takes."""
+_PAIRS = 1 << 15
+"""Pairs of boxes that are compared at once: their arrays fit into the cache."""
 
 
 def nms(
@@ -30,7 +37,7 @@ def nms(
     Args:
         boxes: [A, 4] xyxy.
         scores: [A, C] in 0..1.
-        score_threshold: only scores above it count.
+        score_threshold: only scores above it count; at least 0.
         iou_threshold: a box goes when its IoU with a better one that stays is above it.
         multi_label: every class above the threshold makes a detection of its own; otherwise only the best class.
         agnostic: boxes of different classes suppress each other, too.
@@ -38,22 +45,18 @@ def nms(
     Returns: float32 [N, 6] rows x1, y1, x2, y2, score, class, by descending score (ties in the order of anchors).
 
     Raises:
-        ValueError: shapes do not fit together.
+        ValueError: shapes do not fit together, or a negative threshold.
     """
     boxes, scores = as_float32(boxes), as_float32(scores)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes):
         raise ValueError(f"nms takes boxes [A, 4] and scores [A, C] of one image, got {boxes.shape} and {scores.shape}")
-    rows, classes, values = _candidates(scores, score_threshold, multi_label)
-    order = np.argsort(-values, kind="stable")
-    # Suppression of a prefix is the prefix of the suppression, so usually the best few candidates are all it takes.
-    length = max(1024, 4 * max_detections)
-    while True:
-        best = order[:length]
-        kept = best[_suppress(boxes[rows[best]], classes[best], iou_threshold, max_detections, agnostic)]
-        if len(kept) >= max_detections or length >= len(order):
-            break
-        length *= 4
-    kept = kept[:max_detections]
+    if score_threshold < 0:
+        raise ValueError(f"score_threshold is {score_threshold}; scores lie in 0..1, so give at least 0")
+    places, values = _by_score(*_candidates(scores, np.float32(score_threshold), multi_label))
+    rows = places // max(scores.shape[1], 1)
+    classes = places - rows * scores.shape[1]
+    candidates = _Boxes.of(boxes, rows, np.zeros_like(classes) if agnostic else classes)
+    kept = _suppress(candidates, np.float32(iou_threshold), max_detections)
     columns = (boxes[rows[kept]], values[kept, None], classes[kept, None].astype(np.float32))
     return np.concatenate(columns, axis=1)
 
@@ -65,63 +68,154 @@ def as_float32(values: ArrayLike | torch.Tensor) -> Float:
     return np.asarray(values, dtype=np.float32)
 
 
-def _candidates(scores: Float, threshold: float, multi_label: bool) -> tuple[NDArray, NDArray, Float]:
-    """Anchor, class and score [K] each of everything above the threshold, anchor by anchor."""
+def _candidates(scores: Float, threshold: np.float32, multi_label: bool) -> tuple[Indices, Float]:
+    """Places in the flattened scores [K], ascending, and scores [K] of everything above the threshold."""
     if multi_label and scores.shape[1] > 1:
-        rows, classes = np.divmod(np.flatnonzero(scores.ravel() > threshold), scores.shape[1])
-        return rows, classes, scores[rows, classes]
+        flat = scores.ravel()
+        places = _true_places(flat > threshold)
+        return places, flat.take(places)
     best = scores.max(axis=1, initial=-1.0)
     rows = np.flatnonzero(best > threshold)
-    return rows, scores[rows].argmax(axis=1) if len(rows) else rows, best[rows]
+    classes = scores[rows].argmax(axis=1) if len(rows) else rows
+    return rows * scores.shape[1] + classes, best[rows]
 
 
-def _suppress(boxes: Float, classes: NDArray, threshold: float, limit: int, agnostic: bool) -> NDArray[np.intp]:
-    """Ascending positions that stay of boxes [K, 4] given by descending score; at most `limit` per class."""
-    if agnostic or len(boxes) == 0:
-        return _suppress_class(boxes, threshold, limit)
-    groups = np.argsort(classes, kind="stable")
-    borders = np.flatnonzero(np.diff(classes[groups])) + 1
-    members = np.split(groups, borders)
-    return np.sort(np.concatenate([group[_suppress_class(boxes[group], threshold, limit)] for group in members]))
+def _true_places(mask: NDArray[np.bool_]) -> Indices:
+    """As np.flatnonzero, faster where few are true: eight at a time are looked at as one integer."""
+    whole = len(mask) // 8 * 8
+    words = mask[:whole].view(np.uint64)
+    hit = np.flatnonzero(words)
+    inside = np.flatnonzero(words.take(hit).view(np.bool_))
+    return np.concatenate((hit.take(inside >> 3) * 8 + (inside & 7), whole + np.flatnonzero(mask[whole:])))
 
 
-def _suppress_class(boxes: Float, threshold: float, limit: int) -> NDArray[np.intp]:
-    """Block by block: against the boxes already kept, then inside the block."""
-    kept: list[NDArray[np.intp]] = []
-    kept_boxes = boxes[:0]
-    for start in range(0, len(boxes), _BLOCK):
-        block = boxes[start : start + _BLOCK]
-        alive = np.arange(len(block))
-        if len(kept_boxes):
-            alive = alive[~_overlaps(kept_boxes, block, threshold).any(axis=0)]
-        alive = alive[_greedy(_overlaps(block[alive], block[alive], threshold))]
-        kept.append(start + alive)
-        kept_boxes = np.concatenate((kept_boxes, block[alive]))
-        if len(kept_boxes) >= limit:
+def _by_score(places: Indices, values: Float) -> tuple[Indices, Float]:
+    """Both by descending score, equal scores by ascending place.
+
+    The bits of positive floats sort like the floats, so score and place make one integer that sorts without ties.
+    """
+    bits = values.view(np.uint32)
+    keys = (~bits).astype(np.uint64) << np.uint64(32) | places.astype(np.uint64)
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64), (~(keys >> np.uint64(32)).astype(np.uint32)).view(
+        np.float32
+    )
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """Candidates by descending score: corners as four arrays [K], areas [K], and the class [K] each competes in."""
+
+    corners: tuple[Float, Float, Float, Float]
+    areas: Float
+    classes: Indices
+
+    @classmethod
+    def of(cls, boxes: Float, rows: Indices, classes: Indices) -> _Boxes:
+        left, top, right, bottom = (boxes[:, side].take(rows) for side in range(4))
+        return cls((left, top, right, bottom), (right - left) * (bottom - top), classes)
+
+    def overlap(self, first: Indices, second: Indices, threshold: np.float32) -> NDArray[np.bool_]:
+        """Whether the IoU of each pair [P] is above the threshold; float32, 0/0 counts as no overlap."""
+        found = np.empty(len(first), dtype=bool)
+        for start in range(0, len(first), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            a, b = first[part], second[part]
+            common = self._side(0, a, b)
+            common *= self._side(1, a, b)
+            union = self.areas.take(a)
+            union += self.areas.take(b)
+            union -= common
+            with np.errstate(divide="ignore", invalid="ignore"):
+                np.greater(np.divide(common, union, out=common), threshold, out=found[part])
+        return found
+
+    def _side(self, axis: int, a: Indices, b: Indices) -> Float:
+        low, high = self.corners[axis], self.corners[axis + 2]
+        side = np.minimum(high.take(a), high.take(b))
+        side -= np.maximum(low.take(a), low.take(b))
+        return np.maximum(side, 0, out=side)
+
+
+def _suppress(boxes: _Boxes, threshold: np.float32, limit: int) -> Indices:
+    """Ascending places of the best `limit` candidates that stay.
+
+    The best candidates first, in parts: what the boxes kept so far leave of a part is suppressed inside. Parts are as
+    long as the number of pairs to compare allows, so one crowded class costs no more memory than eighty.
+    """
+    kept = np.zeros(0, dtype=np.int64)
+    left, size = np.arange(len(boxes.classes)), _FIRST_LOOK
+    while len(left) and len(kept) < limit:
+        part = left[:size]
+        if len(kept):
+            rivals = np.bincount(boxes.classes[kept], minlength=boxes.classes.max() + 1)
+            part = part[: _length(boxes.classes[part], rivals)]
+        alive = part[~_beaten(boxes, kept, part, threshold)]
+        chosen = alive[: _length(boxes.classes[alive], None)]
+        kept = np.concatenate((kept, chosen[_greedy(boxes, chosen, threshold)]))
+        left = np.concatenate((alive[len(chosen) :], left[len(part) :]))
+        if len(chosen) == len(alive):
+            size = 8 * _FIRST_LOOK
+    return kept[:limit]
+
+
+def _length(classes: Indices, rivals: Indices | None) -> int:
+    """How many of the first candidates make at most `_PAIRS` pairs with the rivals in each class, or with each other.
+
+    Halves until they do; so many are always taken that the pairs of one class fit.
+    """
+    length = len(classes)
+    while length > 128:
+        counts = np.bincount(classes[:length], minlength=0 if rivals is None else len(rivals))
+        if (counts @ counts // 2 if rivals is None else counts @ rivals) <= _PAIRS:
             break
-    return np.concatenate(kept)[:limit] if kept else np.zeros(0, dtype=np.intp)
+        length //= 2
+    return length
 
 
-def _overlaps(first: Float, second: Float, threshold: float) -> NDArray[np.bool_]:
-    """[N, M]: IoU above the threshold; float32, 0/0 counts as no overlap."""
-    sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(first[:, None, :2], second[None, :, :2])
-    np.maximum(sides, 0, out=sides)
-    common = sides[..., 0] * sides[..., 1]
-    areas = [(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) for boxes in (first, second)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return common / (areas[0][:, None] + areas[1] - common) > np.float32(threshold)
+def _beaten(boxes: _Boxes, kept: Indices, part: Indices, threshold: np.float32) -> NDArray[np.bool_]:
+    """Which of `part` overlap a kept box of their class: [P]."""
+    beaten = np.zeros(len(part), dtype=bool)
+    if not len(kept):
+        return beaten
+    classes = boxes.classes[kept]
+    counts = np.bincount(classes, minlength=boxes.classes.max() + 1)
+    firsts = np.cumsum(counts) - counts
+    own = boxes.classes[part]
+    candidate, rival = _ranges(firsts[own], counts[own])
+    rival = kept[np.argsort(classes, kind="stable")].take(rival)
+    beaten[candidate[boxes.overlap(part.take(candidate), rival, threshold)]] = True
+    return beaten
 
 
-def _greedy(overlaps: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Positions that stay when each kept box removes the later ones it overlaps.
+def _greedy(boxes: _Boxes, chosen: Indices, threshold: np.float32) -> NDArray[np.bool_]:
+    """Which of `chosen`, by descending score, stay when each that stays removes the later ones it overlaps: [P].
 
     Iterates `a box stays unless an earlier one that stays overlaps it` from `all stay`; after n rounds the first n
     boxes are final, and the usual chains end after a few.
     """
-    earlier = np.triu(overlaps, 1)
-    stays = np.ones(len(overlaps), dtype=bool)
+    classes = boxes.classes[chosen].astype(np.uint16)  # sorts in linear time
+    order = np.argsort(classes, kind="stable")
+    ends = np.cumsum(np.bincount(classes))[classes[order]]
+    nexts = np.arange(1, len(chosen) + 1)
+    earlier, later = _ranges(nexts, ends - nexts)
+    ordered = chosen[order]
+    overlap = boxes.overlap(ordered.take(earlier), ordered.take(later), threshold)
+    earlier, later = earlier[overlap], later[overlap]
+    stays = np.ones(len(chosen), dtype=bool)
     while True:
-        updated = ~earlier[stays].any(axis=0)
+        updated = np.ones(len(chosen), dtype=bool)
+        updated[later[stays[earlier]]] = False
         if np.array_equal(updated, stays):
-            return np.flatnonzero(stays)
+            break
         stays = updated
+    result = np.zeros(len(chosen), dtype=bool)
+    result[order[stays]] = True
+    return result
+
+
+def _ranges(starts: Indices, lengths: Indices) -> tuple[Indices, Indices]:
+    """Pairs (i, starts[i] + 0), (i, starts[i] + 1), .. so many for each i as `lengths` says, as two arrays."""
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    offset = np.arange(len(owner)) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+    return owner, offset

@@ -42,8 +42,33 @@ def confidence_rows(curves: ClassCurves, names: Sequence[str], *, step: int = 10
     return rows
 
 
+def mean_precision_rows(coco: CocoResult) -> list[Row]:
+    """Rows `recall`, `precision` at IoU 0.5, averaged over the classes with ground truth."""
+    valid = coco.precision[:, (coco.precision > -1).all(axis=0)]
+    mean = valid.mean(axis=1) if valid.shape[1] else np.zeros(len(coco.recall))
+    return [
+        {"recall": round(float(recall), 2), "precision": round(float(precision), 5)}
+        for recall, precision in zip(coco.recall, mean, strict=True)
+    ]
+
+
+def mean_confidence_rows(curves: ClassCurves, *, step: int = 10) -> list[Row]:
+    """Rows `confidence`, `precision`, `recall`, `f1` averaged over the classes; every `step`-th of 1000 thresholds."""
+    values = {"precision": curves.precision, "recall": curves.recall, "f1": curves.f1}
+    means = {key: value.mean(axis=0) if len(value) else np.zeros(len(CONFIDENCES)) for key, value in values.items()}
+    return [
+        {"confidence": round(float(CONFIDENCES[i]), 4)} | {key: round(float(mean[i]), 5) for key, mean in means.items()}
+        for i in range(0, len(CONFIDENCES), step)
+    ]
+
+
 def draw_boxes(
-    image: Image, boxes: NDArray, classes: NDArray, names: Sequence[str], *, scores: NDArray | None = None
+    image: Image,
+    boxes: NDArray,
+    classes: NDArray,
+    names: Sequence[str] | Mapping[int, str],
+    *,
+    scores: NDArray | None = None,
 ) -> Image:
     """A copy of an image uint8 BGR [h, w, 3] with boxes [N, 4] xyxy, class names and scores."""
     picture = image.copy()
@@ -141,6 +166,29 @@ def label_statistics(targets: Tensor, names: Sequence[str], path: Path) -> None:
     sizes.hist2d(labels[:, 4], labels[:, 5], bins=32, range=((0, 1), (0, 1)), cmap="viridis")
     sizes.set(title="sizes", xlabel="width", ylabel="height")
     figure.savefig(path, dpi=80)
+
+
+def tradeoff_picture(points: Mapping[str, tuple[float, float]], path: Path, *, title: str) -> None:
+    """Save a picture of mAP against latency, one point an engine.
+
+    Args:
+        points: name to (milliseconds, mAP50:95 in 0..1).
+        path: PNG or JPEG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name, (milliseconds, score) in points.items():
+        axes.plot(milliseconds, score, "o", markersize=9)
+        axes.annotate(name, (milliseconds, score), textcoords="offset points", xytext=(8, 5))
+    axes.margins(0.2)
+    axes.set(title=title, xlabel="latency, ms (batch 1; left is better)", ylabel="mAP50:95 (up is better)")
+    axes.set_xlim(0, 1.15 * max(milliseconds for milliseconds, _ in points.values()))
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
 
 
 def save_jpeg(picture: Image, path: Path, *, quality: int = 88) -> None:

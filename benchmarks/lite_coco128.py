@@ -1,0 +1,194 @@
+"""What quantization leaves of a network with depthwise layers: published YOLOv6Lite-L weights on COCO128.
+
+    python benchmarks/lite_coco128.py --shared ../shared --halves 3
+
+Calibrates on a random half of the 128 images and prints AP on all of them, for every equalization and method, then for
+what the pipeline would take: the method with the highest AP on the half itself, with each repair, and with some layers
+float. Nothing is chosen on the other half. The images are of the weights' own training set: compare rows only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from yolov6core.data.coco import read_coco
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.write import write_dataset
+from yolov6core.evaluation.coco_map import coco_metrics
+from yolov6core.evaluation.evaluator import evaluate
+from yolov6core.models.blocks import deploy_
+from yolov6core.models.detector import build_detector
+from yolov6core.models.head import decode
+from yolov6core.models.variants import VARIANTS
+from yolov6core.quant.adaround import round_weights_
+from yolov6core.quant.bias_correction import correct_biases_
+from yolov6core.quant.calibrate import collect, ranges
+from yolov6core.quant.equalize import equalize, input_peaks
+from yolov6core.quant.insert import (
+    QuantizedModel,
+    convolution_names,
+    insert_quantizers,
+    set_float_layers_,
+    set_ranges_,
+    state_of,
+)
+from yolov6core.quant.observers import Method
+from yolov6core.quant.sensitivity import detection_readout, fast_harm
+from yolov6core.training.official import from_official
+
+SPEC = VARIANTS["yolov6_lite_l"]
+SIZE = (320, 320)
+METHODS = (
+    Method("mse"),
+    Method("entropy"),
+    Method("percentile", 99.99),
+    Method("percentile", 99.999),
+    Method("max"),
+)
+EQUALIZE = {"off": (False, False), "chains": (True, False), "depthwise": (False, True), "all": (True, True)}
+REPAIR_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Figures:
+    """AP in percent on the calibration half and on all images."""
+
+    half: float
+    all: float
+
+    def __str__(self) -> str:
+        return f"{self.half:9.2f} {self.all:9.2f}"
+
+
+class Images:
+    """The 128 letterboxed images, read once, and their ground truth."""
+
+    def __init__(self, shared: Path, folder: Path) -> None:
+        source = read_coco(str(shared / "data" / "coco128"))
+        write_dataset(folder, {"val": source.splits["all"]}, source.names, calib=())
+        (folder / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
+        dataset = DetectionDataset(folder, "val")
+        self.names, self.truth = dataset.names, dataset.ground_truth()
+        self.batches = list(dataset.eval_batches(image_size=SIZE, batch_size=16))
+        self.pixels = torch.cat([batch.images for batch in self.batches])
+        self.ids = [image_id for batch in self.batches for image_id in batch.image_ids]
+
+    def ground_truth(self) -> dict[str, Any]:
+        return self.truth
+
+    def eval_batches(self, *, image_size: tuple[int, int], batch_size: int) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def network_input(self, indices: np.ndarray) -> list[Tensor]:
+        """Batches of these images as the network reads them."""
+        pixels = self.pixels[torch.from_numpy(np.sort(indices))]
+        return [part.float().div_(255).contiguous(memory_format=torch.channels_last) for part in pixels.split(16)]
+
+    def score(self, network: nn.Module, half: np.ndarray) -> Figures:
+        """Both APs from one run."""
+
+        def predict(images: Tensor) -> tuple[Tensor, Tensor]:
+            raw = network(images.contiguous(memory_format=torch.channels_last))
+            return decode(*raw, image_size=SIZE, strides=SPEC.strides)
+
+        result = evaluate(predict, self, image_size=SIZE, batch_size=16)
+        kept = [self.ids[index] for index in np.sort(half)]
+        found = {image_id: result.detections[image_id] for image_id in kept}
+        part = coco_metrics(self.truth, found, image_ids=kept)
+        return Figures(100 * part.stats["map50_95"], 100 * result.stats["map50_95"])
+
+
+def published_network(shared: Path) -> nn.Module:
+    """The network with its published weights, in channels-last order."""
+    network = deploy_(build_detector(SPEC, num_classes=80).eval())
+    network.load_state_dict(from_official(load_file(shared / "weights" / "yolov6lite_l_coco.safetensors")))
+    return network.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def calibrated_tables(
+    network: nn.Module, images: Images, half: np.ndarray, *, dialect: str
+) -> Iterator[tuple[str, QuantizedModel, Figures]]:
+    """Every equalization with every method: a label, the model and its figures."""
+    batches = images.network_input(half)
+    peaks = input_peaks(network, batches)
+    for label, (chains, depthwise) in EQUALIZE.items():
+        even = equalize(network, peaks, chains=chains, depthwise=depthwise).to(memory_format=torch.channels_last)
+        gm = insert_quantizers(even, dialect_name=dialect)
+        statistics = collect(gm, batches)
+        for method in METHODS:
+            set_ranges_(gm, ranges(statistics, method))
+            yield f"equalize {label}, {method}", gm, images.score(gm, half)
+
+
+def repairs(images: Images, half: np.ndarray, *, steps: int) -> dict[str, Callable[[QuantizedModel], object]]:
+    """Label -> what is done to a copy of the chosen model."""
+    first = images.network_input(half)[0][:REPAIR_IMAGES]
+    found: dict[str, Callable[[QuantizedModel], object]] = {"bias correction": lambda gm: correct_biases_(gm, first)}
+    if steps:
+        found[f"adaround, {steps} steps"] = lambda gm: round_weights_(gm, first, steps=steps)
+    return found
+
+
+def partial(gm: QuantizedModel, images: Images, half: np.ndarray, *, most: int) -> tuple[str, Figures]:
+    """At most so many layers float, the most harmful first; how many is decided on the half."""
+
+    def readout(raw: Any) -> Any:
+        return detection_readout(*decode(*raw, image_size=SIZE, strides=SPEC.strides))
+
+    harm = fast_harm(gm, images.network_input(half), readout=readout)
+    order, always = sorted(harm, key=lambda name: -harm[name]), state_of(gm).float_layers
+    tried = {}
+    for count in sorted({most // 3, 2 * most // 3, most}):
+        set_float_layers_(gm, always | set(order[:count]))
+        tried[count] = images.score(gm, half)
+    set_float_layers_(gm, always)
+    best = max(tried, key=lambda count: tried[count].half)
+    return f"{best} layers float", tried[best]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True, help="folder with weights/ and data/coco128/")
+    parser.add_argument("--halves", type=int, default=1, help="random halves to calibrate on, seeds 0, 1, ..")
+    parser.add_argument("--dialect", default="trt", choices=("trt", "openvino", "ort"))
+    parser.add_argument("--adaround", type=int, default=50, help="steps of every layer; 0 leaves the row out")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    network = published_network(options.shared)
+    with tempfile.TemporaryDirectory() as folder:
+        images = Images(options.shared, Path(folder))
+    for seed in range(options.halves):
+        half = np.random.default_rng(seed).permutation(len(images.ids))[: len(images.ids) // 2]
+        print(f"half {seed}, dialect {options.dialect:20s} {'AP half':>9s} {'AP all':>9s}")
+        print(f"{'float':40s} {images.score(network, half)}", flush=True)
+        best: tuple[str, QuantizedModel, Figures] | None = None
+        for label, gm, figures in calibrated_tables(network, images, half, dialect=options.dialect):
+            print(f"{label:40s} {figures}", flush=True)
+            # as the pipeline does by default: the inputs of depthwise layers, and the best method
+            if label.startswith("equalize depthwise") and (best is None or figures.half > best[2].half):
+                best = label, copy.deepcopy(gm), figures
+        label, gm, figures = best
+        print(f"{'chosen: ' + label:40s} {figures}", flush=True)
+        name, figures = partial(gm, images, half, most=len(convolution_names(gm)) // 10)
+        print(f"{'  with ' + name:40s} {figures}", flush=True)
+        for name, repair in repairs(images, half, steps=options.adaround).items():
+            repaired = copy.deepcopy(gm)
+            repair(repaired)
+            print(f"{'  with ' + name:40s} {images.score(repaired, half)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Training images per second of the loader alone: mosaic, affine warp, colour, flip; nothing kept in memory.
+
+    python benchmarks/loader_speed.py data/sample_voc --size 320 --batch 16 --workers 0 2
+
+Prepares the dataset into a temporary folder, then takes whole epochs, with every number of workers in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import torch
+
+from stages._params import _load_yaml, parse_params
+from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
+from yolov6core.data.augment import TrainTransform
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.loader import epoch_plan, planned_batches
+
+
+def images_per_second(transform: TrainTransform, *, batch: int, workers: int, epoch: int, batches: int) -> float:
+    """Images of `batches` batches by the time from the first batch's arrival to the last's."""
+    plans = (epoch_plan(len(transform.dataset), batch_size=batch, seed=0, epoch=epoch + i) for i in itertools.count())
+    plan = list(itertools.islice(itertools.chain.from_iterable(plans), batches + 1 + 2 * workers))
+    stream = planned_batches(transform, plan, seed=0, epoch=epoch, workers=workers)
+    for _ in range(1 + 2 * workers):  # starting workers and filling their queues is not what is measured
+        next(stream)
+    start = time.perf_counter()
+    count = sum(len(images) for images, _ in stream)
+    return count / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", help="dataset folder in any form that prepare-voc2yolo reads")
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--batches", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    logging.disable()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        (params,) = parse_params(_load_yaml(Path("params.yaml")), prepare=PrepareParams)
+        out = Path(folder) / "dataset"
+        prepare_voc2yolo(replace(params, root=options.root), out=out, metrics=Path(folder) / "prepare.json")
+        dataset = DetectionDataset(out, "train")
+        transform = TrainTransform(dataset, image_size=(options.size, options.size), mosaic=1.0)
+        rates: dict[int, list[float]] = {workers: [] for workers in options.workers}
+        for turn, workers in itertools.product(range(options.rounds), options.workers):
+            setting = {"batch": options.batch, "workers": workers, "batches": options.batches}
+            rates[workers].append(images_per_second(transform, epoch=100 * turn, **setting))
+        for workers, found in rates.items():
+            low, middle, high = min(found), statistics.median(found), max(found)
+            print(f"{options.size}, workers {workers}: {middle:.0f} images a second ({low:.0f} to {high:.0f})")
+
+
+if __name__ == "__main__":
+    main()

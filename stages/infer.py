@@ -1,0 +1,294 @@
+"""`infer`: detect on an image, a folder, a video or a camera; draw, save, and say how long it took (not a stage)."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages._report import StageError, logger, stage_errors, write_json, write_text
+
+if TYPE_CHECKING:
+    import cv2
+    import numpy as np
+
+    from yolov6core.data.frames import Frames
+    from yolov6core.engines.runtime import Engine
+
+OUT = Path("artifacts/infer")
+DATASET_NAMES = Path("artifacts/dataset/dataset.yaml")
+MAX_DETECTIONS = 300
+REBUILD = "rebuild it here with 'dvc repro --force build-trt'"
+STEPS = ("pre", "inference", "post")
+COLUMNS = ("file", "frame", "class", "name", "score", "x1", "y1", "x2", "y2")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Weakest score that counts, and the IoU above which the weaker of two boxes of a class goes."""
+
+    score: float = 0.4
+    iou: float = 0.45
+
+
+@dataclass
+class Findings:
+    """What becomes the JSON and CSV files."""
+
+    images: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+    def csv(self) -> str:
+        """One line a detection."""
+        lines = [",".join(COLUMNS)]
+        for image in self.images:
+            for found in image["detections"]:
+                name = found["name"].replace('"', '""')
+                values = (f'"{image["file"]}"', image["frame"], found["class"], f'"{name}"', found["score"])
+                lines.append(",".join(map(str, (*values, *found["box"]))))
+        return "\n".join(lines) + "\n"
+
+
+def infer_cli(
+    engine: Annotated[Path, typer.Option(help="Folder of an engine (artifacts/engines/ptq), or an ONNX file.")],
+    source: Annotated[str, typer.Option(help="Image, folder of images, video, or number of a camera.")],
+    out: Annotated[Path, typer.Option(help="Folder for pictures, detections.json and detections.csv.")] = OUT,
+    runtime: Annotated[
+        str, typer.Option(help="What runs an ONNX file: auto, openvino, onnxruntime or opencv.")
+    ] = "auto",
+    names: Annotated[Path | None, typer.Option(help="Class names: a dataset.yaml, or a text file of lines.")] = None,
+    score: Annotated[float, typer.Option(min=0, max=1, help="Weakest score that counts.")] = 0.4,
+    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which the weaker box goes.")] = 0.45,
+) -> None:
+    """Detect on an image, folder, video or camera: draws, saves, and prints times."""
+    with stage_errors():
+        infer(engine, source, out=out, runtime=runtime, names=names, thresholds=Thresholds(score, iou))
+
+
+def infer(
+    engine: Path,
+    source: str,
+    *,
+    out: Path = OUT,
+    runtime: str = "auto",
+    names: Path | None = None,
+    thresholds: Thresholds | None = None,
+) -> None:
+    """Write drawn pictures (or a video), `detections.json` and `detections.csv` into `out`.
+
+    Raises:
+        StageError: no such engine or source, an engine of another place, or no picture that could be read.
+    """
+    from yolov6core.data.frames import find_frames
+
+    try:
+        frames = find_frames(source)
+    except ValueError as error:
+        raise StageError(str(error)) from None
+    if frames.paths and out.resolve() == frames.paths[0].parent.resolve():
+        raise StageError(f"--out {out} holds the source itself, whose images would be overwritten; give another folder")
+    opened = _open(engine, runtime)
+    logger.info("%s", opened.info.describe())
+    detector = Detector(opened, _names(names, opened), thresholds or Thresholds())
+    out.mkdir(parents=True, exist_ok=True)
+    findings = Findings()
+    try:
+        _run(detector, frames, out, findings)
+    except KeyboardInterrupt:  # how a camera is stopped
+        logger.info("stopped")
+    _finish(findings, detector, frames, out)
+
+
+class Detector:
+    """An engine with what comes before and after it."""
+
+    def __init__(self, engine: Engine, names: tuple[str, ...], thresholds: Thresholds) -> None:
+        self.engine, self.names, self.thresholds = engine, names, thresholds
+        self.size = engine.info.input_shape[2:]
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+        """uint8 BGR [h, w, 3] to detections [N, 6] in its pixels (see `nms`), and the milliseconds of each step."""
+        import numpy as np
+
+        from yolov6core.data.transforms import chw_rgb, letterbox
+        from yolov6core.engines.runtime import infer_any
+        from yolov6core.evaluation.evaluator import in_source_pixels
+        from yolov6core.evaluation.nms import nms
+
+        times = [time.perf_counter()]
+        picture, _, geometry = letterbox(image, np.zeros((0, 5), np.float32), size=self.size, nearest=True)
+        batch = chw_rgb(picture)[None].astype(np.float32) / np.float32(255)
+        times.append(time.perf_counter())
+        boxes, scores = infer_any(self.engine, batch)
+        times.append(time.perf_counter())
+        found = nms(
+            boxes[0],
+            scores[0],
+            score_threshold=self.thresholds.score,
+            iou_threshold=self.thresholds.iou,
+            max_detections=MAX_DETECTIONS,
+            multi_label=False,
+        )
+        found = in_source_pixels(found, geometry)
+        times.append(time.perf_counter())
+        return found, {step: 1000 * (b - a) for step, a, b in zip(STEPS, times, times[1:], strict=False)}
+
+    def name(self, label: int) -> str:
+        """Of a class; its number where there are no names."""
+        return self.names[label] if label < len(self.names) else str(label)
+
+
+def _open(path: Path, runtime: str) -> Engine:
+    from yolov6core.engines.registry import open_engine, open_file
+    from yolov6core.engines.runtime import SIDECAR, BuildSettings, EngineMismatch, RuntimeMissing, read_info
+
+    if path.is_file() and path.suffix == ".onnx" and not (path.parent / SIDECAR).is_file():
+        try:
+            engine, reason = open_file(path, runtime, BuildSettings())
+        except ValueError as error:
+            raise StageError(f"{path}: {error}") from None
+        logger.info("runtime %s (%s)", engine.info.runtime, reason)
+        return engine
+    folder = path.parent if path.is_file() else path
+    if not (folder / SIDECAR).is_file():
+        inside = sorted(entry.parent.name for entry in folder.glob(f"*/{SIDECAR}"))
+        hint = f"; it holds {', '.join(inside)}: give one of them" if inside else "; run 'dvc repro build-trt' first"
+        raise StageError(f"--engine {path} is neither an ONNX file nor a folder with an {SIDECAR}{hint}")
+    try:
+        if runtime not in ("auto", read_info(folder).runtime):
+            built = read_info(folder).runtime
+            raise StageError(f"{folder} was built for {built}; --runtime {runtime} runs ONNX files only")
+        return open_engine(folder)
+    except EngineMismatch as error:
+        raise StageError(f"{folder}: {error}; {REBUILD}") from None
+    except RuntimeMissing as error:
+        raise StageError(f"{folder}: {error}; choose another engine.runtime, or {REBUILD}") from None
+
+
+def _names(path: Path | None, engine: Engine) -> tuple[str, ...]:
+    """Names as asked for, as the engine says, or of the prepared dataset if their number fits; else none."""
+    import yaml
+
+    if path is not None:
+        if not path.is_file():
+            raise StageError(f"--names {path} does not exist; give a dataset.yaml or a text file with a name a line")
+        text = path.read_text(encoding="utf-8")
+        found = yaml.safe_load(text).get("names", []) if path.suffix in (".yaml", ".yml") else text.split("\n")
+        found = found.values() if isinstance(found, dict) else found
+        return tuple(str(name).strip() for name in found if str(name).strip())
+    if engine.info.names:
+        return engine.info.names
+    shape = engine.info.outputs.get("scores", ())
+    if DATASET_NAMES.is_file() and shape:
+        found = yaml.safe_load(DATASET_NAMES.read_text(encoding="utf-8"))["names"]
+        if len(found) == shape[-1]:
+            return tuple(found)
+    logger.warning("no class names are known, numbers are written instead; give --names")
+    return ()
+
+
+def _run(detector: Detector, frames: Frames, out: Path, findings: Findings) -> None:
+    writer = None
+    try:
+        for frame in frames:
+            if frame.image is None:
+                logger.warning("%s %s; skipped", frame.name, frame.problem)
+                findings.skipped.append({"file": frame.name, "problem": frame.problem})
+                continue
+            if not findings.images:
+                detector(frame.image)  # warm-up, so that the first time is like the others
+            found, times = detector(frame.image)
+            findings.images.append(_row(frame.name, frame.number, frame.image, found, times, detector))
+            where = frame.name if frames.video is None else f"{frame.name} frame {frame.number}"
+            steps = ", ".join(f"{step} {value:.2f}" for step, value in times.items())
+            logger.info("%s: %d objects; %s ms", where, len(found), steps)
+            picture = _drawn(frame.image, found, detector)
+            if frames.video is None:
+                _save(picture, out / _picture_name(frame.name))
+            else:
+                writer = writer or _writer(out / f"{Path(frames.name).stem}.mp4", picture, frames)
+                writer.write(picture)
+    finally:
+        if writer is not None:
+            writer.release()
+
+
+def _row(
+    name: str, number: int, image: np.ndarray, found: np.ndarray, times: dict[str, float], detector: Detector
+) -> dict[str, Any]:
+    detections = [
+        {
+            "class": int(row[5]),
+            "name": detector.name(int(row[5])),
+            "score": round(float(row[4]), 4),
+            "box": [round(float(value), 2) for value in row[:4]],
+        }
+        for row in found
+    ]
+    size = {"width": image.shape[1], "height": image.shape[0]}
+    milliseconds = {step: round(value, 3) for step, value in times.items()}
+    return {"file": name, "frame": number, **size, "ms": milliseconds, "detections": detections}
+
+
+def _drawn(image: np.ndarray, found: np.ndarray, detector: Detector) -> np.ndarray:
+    from yolov6core.evaluation.plots import draw_boxes
+
+    labels = found[:, 5].astype(int)
+    names = {label: detector.name(label) for label in set(labels.tolist())}
+    return draw_boxes(image, found[:, :4], labels, names, scores=found[:, 4])
+
+
+def _picture_name(name: str) -> str:
+    """Of the drawn picture: `a.png` beside `a.jpg` must not become the same file."""
+    return name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
+
+
+def _save(picture: np.ndarray, path: Path) -> None:
+    from yolov6core.evaluation.plots import save_jpeg
+
+    save_jpeg(picture, path)
+
+
+def _writer(path: Path, picture: np.ndarray, frames: Frames) -> cv2.VideoWriter:
+    import cv2
+
+    height, width = picture.shape[:2]
+    rate = 25.0 if isinstance(frames.video, int) else frames.rate()  # a camera that is open cannot be opened again
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+    if not writer.isOpened():
+        raise StageError(f"{path} cannot be written as a video; OpenCV lacks the codec mp4v")
+    return writer
+
+
+def _finish(findings: Findings, detector: Detector, frames: Frames, out: Path) -> None:
+    if not findings.images:
+        raise StageError(f"none of the {len(findings.skipped)} pictures in {frames.name} could be read")
+    write_json(
+        out / "detections.json",
+        {
+            "engine": json.loads(detector.engine.info.to_json()),
+            "names": list(detector.names),
+            "score_threshold": detector.thresholds.score,
+            "iou_threshold": detector.thresholds.iou,
+            "images": findings.images,
+            "skipped": findings.skipped,
+        },
+    )
+    write_text(out / "detections.csv", findings.csv())
+    medians = {step: statistics.median(image["ms"][step] for image in findings.images) for step in STEPS}
+    steps = ", ".join(f"{step} {value:.2f}" for step, value in medians.items())
+    objects = sum(len(image["detections"]) for image in findings.images)
+    logger.info(
+        "%d pictures (%d skipped), %d objects; medians: %s ms, %.0f pictures a second -> %s",
+        len(findings.images),
+        len(findings.skipped),
+        objects,
+        steps,
+        1000 / sum(medians.values()),
+        out,
+    )

@@ -1,0 +1,76 @@
+"""The C++ example is compiled and finds what Python finds; skipped where compiler, CMake or OpenVINO are missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stages.infer import Thresholds, infer
+
+SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> Path:
+    openvino = pytest.importorskip("openvino")
+    config = Path(openvino.__file__).parent / "cmake"
+    if not config.is_dir() or not shutil.which("cmake") or not shutil.which("c++"):
+        pytest.skip("CMake, a C++ compiler, and OpenVINO's own CMake files are needed")
+    build = tmp_path_factory.mktemp("build")
+    for command in (
+        ["cmake", "-S", str(SOURCE), "-B", str(build), f"-DOpenVINO_DIR={config}"],
+        ["cmake", "--build", str(build)],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert "warning" not in result.stdout + result.stderr
+    return build / "detect"
+
+
+def detect(program: Path, model: Path, image: np.ndarray, folder: Path) -> np.ndarray:
+    """Rows class, score, x1, y1, x2, y2."""
+    path = folder / "image.ppm"
+    cv2.imwrite(str(path), image)
+    command = [str(program), str(model), str(path), "0.1", "0.45"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return np.array([line.split() for line in result.stdout.splitlines()], dtype=np.float64).reshape(-1, 6)
+
+
+def detect_in_python(model: Path, image: np.ndarray, folder: Path) -> np.ndarray:
+    cv2.imwrite(str(folder / "image.png"), image)
+    infer(model, str(folder / "image.png"), out=folder / "out", runtime="openvino", thresholds=Thresholds(0.1, 0.45))
+    rows = json.loads((folder / "out" / "detections.json").read_text())["images"][0]["detections"]
+    return np.array([[row["class"], row["score"], *row["box"]] for row in rows]).reshape(-1, 6)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 48), (32, 40), (200, 150), (97, 131)])
+def test_cpp_finds_what_python_finds(program, tmp_path, patches, shape) -> None:
+    """Enlarged, shrunk and untouched pictures; scores differ by the rounding of pixels, at most one level of 255."""
+    model = patches.write_patch_detector(tmp_path / "model.onnx")
+    coarse = np.random.default_rng(shape[0]).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    found, wanted = detect(program, model, image, tmp_path), detect_in_python(model, image, tmp_path)
+    assert len(found) == len(wanted) > 5
+    found, wanted = (rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 0]))] for rows in (found, wanted))
+    np.testing.assert_array_equal(found[:, 0], wanted[:, 0])
+    np.testing.assert_allclose(found[:, 1], wanted[:, 1], atol=1.5 / 255)
+    np.testing.assert_allclose(found[:, 2:], wanted[:, 2:], atol=0.011)
+
+
+def test_cpp_says_what_is_wrong(program, tmp_path, patches) -> None:
+    model = patches.write_patch_detector(tmp_path / "model.onnx")
+    (tmp_path / "bad.ppm").write_bytes(b"P5 1 1 255 x")
+    for arguments, code, message in (
+        ([], 2, "usage"),
+        ([str(model), str(tmp_path / "none.ppm")], 1, "cannot be read"),
+        ([str(model), str(tmp_path / "bad.ppm")], 1, "no binary PPM"),
+        ([str(patches.write_patch_detector(tmp_path / "four.onnx", batch=4)), "x.ppm"], 1, "no single image"),
+    ):
+        result = subprocess.run([str(program), *arguments], capture_output=True, text=True)
+        assert result.returncode == code and message in result.stderr

@@ -1,0 +1,214 @@
+"""`infer` on every kind of source and engine, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from stages.__main__ import app
+from stages._report import StageError
+from stages.infer import Thresholds, infer
+
+GREEN = (0, 255, 0)
+RUNTIMES = ["openvino", "onnxruntime", "opencv"]
+
+
+@pytest.fixture
+def model(tmp_path, patches):
+    return patches.write_patch_detector(tmp_path / "patches.onnx")
+
+
+@pytest.fixture
+def folder(tmp_path, patches):
+    """Two pictures, a file that is no picture, and one that is none at all."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), patches.picture(GREEN, 1, 2))
+    cv2.imwrite(str(folder / "b.png"), patches.picture((0, 0, 255), 3, 0, size=128))
+    (folder / "c.jpg").write_bytes(b"not a picture")
+    (folder / "notes.txt").write_text("nothing to see")
+    return folder
+
+
+def found_in(out) -> list[dict]:
+    return json.loads((out / "detections.json").read_text())["images"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("official", [False, True])
+def test_a_plain_onnx_file_runs_everywhere(tmp_path, patches, folder, runtime, official) -> None:
+    model = patches.write_patch_detector(tmp_path / "model.onnx", official=official)
+    infer(model, str(folder), out=tmp_path / "out", runtime=runtime)
+    first, second = found_in(tmp_path / "out")
+    assert [(row["name"], row["box"]) for row in first["detections"]] == [("green", [16.0, 32.0, 32.0, 48.0])]
+    # twice the size of the network input: boxes come back in pixels of the picture
+    assert [(row["name"], row["box"]) for row in second["detections"]] == [("red", [96.0, 0.0, 128.0, 32.0])]
+    assert first["detections"][0]["score"] == pytest.approx(1.0, abs=1e-3)
+    assert set(first["ms"]) == {"pre", "inference", "post"} and min(first["ms"].values()) > 0
+
+
+def test_pictures_json_and_csv_are_written_and_bad_images_skipped(tmp_path, model, folder, caplog) -> None:
+    out = tmp_path / "out"
+    with caplog.at_level(logging.INFO):
+        infer(model, str(folder), out=out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "a.png.jpg",
+        "b.png.jpg",
+        "detections.csv",
+        "detections.json",
+    ]
+    with (out / "detections.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["name"], float(row["x1"])) for row in rows] == [
+        ("a.png", "green", 16),
+        ("b.png", "red", 96),
+    ]
+    document = json.loads((out / "detections.json").read_text())
+    assert document["skipped"] == [{"file": "c.jpg", "problem": "is no image that OpenCV can decode"}]
+    assert "c.jpg is no image" in caplog.text and "a.png: 1 objects; pre " in caplog.text
+    assert "2 pictures (1 skipped), 2 objects" in caplog.text
+    drawn, plain = cv2.imread(str(out / "a.png.jpg")), cv2.imread(str(folder / "a.png"))
+    assert drawn.shape == plain.shape and (drawn != plain).any()
+
+
+def test_a_video_becomes_a_video(tmp_path, patches, model) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV cannot write videos")
+    for column in range(3):
+        writer.write(patches.picture(GREEN, column, 1))
+    writer.release()
+    infer(model, str(path), out=tmp_path / "out")
+    images = found_in(tmp_path / "out")
+    assert [(image["frame"], image["detections"][0]["box"][0]) for image in images] == [(0, 0.0), (1, 16.0), (2, 32.0)]
+    clip = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
+    assert clip.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and clip.get(cv2.CAP_PROP_FPS) == 10
+
+
+def test_a_built_engine_runs_and_carries_its_names(tmp_path, model, folder) -> None:
+    from yolov6core.engines.registry import RUNTIMES as BUILDERS
+    from yolov6core.engines.runtime import BuildSettings
+
+    engine = tmp_path / "engines" / "float"
+    info = BUILDERS["openvino"].build(model, engine, BuildSettings(threads=1))
+    assert info.names == ("red", "green", "blue") and info.build_s > 0
+    assert info.inputs == {"images": (1, 3, 64, 64)} and info.outputs["scores"] == (1, 16, 3)
+    for given in (engine, engine / "model.xml"):
+        infer(given, str(folder), out=tmp_path / "out")
+        assert found_in(tmp_path / "out")[0]["detections"][0]["name"] == "green"
+    with pytest.raises(StageError, match="it holds float"):
+        infer(engine.parent, str(folder), out=tmp_path / "out")
+    with pytest.raises(StageError, match="was built for openvino"):
+        infer(engine, str(folder), out=tmp_path / "out", runtime="opencv")
+    sidecar = engine / "engine.json"
+    sidecar.write_text(sidecar.read_text().replace(f'"version": "{info.version}"', '"version": "2019.1"'))
+    with pytest.raises(StageError, match="dvc repro --force build-trt"):
+        infer(engine, str(folder), out=tmp_path / "out")
+
+
+def test_a_fixed_batch_is_filled_up(tmp_path, patches, folder) -> None:
+    infer(patches.write_patch_detector(tmp_path / "four.onnx", batch=4), str(folder), out=tmp_path / "out")
+    assert [image["detections"][0]["name"] for image in found_in(tmp_path / "out")] == ["green", "red"]
+
+
+def test_names_are_taken_from_a_file(tmp_path, model, folder) -> None:
+    (tmp_path / "names.txt").write_text("rouge\nvert\nbleu\n")
+    (tmp_path / "data.yaml").write_text("names: {0: rosso, 1: verde, 2: blu}\n")
+    for file, name in (("names.txt", "vert"), ("data.yaml", "verde")):
+        infer(model, str(folder), out=tmp_path / "out", names=tmp_path / file)
+        assert found_in(tmp_path / "out")[0]["detections"][0]["name"] == name
+    with pytest.raises(StageError, match="does not exist"):
+        infer(model, str(folder), out=tmp_path / "out", names=tmp_path / "none.txt")
+
+
+def test_sources_that_are_not_there_are_named(tmp_path, model, folder) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "deep" / "below").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "deep" / "below" / "x.png"), np.zeros((8, 8, 3), np.uint8))
+    for source, message in (
+        (tmp_path / "none.jpg", "does not exist"),
+        (tmp_path / "empty", "holds no images"),
+        (tmp_path / "deep", "there are some in .*below"),
+        (folder / "notes.txt", "neither an image"),
+        (tmp_path / "broken.mp4", "video .* cannot be opened"),
+        ("97", "camera 97 cannot be opened"),
+        (folder / "c.jpg", "none of the 1 pictures"),
+    ):
+        with pytest.raises(StageError, match=message):
+            infer(model, str(source), out=tmp_path / "out")
+
+
+def test_the_source_is_never_written_over(model, folder) -> None:
+    with pytest.raises(StageError, match="overwritten"):
+        infer(model, str(folder), out=folder)
+
+
+def test_models_that_do_not_fit_are_named(tmp_path, patches, folder) -> None:
+    (tmp_path / "text.onnx").write_text("nothing")
+    for model, runtime, message in (
+        (tmp_path / "text.onnx", "auto", "no runtime takes|cannot be read"),
+        (tmp_path / "none.onnx", "auto", "neither an ONNX file nor a folder"),
+        (tmp_path, "auto", "neither an ONNX file nor a folder"),
+        (patches.write_patch_detector(tmp_path / "m.onnx"), "tensorrt", "choose auto or one of openvino"),
+    ):
+        with pytest.raises(StageError, match=message):
+            infer(model, str(folder), out=tmp_path / "out", runtime=runtime)
+
+
+def test_the_command_answers_errors_in_one_line(tmp_path, model) -> None:
+    options = ["infer", "--engine", str(model), "--source", str(tmp_path / "none.jpg")]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 1 and result.stderr.strip().splitlines()[-1].startswith("error: source ")
+
+
+@pytest.fixture(scope="module")
+def families():
+    """The module with narrow networks of every family."""
+    path = Path(__file__).parents[1] / "engines" / "families.py"
+    spec = importlib.util.spec_from_file_location("families", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [
+        *((name, "openvino") for name in ("yolov6n6", "yolov6m", "yolov6_lite_s")),
+        ("yolov6n6", "opencv"),
+        ("yolov6_lite_s", "opencv"),
+    ],
+)
+def test_networks_with_four_levels_or_distance_bins_are_run(tmp_path, families, name, runtime) -> None:
+    """What torch finds in a picture of exactly the network's size, which is not square."""
+    import torch
+
+    from yolov6core.engines.dialects import write_dialect
+    from yolov6core.evaluation.nms import nms
+
+    module = families.Decoded(*families.float_network(name))
+    image = np.random.default_rng(0).integers(0, 256, (*families.IMAGE, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "image.png"), image)
+    write_dialect(module, tmp_path / "m.onnx", dialect="openvino", input_shape=(1, 3, *families.IMAGE))
+    thresholds = Thresholds(score=0.0, iou=0.45)
+    infer(tmp_path / "m.onnx", str(tmp_path / "image.png"), out=tmp_path / "o", runtime=runtime, thresholds=thresholds)
+    found = np.array([[*row["box"], row["score"], row["class"]] for row in found_in(tmp_path / "o")[0]["detections"]])
+    with torch.inference_mode():
+        pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))[None] / 255
+        boxes, scores = (value[0].numpy() for value in module(pixels))
+    options = {"score_threshold": 0.0, "iou_threshold": 0.45, "max_detections": 300, "multi_label": False}
+    wanted = nms(boxes, scores, **options)
+    wanted[:, :4] = wanted[:, :4].clip(0, np.array([*families.IMAGE[::-1]] * 2))
+    assert len(found) == len(wanted) > 5
+    best = wanted[:5, 4] > wanted[1:6, 4] + 1e-4  # ties may come in another order
+    np.testing.assert_allclose(found[:5][best], wanted[:5][best], atol=0.02)

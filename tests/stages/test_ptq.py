@@ -1,0 +1,132 @@
+"""What `ptq-calib` does beside choosing ranges, on a drawn dataset with one class, a depthwise network among others."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from stages import _models
+from stages._models import load_float_model, load_quantized
+from stages._report import StageError
+from stages.draw_sample import draw_sample
+from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
+from stages.ptq_calib import PtqParams, ptq_calib
+from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.models.detector import build_detector
+from yolov6core.models.variants import variant
+from yolov6core.quant.insert import get_ranges
+
+RUNTIME = SimpleNamespace(threads=1, workers=0, device="cpu")
+PTQ = {
+    "method": "mse",
+    "percentiles": [99.99],
+    "batch_size": 4,
+    "float_layers": [],
+    "equalize": "depthwise",
+    "adaround": 0,
+    "bias_correction": "off",
+    "min_retention": 0.0,
+    "on_failure": "warn",
+    "wild_ratio": 16.0,
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A dataset of one class, made of the sample's."""
+    root = tmp_path_factory.mktemp("pipeline")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        draw_sample(root / "voc", images=12, seed=5)
+        for path in (root / "voc").rglob("*.xml"):
+            text = path.read_text(encoding="utf-8")
+            start, end = "<name>", "</name>"
+            pieces = [piece.split(end, 1)[-1] for piece in text.split(start)]
+            path.write_text(pieces[0] + "".join(f"{start}thing{end}{piece}" for piece in pieces[1:]), encoding="utf-8")
+        prepare = {"root": "voc", "format": "auto", "train_split": "train", "val_split": "val", "val_fraction": 0.25}
+        prepare |= {"select_fraction": 0.2, "calib_images": 4, "classes": None, "difficult": "keep", "min_box": 2.0}
+        prepare_voc2yolo(PrepareParams(**prepare, voc_origin=1, images="reference", strict=False, seed=0))
+    return root
+
+
+@pytest.fixture
+def pipeline(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+
+    def checkpoint(name: str) -> None:
+        torch.manual_seed(0)
+        spec = variant(name)
+        network = build_detector(spec, num_classes=1)
+        meta = {"model": spec.to_meta(), "variant": name, "block": spec.block, "names": ["thing"]}
+        save_checkpoint(_models.FLOAT_WEIGHTS, network.state_dict(), meta | {"image_size": [64, 64]})
+
+    return checkpoint
+
+
+def outputs() -> list[torch.Tensor]:
+    gm, _ = load_quantized(_models.Path("artifacts/ptq/weights.safetensors"))
+    with torch.no_grad():
+        return list(gm(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))))
+
+
+def test_one_class_is_enough(pipeline):
+    pipeline("test")
+    ptq_calib(PtqParams(**PTQ | {"method": "auto"}), RUNTIME)
+    gm, meta = load_quantized(_models.Path("artifacts/ptq/weights.safetensors"))
+    assert meta["names"] == ["thing"] and outputs()[0].shape[-1] == 1
+    assert all(low <= high for low, high in get_ranges(gm).values())
+    with open("metrics/ptq.json", encoding="utf-8") as handle:
+        assert 0 <= json.load(handle)["map50_95"] <= 1
+
+
+@pytest.mark.parametrize("change", [{"equalize": "chains"}, {"adaround": 3}, {"bias_correction": "fast"}])
+def test_every_change_reaches_the_file_and_the_report(pipeline, change):
+    pipeline("test")
+    ptq_calib(PtqParams(**PTQ), RUNTIME)
+    plain = outputs()
+    ptq_calib(PtqParams(**PTQ | change), RUNTIME)
+    changed = outputs()
+    assert not torch.equal(changed[0], plain[0])
+    network, _ = load_float_model(_models.FLOAT_WEIGHTS)
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for ours, reference in zip(changed, network(x), strict=True):
+            assert float((ours - reference).norm() / reference.norm()) < 0.1
+    with open("artifacts/ptq/methods.json", encoding="utf-8") as handle:
+        compared = set(json.load(handle)["select"])
+    assert compared == {"float", "mse"} | (set(change) & {"adaround", "bias_correction"})
+
+
+def test_depthwise_inputs_are_scaled_by_default(pipeline):
+    pipeline("yolov6_lite_s")
+    ptq_calib(PtqParams(**PTQ), RUNTIME)
+    tensors, _ = load_checkpoint(_models.Path("artifacts/ptq/weights.safetensors"))
+    scaled = [name for name in tensors if name.startswith("input_scales.")]
+    assert scaled and all(torch.isfinite(output).all() for output in outputs())
+    ptq_calib(PtqParams(**PTQ | {"equalize": "off"}), RUNTIME)
+    tensors, _ = load_checkpoint(_models.Path("artifacts/ptq/weights.safetensors"))
+    assert not any(name.startswith("input_scales.") for name in tensors)
+
+
+def test_a_failure_names_the_tensors_to_blame(pipeline, monkeypatch, caplog):
+    from stages import _evaluation
+
+    scores = iter([0.5, 0.4, 0.5, 0.4])  # float and PTQ, on select and on val
+
+    def evaluate(network, meta, split, *, batch_size):
+        score = next(scores)
+        return SimpleNamespace(stats={"map50_95": score, "map50": score})
+
+    monkeypatch.setattr(_evaluation, "evaluate_split", evaluate)
+    pipeline("test")
+    with caplog.at_level(logging.WARNING), pytest.raises(StageError, match=r"keeps 80\.0 % of the float"):
+        ptq_calib(PtqParams(**PTQ | {"min_retention": 0.9, "on_failure": "fail"}), RUNTIME)
+    table = next(record.getMessage() for record in caplog.records if "signal-to-noise" in record.getMessage())
+    _, header, *rows = table.splitlines()
+    assert header.split() == ["tensor", "dB", "worst", "channel", "step"] and len(rows) == 8
+    ratios = [float(row.split()[1]) for row in rows]
+    assert ratios == sorted(ratios)

@@ -1,0 +1,145 @@
+"""What the float training can be told to do: optimiser, precision, accumulation, branches and teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from stages.__main__ import app
+from stages.draw_sample import draw_sample
+from tests.stages.test_pipeline import small_params
+from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+
+WEIGHTS = Path("artifacts/train/weights.safetensors")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """A prepared dataset, no scales, and `teacher.safetensors`: a network whose branch knows distributions."""
+    folder = tmp_path_factory.mktemp("options")
+    draw_sample(folder / "data" / "sample_voc", images=12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run("prepare-voc2yolo")
+        run("search-scales", search={"scales": "off"})
+        result = train(branch="distribution")
+        assert result.exit_code == 0, result.output
+        assert {"iou", "dfl", "direct_iou"} <= set(last_epoch().index)
+        tensors, meta = load_checkpoint(WEIGHTS)
+        torch.manual_seed(1)
+        for name, tensor in tensors.items():  # an epoch alone teaches nothing that a student could hear
+            if "preds" in name or "stems" in name and name.endswith("conv.weight"):
+                tensor += torch.randn_like(tensor)
+        save_checkpoint(Path("teacher.safetensors"), tensors, meta)
+    return folder
+
+
+@pytest.fixture
+def project(prepared, monkeypatch) -> Path:
+    monkeypatch.chdir(prepared)
+    return prepared
+
+
+def run(stage: str, **changes: dict):
+    """Run a command with the small parameters, changed."""
+    params = small_params()
+    for section, values in changes.items():
+        params[section] |= values
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    return CliRunner().invoke(app, [stage])
+
+
+def train(**changes):
+    return run("train-repopt", train={"block": "conv_relu", "epochs": 1} | changes)
+
+
+def last_epoch() -> pd.Series:
+    return pd.read_csv("artifacts/train/epochs.csv").iloc[-1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adamw", "lr": 0.001, "momentum": 0.9},
+        {"batch_size": 2, "accumulate_to": 4},
+        {"max_norm": 0.01},
+        {"amp": "bf16"},
+        {"batch_size": 2, "schedule": "constant"},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_every_option_trains_other_weights_that_are_finite(project, options):
+    assert train().exit_code == 0
+    plain, _ = load_checkpoint(WEIGHTS)
+    result = train(**options)
+    assert result.exit_code == 0, result.output
+    tensors, _ = load_checkpoint(WEIGHTS)
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    assert any(not torch.equal(tensors[name], plain[name]) for name in tensors)
+
+
+def test_a_constant_schedule_stays_at_its_rate(project):
+    assert train(epochs=2, schedule="constant", warmup_epochs=0).exit_code == 0
+    assert last_epoch()["lr"] == pytest.approx(small_params()["train"]["lr"])
+
+
+def test_a_compiled_training_goes_through_torch_compile(project, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function.__name__) or function)
+    assert train(compile=True).exit_code == 0
+    assert compiled == ["training_output"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "part"),
+    [
+        ({"accumulate_to": 6}, 2, "accumulate_to is 6; give a multiple of batch_size (4)"),
+        ({"branch": "anchors", "teacher": "teacher.safetensors"}, 2, "the two are not combined"),
+        ({"teacher": "teacher.safetensors", "distill_class": 0, "distill_dfl": 0}, 2, "raise one"),
+        ({"amp": "fp16"}, 1, "needs runtime.device cuda (it is cpu)"),
+        ({"sync_norm": True}, 1, "several CUDA devices only"),
+        ({"teacher": "absent.safetensors"}, 1, "absent.safetensors does not exist"),
+        ({"teacher": "params.yaml"}, 1, "params.yaml is not a readable safetensors file"),
+        ({"teacher": "teacher.safetensors"}, 1, "distance bins of teacher.safetensors are 16"),
+    ],
+)
+def test_what_does_not_go_is_refused(project, options, code, part):
+    result = train(**options)
+    assert result.exit_code == code and part in result.output, result.output
+
+
+def test_a_teacher_of_other_classes_is_refused(project):
+    tensors, meta = load_checkpoint(Path("teacher.safetensors"))
+    save_checkpoint(Path("other.safetensors"), tensors, meta | {"names": list("vwxyz")})
+    result = train(teacher="other.safetensors", branch="distribution")
+    assert result.exit_code == 1 and "classes of other.safetensors" in result.output
+    save_checkpoint(Path("quantized.safetensors"), tensors, meta | {"quant": {}})
+    assert "holds no float network" in train(teacher="quantized.safetensors", branch="distribution").output
+
+
+def test_a_student_hears_what_its_teacher_says(project):
+    distilled = {"teacher": "teacher.safetensors", "branch": "distribution", "distill_features": 1.0}
+    assert train(**distilled).exit_code == 0
+    afresh = last_epoch()
+    assert {"class", "iou", "dfl", "direct_iou", "distill_class", "distill_dfl", "distill_features"} <= set(
+        afresh.index
+    )
+    # A copy of the teacher that does not learn, under the same statistics, has nothing to be told.
+    same = {"weights": "teacher.safetensors", "lr": 0.0, "freeze_norm_epochs": 1}
+    result = train(**distilled, **same)
+    assert result.exit_code == 0, result.output
+    for term in ("distill_class", "distill_dfl", "distill_features"):
+        assert 0 <= last_epoch()[term] <= 1e-3 * afresh[term], term
+    assert afresh["distill_dfl"] > 0.01 and afresh["distill_features"] > 1e-5
+
+
+def test_a_network_that_stays_without_bins_learns_classes_only(project):
+    assert train().exit_code == 0
+    WEIGHTS.rename("plain.safetensors")
+    assert train(teacher="plain.safetensors").exit_code == 0
+    assert "distill_class" in last_epoch() and "distill_dfl" not in last_epoch()

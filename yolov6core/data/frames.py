@@ -1,0 +1,121 @@
+"""Pictures to look at: one image, the images of a folder, the frames of a video or of a camera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from yolov6core.data.transforms import Image
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture, uint8 BGR [h, w, 3], or why there is none."""
+
+    name: str
+    number: int
+    image: Image | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What was found at a source: image files, or one video or camera.
+
+    Attributes:
+        paths: of images, in order of their names; empty for a video or camera.
+        video: file of a video or number of a camera; None for images.
+    """
+
+    name: str
+    paths: tuple[Path, ...] = ()
+    video: str | int | None = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        """All pictures in order; an image that cannot be read comes without picture, with the problem in words."""
+        if self.video is None:
+            yield from (_read(path) for path in self.paths)
+            return
+        capture = _open(self.video)
+        try:
+            number = 0
+            while True:
+                more, image = capture.read()
+                if not more:
+                    break
+                yield Frame(self.name, number, image)
+                number += 1
+        finally:
+            capture.release()
+
+    def rate(self) -> float:
+        """Frames a second of a video, 25 where it does not say."""
+        capture = _open(self.video)
+        try:
+            found = capture.get(cv2.CAP_PROP_FPS)
+        finally:
+            capture.release()
+        return found if 0 < found < 1000 else 25.0
+
+
+def find_frames(source: str) -> Frames:
+    """Look what a source is.
+
+    Args:
+        source: an image, a folder with images, a video, or the number of a camera.
+
+    Raises:
+        ValueError: nothing is there, it holds no images, or it cannot be opened.
+    """
+    path = Path(source)
+    if source.isdecimal() and not path.exists():
+        _open(int(source)).release()
+        return Frames(f"camera{source}", video=int(source))
+    if path.is_dir():
+        return Frames(path.name, paths=_images_in(path))
+    if not path.is_file():
+        raise ValueError(f"source {source} does not exist; give an image, a folder, a video, or a camera's number")
+    if path.suffix.lower() in IMAGES:
+        return Frames(path.name, paths=(path,))
+    if path.suffix.lower() in VIDEOS:
+        _open(source).release()
+        return Frames(path.name, video=source)
+    raise ValueError(
+        f"source {source} is neither an image ({', '.join(IMAGES)}) nor a video ({', '.join(VIDEOS)}) by its name"
+    )
+
+
+def _images_in(folder: Path) -> tuple[Path, ...]:
+    found = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file()))
+    if found:
+        return found
+    below = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in IMAGES})
+    hint = f"; there are some in {below[0]}" if below else ""
+    raise ValueError(f"folder {folder} holds no images ({', '.join(IMAGES)}){hint}")
+
+
+def _read(path: Path) -> Frame:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return Frame(path.name, 0, None, f"cannot be read ({error.strerror})")
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        return Frame(path.name, 0, None, "is no image that OpenCV can decode" if data else "is empty")
+    return Frame(path.name, 0, image)
+
+
+def _open(video: str | int | None) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(video)
+    if capture.isOpened():
+        return capture
+    if isinstance(video, int):
+        raise ValueError(f"camera {video} cannot be opened; is it connected, free, and may you read /dev/video{video}?")
+    raise ValueError(f"video {video} cannot be opened; OpenCV may lack its codec, or the file is damaged")

@@ -1,0 +1,117 @@
+"""What an exported file says about itself, and the sidecar of an engine built from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolov6core.engines.interface import Interface
+from yolov6core.engines.onnx_export import get_note
+from yolov6core.engines.onnx_facts import OnnxFacts
+from yolov6core.engines.qdq import count_quantized
+from yolov6core.engines.runtime import BuildSettings, EngineInfo, Shape, write_info
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a runtime says of an engine that it has just built.
+
+    Attributes:
+        by: runtime, its version, device.
+        file: the engine's file name in its folder.
+        precision: of what is not INT8.
+        integer, real: names of the convolutions that run in INT8, and of those that do not; both empty if not known.
+        seconds: that the build took.
+    """
+
+    by: tuple[str, str, str]
+    file: str
+    precision: str
+    integer: list[str]
+    real: list[str]
+    seconds: float
+
+
+def plain_facts(path: Path) -> OnnxFacts:
+    """Facts of any ONNX file, whatever runtime it was written for. Raises ValueError for a file that is none."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as ONNX ({error})") from None
+    shape = next(iter(_shapes(model.graph.input).values()), ())
+    if len(shape) != 4 or min(shape[1:]) < 1 or 3 not in shape[1:]:
+        raise ValueError(f"{path} takes images of shape {shape}; [B, 3, H, W] or [B, H, W, 3] is needed")
+    quantized, convs = count_quantized(model)
+    return OnnxFacts(get_note(model, "dialect"), get_note(model, "precision", "fp32"), shape, quantized, convs)
+
+
+def engine_info(onnx_path: Path, facts: OnnxFacts, settings: BuildSettings, built: Built) -> EngineInfo:
+    """Everything that is known about an engine."""
+    import onnx
+
+    model = onnx.load(onnx_path, load_external_data=False)
+    runtime, version, device = built.by
+    known = bool(built.integer or built.real)
+    return EngineInfo(
+        runtime=runtime,
+        version=version,
+        device=device,
+        file=built.file,
+        dialect=facts.dialect,
+        precision=built.precision,
+        input_shape=_channels_first(facts.input_shape),
+        settings=settings,
+        convs=facts.convs,
+        wanted_int8=facts.quantized,
+        int8_convs=len(built.integer) if known else -1,
+        float_layers=tuple(built.real) if len(built.integer) < facts.quantized else (),
+        int8_share=round(len(built.integer) / facts.convs, 4) if facts.convs else 0.0,
+        inputs=_shapes(model.graph.input),
+        outputs=_shapes(model.graph.output),
+        names=class_names(model),
+        interface=Interface.of(model),
+        build_s=round(built.seconds, 2),
+    )
+
+
+def record_engine(folder: Path, onnx_path: Path, facts: OnnxFacts, settings: BuildSettings, built: Built) -> EngineInfo:
+    """Write the sidecar of an engine that was just built, and return it."""
+    info = engine_info(onnx_path, facts, settings, built)
+    write_info(folder, info)
+    return info
+
+
+def class_names(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Class names that a file carries: note `names`, a JSON list or a JSON object of number to name."""
+    text = get_note(model, "names")
+    if not text:
+        return ()
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:
+        return ()
+    values = document.values() if isinstance(document, dict) else document
+    return tuple(str(value) for value in values) if isinstance(document, dict | list) else ()
+
+
+def _channels_first(shape: Shape) -> tuple[int, int, int, int]:
+    """(B, 3, H, W) of an input in either order."""
+    batch, *rest = shape
+    return (batch, *rest) if rest[0] == 3 else (batch, 3, *rest[:2])
+
+
+def _shapes(values: list[onnx.ValueInfoProto]) -> dict[str, Shape]:
+    return {
+        value.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim
+        )
+        for value in values
+    }
