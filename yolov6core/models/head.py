@@ -170,5 +170,6 @@ def decode(
     if distances.shape[-1] > 4:
         batch, anchors, sides = distances.shape
         probability = distances.reshape(batch, anchors, 4, sides // 4).softmax(dim=-1)
-        distances = probability @ torch.arange(sides // 4, device=distances.device, dtype=distances.dtype)
+        bins = torch.arange(sides // 4, device=distances.device, dtype=distances.dtype)
+        distances = (probability * bins).sum(dim=-1)  # as a product of matrices OpenCV could not load it
     return distances_to_boxes(points, distances * stride), cls_logits.sigmoid()

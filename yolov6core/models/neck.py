@@ -16,11 +16,12 @@ class ConcatFusion(nn.Module):
     def __init__(self, *, upsample: nn.Module, lateral: nn.Module | None = None) -> None:
         super().__init__()
         self.upsample = upsample
-        self.lateral = lateral or nn.Identity()
+        self.lateral = lateral
 
     def forward(self, x: Tensor, shallower: tuple[Tensor, ...]) -> Tensor:
         """`x` [B, C, H, W] and all maps shallower than it, to [B, C + C', 2 H, 2 W]."""
-        return torch.cat((self.upsample(x), self.lateral(shallower[-1])), dim=1)
+        beside = shallower[-1] if self.lateral is None else self.lateral(shallower[-1])
+        return torch.cat((self.upsample(x), beside), dim=1)
 
 
 class BiFusion(nn.Module):

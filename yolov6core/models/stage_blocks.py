@@ -30,9 +30,9 @@ class ShortcutScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight
 
-    def deployed(self) -> nn.Module:
+    def deployed(self) -> ShortcutScale | None:
         """Nothing where the factor is still one (as in every official checkpoint): an INT8 shortcut is then one add."""
-        return nn.Identity() if self.weight.is_meta or self.weight.item() == 1 else self
+        return None if self.weight.is_meta or self.weight.item() == 1 else self
 
 
 class Bottleneck(nn.Module):
@@ -41,10 +41,10 @@ class Bottleneck(nn.Module):
     def __init__(self, block: Block, channels: int, *, blocks: int) -> None:
         super().__init__()
         self.blocks = repeat_block(block, channels, channels, blocks)
-        self.shortcut = ShortcutScale()
+        self.shortcut: ShortcutScale | None = ShortcutScale()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(x) + self.shortcut(x)
+        return self.blocks(x) + (x if self.shortcut is None else self.shortcut(x))
 
 
 class CSPStage(nn.Module):
