@@ -1,13 +1,15 @@
-"""A training run that can be interrupted: epochs, evaluation, best weights, state on disk."""
+"""A training run: epochs, evaluation, best weights; what keeps it through interruptions is in `_keeper`."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from stages._keeper import CtrlC, Keeper, exclusive, explained
 from stages._params import Bounds
 from stages._report import logger
 
@@ -51,7 +53,7 @@ def fit(
     learner: Learner,
     *,
     recipe: LoopParams,
-    batches: Callable[[int], Iterable],
+    batches: Callable[[int, int], Iterable],
     compute_losses: Callable[[Any, int], Mapping[str, Tensor]],
     weights: Mapping[str, float],
     evaluate: Callable[[nn.Module], Mapping[str, float]],
@@ -63,39 +65,44 @@ def fit(
     Args:
         learner: model, optimiser, schedule and average; ends at the last step.
         recipe: needs `epochs` and `eval_every`; the last epoch is always evaluated.
-        batches: epoch -> its batches, the same on every call.
+        batches: (epoch, first) -> its batches from number `first` on, the same on every call.
         compute_losses: (batch, epoch) -> named unweighted terms.
         weights: factor of every term.
         evaluate: averaged model -> `map50_95` and `map50` on the select split.
         state: where an interrupted run continues from.
         freeze_norm_epochs: last epochs in which batch norm uses its stored statistics. In small batches an image with
             extreme activations normalises itself; in use it does not, and the weights should have seen that.
+
+    Raises:
+        StageStopped: Ctrl-C, after the step was finished and saved.
+        StageError: a loss is not finite, the disk is full, or the same training is running already.
     """
     from yolov6core.training.loop import train_one_epoch
-    from yolov6core.training.resume import load_state, save_state
 
-    run, first = Fit(), 0
-    if state.is_file():
-        run.best_state, progress = load_state(state, learner)
-        run.best_map, run.best_epoch, run.rows = progress["best_map"], progress["best_epoch"], progress["rows"]
-        first = progress["next_epoch"]
-        logger.info("continuing after epoch %d of %d from %s", first, recipe.epochs, state)
-    for epoch in range(first, recipe.epochs):
-        started = time.perf_counter()
-        losses = train_one_epoch(
-            learner,
-            batches(epoch),
-            lambda batch, epoch=epoch: compute_losses(batch, epoch),
-            weights,
-            freeze_norm=epoch >= recipe.epochs - freeze_norm_epochs,
-        )
-        row = {"epoch": epoch + 1, "lr": learner.schedule.lr(learner.step - 1), **losses}
-        if (epoch + 1) % recipe.eval_every == 0 or epoch + 1 == recipe.epochs:
-            row |= _keep_best(run, evaluate, learner.ema.model, epoch + 1)
-        run.rows.append(row)
-        _log_epoch(row, recipe.epochs, time.perf_counter() - started)
-        progress = {"next_epoch": epoch + 1, **{k: v for k, v in vars(run).items() if k != "best_state"}}
-        save_state(state, learner, extra=run.best_state, progress=progress)
+    with exclusive(state.parent, learner.ranks), CtrlC() as ctrl_c:
+        keeper = Keeper(state, learner, ctrl_c)
+        run = Fit()
+        course = keeper.restore(run, recipe.epochs)
+        for epoch in range(keeper.epoch, recipe.epochs):
+            started = time.perf_counter()
+            keeper.epoch = epoch
+            with explained(state, learner.ranks.rank):
+                losses = train_one_epoch(
+                    learner,
+                    batches(epoch, course.batches),
+                    lambda batch, epoch=epoch: compute_losses(batch, epoch),
+                    weights,
+                    freeze_norm=epoch >= recipe.epochs - freeze_norm_epochs,
+                    course=course,
+                    after_step=keeper.after_step,
+                )
+            row = {"epoch": epoch + 1, "lr": learner.schedule.lr(learner.step - 1), **losses}
+            if (epoch + 1) % recipe.eval_every == 0 or epoch + 1 == recipe.epochs:
+                learner.ranks.follow_main_(learner.ema.model)
+                row |= _keep_best(run, evaluate, learner.ema.model, epoch + 1)
+            run.rows.append(row)
+            _log_epoch(row, recipe.epochs, time.perf_counter() - started)
+            course = keeper.after_epoch()
     return run
 
 
@@ -116,7 +123,7 @@ def _log_epoch(row: Mapping[str, float], epochs: int, seconds: float) -> None:
 
 def finish(state: Path) -> None:
     """Drop the state of a run that has ended and whose outputs are written."""
-    state.unlink(missing_ok=True)
+    shutil.rmtree(state.parent, ignore_errors=True)
 
 
 def state_path(stage: str, *parts: Any, inputs: tuple[Path, ...] = ()) -> Path:

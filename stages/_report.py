@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -19,6 +20,17 @@ class StageError(Exception):
     """A problem that a person can mend: printed without a traceback, exit code 1."""
 
 
+class StageStopped(Exception):
+    """The stage was asked to stop and did so in good order: the message, if any, says how to continue.
+
+    The exit code is 130, but for processes that another one started and answers for.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def setup_logging() -> None:
     """One plain line per record on stderr, so that output reads the same in a terminal, a pipe and a DVC log."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
@@ -26,15 +38,46 @@ def setup_logging() -> None:
 
 @contextlib.contextmanager
 def stage_errors() -> Iterator[None]:
-    """Turn StageError into its message and exit code 1; anything else keeps its traceback."""
+    """Turn StageError into its message and exit code 1, Ctrl-C into exit code 130; others keep their traceback.
+
+    At the end, a warning names code of the project that was edited in the meantime: what was computed is of the old.
+    """
     import typer
 
     setup_logging()
+    before = source_digests()
     try:
         yield
     except StageError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+    except StageStopped as reason:
+        if str(reason):
+            typer.echo(str(reason), err=True)
+        raise typer.Exit(reason.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped at once; outputs are as they were", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        after = source_digests()
+        changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name] and _loaded(name))
+        if changed:
+            logger.warning(
+                "the code was edited while the stage ran, and the outputs are of neither version for certain: %s. "
+                "Run the stage again",
+                ", ".join(changed),
+            )
+
+
+def _loaded(source: str) -> bool:
+    return source.removesuffix(".py").replace("/", ".") in sys.modules
+
+
+def source_digests() -> dict[str, str]:
+    """SHA-256 of every source file of the project, by its path from the folder of the packages."""
+    root = Path(__file__).parents[1]
+    sources = [path for package in ("stages", "yolov6core") for path in (root / package).rglob("*.py")]
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
 
 
 def need(path: Path, made_by: str) -> Path:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from stages._evaluation import DATASET, evaluate_split, network_input
+from stages._devices import check_devices
+from stages._evaluation import DATASET, evaluate_split
 from stages._fit import Fit, LoopParams, fit, state_path
+from stages._losses import LOSS_WEIGHTS, Losses, detection_losses
+from stages._networks import Architecture, fresh_network, network_meta
 from stages._params import AugmentParams, Bounds, ModelParams, RuntimeParams
-from stages._report import StageError, need, set_threads
+from stages._report import need, set_threads
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from yolov6core.data.dataset import DetectionDataset
-    from yolov6core.losses.detection import DetectionLoss
     from yolov6core.models.detector import Detector
+    from yolov6core.training.distributed import Ranks
     from yolov6core.training.loop import Learner
 
 LABELS = tuple(
@@ -28,10 +32,25 @@ LABELS = tuple(
 
 @dataclass(frozen=True)
 class RecipeParams(LoopParams):
-    """What scale search and float training have in common beyond that: ATSS at first, fixed batch norm at last."""
+    """What scale search and float training have in common beyond that: ATSS at first, fixed batch norm at last, and
+    how the steps are computed. `batch_size` is that of all devices together."""
 
     atss_epochs: Annotated[int, Bounds(0, 100_000)]
     freeze_norm_epochs: Annotated[int, Bounds(0, 100_000)]
+    optimizer: Literal["sgd", "adamw"]
+    schedule: Literal["cosine", "constant"]
+    max_norm: Annotated[float, Bounds(1e-6, None)]
+    accumulate_to: Annotated[int, Bounds(1, 1_000_000)] | None
+    amp: Literal["off", "bf16", "fp16"]
+    compile: bool
+    devices: Annotated[int, Bounds(1, 1024)] | Literal["auto"]
+    sync_norm: bool
+
+    def __post_init__(self) -> None:
+        if self.accumulate_to is not None and self.accumulate_to % self.batch_size:
+            raise ValueError(
+                f"accumulate_to is {self.accumulate_to}; give a multiple of batch_size ({self.batch_size}), or null"
+            )
 
 
 @dataclass(frozen=True)
@@ -45,11 +64,24 @@ class Sections:
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """What a training adds to the variant: the form of its 3x3 blocks, and the head's branch for training."""
+class Task:
+    """What one training does differently from others.
 
-    block: str
-    branch: str = "none"
+    Attributes:
+        architecture: what is built of the variant.
+        inputs: further files that the run depends on.
+        start: called with the fresh network, on its device, before the first step.
+        losses: makes the loss of the network; arguments as of `detection_losses`.
+        weights: factor of every term of the loss.
+        scale_lr: factor on the learning rate of branch scales.
+    """
+
+    architecture: Architecture
+    inputs: tuple[Path, ...] = ()
+    start: Callable[[Detector], None] = lambda network: None
+    losses: Callable[..., Losses] | None = None
+    weights: Mapping[str, float] = field(default_factory=lambda: LOSS_WEIGHTS)
+    scale_lr: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,50 +94,52 @@ class Trained:
     batches: Callable[[int], Iterable]
     state: Path
 
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.learner.ranks.main
 
-def train_float(
-    stage: str,
-    sections: Sections,
-    *,
-    architecture: Architecture,
-    inputs: tuple[Path, ...] = (),
-    start: Callable[[nn.Module], None] = lambda network: None,
-    scale_lr: float = 1.0,
-) -> Trained:
+
+def train_float(stage: str, sections: Sections, task: Task) -> Trained:
     """Train a network on the train split.
 
     Args:
         stage: name of the command, under which an interrupted run keeps its state.
-        sections: all that the run depends on, beside the dataset and `inputs`.
-        architecture: what is built of the variant.
-        inputs: further files that the run depends on.
-        start: called with the fresh network, on its device, before the first step.
-        scale_lr: factor on the learning rate of branch scales.
+        sections: all that the run depends on, beside the dataset and the task's inputs.
+        task: what is trained, from where and by which loss.
     """
     import torch
 
     from yolov6core.data.dataset import DetectionDataset
+    from yolov6core.training.distributed import join, with_averaged_gradients
 
     model, augment, recipe, runtime = sections.model, sections.augment, sections.recipe, sections.runtime
+    ranks = join(runtime.device)
+    check_devices(recipe, ranks)
     set_threads(runtime.threads)
     torch.manual_seed(recipe.seed)
     dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train", cache_mib=runtime.cache_mib)
-    meta = network_meta(model, architecture, names=dataset.names)
+    meta = network_meta(model, task.architecture, names=dataset.names)
     network = fresh_network(meta)
-    network.to(runtime.device, memory_format=torch.channels_last)
-    start(network)
+    network.to(ranks.device, memory_format=torch.channels_last)
+    task.start(network)
+    if recipe.sync_norm:
+        network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
     batches, steps = training_batches(
-        dataset, recipe=recipe, augment=augment, image_size=model.size, workers=runtime.workers
+        dataset, recipe=recipe, augment=augment, image_size=model.size, workers=runtime.workers, ranks=ranks
     )
-    learner = make_learner(network, recipe=recipe, steps_per_epoch=steps, scale_lr=scale_lr)
-    state = state_path(stage, asdict(model), asdict(augment), asdict(recipe), inputs=(*LABELS, *inputs))
+    how = Optimisation.of(recipe, device=ranks.device)
+    learner = make_learner(network, recipe=recipe, steps_per_epoch=steps, scale_lr=task.scale_lr, how=how)
+    learner.ranks = ranks
+    losses = (task.losses or detection_losses)(network, meta=meta, recipe=recipe, ranks=ranks)
+    state = state_path(stage, asdict(model), asdict(augment), asdict(recipe), inputs=(*LABELS, *task.inputs))
     run = fit(
         learner,
         recipe=recipe,
         batches=batches,
-        compute_losses=detection_losses(network, meta=meta, recipe=recipe, device=runtime.device),
-        weights=LOSS_WEIGHTS,
-        evaluate=select_evaluation(meta, batch_size=recipe.batch_size),
+        compute_losses=with_averaged_gradients(network, losses, ranks),
+        weights=task.weights,
+        evaluate=select_evaluation(meta, batch_size=recipe.batch_size, ranks=ranks),
         state=state,
         freeze_norm_epochs=recipe.freeze_norm_epochs,
     )
@@ -113,134 +147,130 @@ def train_float(
 
 
 def training_batches(
-    dataset: DetectionDataset, *, recipe: LoopParams, augment: AugmentParams, image_size: tuple[int, int], workers: int
-) -> tuple[Callable[[int], Iterable], int]:
-    """Batches of an epoch, and their number per epoch.
+    dataset: DetectionDataset,
+    *,
+    recipe: LoopParams,
+    augment: AugmentParams,
+    image_size: tuple[int, int],
+    workers: int,
+    ranks: Ranks | None = None,
+) -> tuple[Callable[..., Iterable], int]:
+    """Batches of an epoch, from its beginning or from a later one on; and their number per epoch.
 
-    The last `plain_epochs` epochs are only flipped: the network, and above all its batch-norm statistics, settle on
-    images as they are in use.
+    Each of several processes gets its share of every batch. The last `plain_epochs` epochs are only flipped: the
+    network, and above all its batch-norm statistics, settle on images as they are in use.
     """
     from yolov6core.data.augment import TrainTransform
-    from yolov6core.data.loader import epoch_plan, train_batches
+    from yolov6core.data.loader import epoch_plan, planned_batches
+    from yolov6core.training.distributed import Ranks
 
     settings = asdict(augment)
     full = TrainTransform(dataset, image_size=image_size, **settings)
     flips = {name: value for name, value in settings.items() if name.startswith("flip")}
     plain = TrainTransform(dataset, image_size=image_size, **(dict.fromkeys(settings, 0.0) | flips))
 
-    def batches(epoch: int) -> Iterable:
+    share = (ranks or Ranks()).share
+
+    def plan(epoch: int) -> list[list[int]]:
+        whole = epoch_plan(len(dataset), batch_size=recipe.batch_size, seed=recipe.seed, epoch=epoch)
+        return [share(indices) for indices in whole]
+
+    def batches(epoch: int, first: int = 0) -> Iterable:
         transform = plain if epoch >= recipe.epochs - recipe.plain_epochs else full
-        return train_batches(
-            dataset, transform, batch_size=recipe.batch_size, seed=recipe.seed, epoch=epoch, workers=workers
+        return planned_batches(transform, plan(epoch)[first:], seed=recipe.seed, epoch=epoch, workers=workers)
+
+    return batches, len(plan(0))
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How steps are made of gradients.
+
+    Attributes:
+        optimizer: `sgd` or `adamw`.
+        constant: learning rate without decay.
+        max_norm: largest gradient norm.
+        accumulate: batches of one step.
+        scaled_on: device of a float16 training, whose loss is scaled; None for others.
+    """
+
+    optimizer: str = "sgd"
+    constant: bool = False
+    max_norm: float = 10.0
+    accumulate: int = 1
+    scaled_on: str | None = None
+
+    @classmethod
+    def of(cls, recipe: RecipeParams, *, device: str) -> Optimisation:
+        """What a recipe says."""
+        return cls(
+            optimizer=recipe.optimizer,
+            constant=recipe.schedule == "constant",
+            max_norm=recipe.max_norm,
+            accumulate=(recipe.accumulate_to or recipe.batch_size) // recipe.batch_size,
+            scaled_on=device if recipe.amp == "fp16" else None,
         )
 
-    return batches, len(epoch_plan(len(dataset), batch_size=recipe.batch_size, seed=recipe.seed, epoch=0))
 
+def make_learner(
+    model: nn.Module,
+    *,
+    recipe: LoopParams,
+    steps_per_epoch: int,
+    scale_lr: float = 1.0,
+    how: Optimisation = Optimisation(),
+) -> Learner:
+    """Optimiser, schedule with warm-up, weight averaging: all bounded by the length of the run.
 
-def make_learner(model: nn.Module, *, recipe: LoopParams, steps_per_epoch: int, scale_lr: float = 1.0) -> Learner:
-    """SGD with Nesterov momentum, cosine with warm-up, weight averaging: all bounded by the length of the run."""
+    `steps_per_epoch` counts batches.
+    """
+    import torch
+
     from yolov6core.training.ema import ModelEma
     from yolov6core.training.loop import Learner
-    from yolov6core.training.schedule import Schedule, bounded_warmup, sgd
+    from yolov6core.training.schedule import OPTIMIZERS, Schedule, bounded_warmup
 
+    steps_per_epoch = math.ceil(steps_per_epoch / how.accumulate)
     total = recipe.epochs * steps_per_epoch
     schedule = Schedule(
         base_lr=recipe.lr,
-        final_factor=recipe.final_lr_factor,
+        final_factor=1.0 if how.constant else recipe.final_lr_factor,
         total_steps=total,
         warmup_steps=bounded_warmup(recipe.warmup_epochs, steps_per_epoch, total),
         momentum=recipe.momentum,
         warmup_momentum=min(0.8, recipe.momentum),
         warmup_bias_lr=recipe.lr,
     )
-    optimizer = sgd(model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, scale_lr=scale_lr)
-    return Learner(model, optimizer, schedule, ModelEma(model, total_steps=total))
-
-
-def detection_losses(
-    model: Detector, *, meta: Mapping[str, Any], recipe: RecipeParams, device: str
-) -> Callable[[Any, int], Mapping[str, Tensor]]:
-    """(batch, epoch) -> detection loss terms of `model`. `meta` as of a checkpoint of the model.
-
-    With a branch of anchors, the terms of anchor-aided training (2301.05586, section 2.2) are added to the others.
-    """
-    from yolov6core.losses.anchor_aided import AnchorAidedLoss
-
-    criterion = detection_criterion(meta, iou=recipe.iou, atss_epochs=recipe.atss_epochs)
-    aided = AnchorAidedLoss(num_classes=criterion.num_classes, strides=criterion.strides, iou_type=recipe.iou)
-    image_size = tuple(meta["image_size"])
-
-    def compute(batch: Any, epoch: int) -> Mapping[str, Tensor]:
-        images, targets = network_input(batch[0], device), batch[1].to(device)
-        output = model.training_output(images)
-        terms = criterion(output.cls_logits, output.distances, targets, image_size=image_size, epoch=epoch)
-        if output.branch is not None:
-            beside = aided(*output.branch, targets, image_size=image_size)
-            terms |= {f"anchor_{name}": term for name, term in beside.items()}
-        return terms
-
-    return compute
-
-
-def detection_criterion(meta: Mapping[str, Any], *, iou: str, atss_epochs: int) -> DetectionLoss:
-    """The detection loss of the network that `meta` describes."""
-    from yolov6core.losses.detection import DetectionLoss
-
-    return DetectionLoss(
-        num_classes=len(meta["names"]),
-        strides=meta["model"]["strides"],
-        reg_max=meta["model"]["reg_max"],
-        iou_type=iou,
-        warmup_epochs=atss_epochs,
+    optimizer = OPTIMIZERS[how.optimizer](
+        model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, scale_lr=scale_lr
+    )
+    return Learner(
+        model,
+        optimizer,
+        schedule,
+        ModelEma(model, total_steps=total),
+        max_norm=how.max_norm,
+        accumulate=how.accumulate,
+        scaler=torch.amp.GradScaler(how.scaled_on) if how.scaled_on else None,
     )
 
 
-def network_meta(model: ModelParams, architecture: Architecture, *, names: Sequence[str]) -> dict[str, Any]:
-    """What a checkpoint of a network says about it; StageError for a variant or size that does not exist."""
-    from yolov6core.models.variants import variant
+def select_evaluation(
+    meta: Mapping[str, Any], *, batch_size: int, ranks: Ranks | None = None
+) -> Callable[[nn.Module], Mapping[str, float]]:
+    """Model -> COCO figures on the split that exists for choosing. `meta` as of a checkpoint of the model.
 
-    try:
-        spec = variant(model.variant)
-    except ValueError as error:
-        raise StageError(f"model.variant: {error}") from None
-    coarsest = max(spec.strides)
-    if any(side % coarsest for side in model.size):
-        raise StageError(
-            f"model.image_size is {list(model.size)}; both sides have to be multiples of {coarsest} for {model.variant}"
-        )
-    return {
-        "model": spec.to_meta(),
-        "variant": model.variant,
-        "block": block_form(model, architecture),
-        "branch": architecture.branch,
-        "names": list(names),
-        "image_size": list(model.size),
-    }
+    Several processes share the images, and all get the figures of the whole split.
+    """
+    if ranks is None or ranks.count == 1:
+        return lambda model: evaluate_split(model, dict(meta), "select", batch_size=batch_size).stats
 
+    from yolov6core.data.dataset import DetectionDataset
+    from yolov6core.evaluation.coco_map import coco_metrics
 
-def block_form(model: ModelParams, architecture: Architecture) -> str:
-    """The form of the 3x3 blocks, looked up where the variant's published one is asked for."""
-    from yolov6core.models.variants import VARIANTS
+    def evaluate_shares(model: nn.Module) -> Mapping[str, float]:
+        found = evaluate_split(model, dict(meta), "select", batch_size=batch_size, part=(ranks.rank, ranks.count))
+        detections = {image: rows for part in ranks.gather(found.detections) for image, rows in part.items()}
+        return coco_metrics(DetectionDataset(DATASET, "select").ground_truth(), detections).stats
 
-    return VARIANTS[model.variant].block if architecture.block == "published" else architecture.block
-
-
-def fresh_network(meta: Mapping[str, Any]) -> Detector:
-    """The network that `meta` describes, with fresh weights, in training form; StageError if there is no such one."""
-    from yolov6core.models.detector import build_detector
-    from yolov6core.models.variants import ModelSpec
-
-    spec = ModelSpec.from_meta(meta["model"])
-    try:
-        return build_detector(spec, num_classes=len(meta["names"]), block=meta["block"], branch=meta["branch"])
-    except ValueError as error:
-        raise StageError(f"model.variant {meta['variant']}: {error}") from None
-
-
-LOSS_WEIGHTS = {"class": 1.0, "iou": 2.5, "dfl": 0.5, "anchor_class": 1.0, "anchor_iou": 2.5}
-"""Weights of the detection terms (YOLOv6, 2209.02976), and of the same terms of the anchor-based branch."""
-
-
-def select_evaluation(meta: Mapping[str, Any], *, batch_size: int) -> Callable[[nn.Module], Mapping[str, float]]:
-    """Model -> COCO figures on the split that exists for choosing. `meta` as of a checkpoint of the model."""
-    return lambda model: evaluate_split(model, dict(meta), "select", batch_size=batch_size).stats
+    return evaluate_shares

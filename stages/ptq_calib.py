@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +11,8 @@ from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, RuntimeParams, re
 from stages._report import StageError, logger, replace_folder, set_threads, stage_errors, write_json, write_text
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from yolov6core.evaluation.evaluator import EvalResult
     from yolov6core.quant.calibrate import Health, Ranges, Statistics
     from yolov6core.quant.insert import QuantizedModel
@@ -17,16 +20,21 @@ if TYPE_CHECKING:
 
 OUT = Path("artifacts/ptq")
 METRICS = Path("metrics/ptq.json")
+REPAIR_IMAGES = 16
+"""Calibration images that biases, roundings and the blame for a failure are worked out on."""
 
 
 @dataclass(frozen=True)
 class PtqParams:
-    """Section `ptq`: how activation ranges are chosen, and what accuracy the result must keep."""
+    """Section `ptq`: how activation ranges are chosen, what is done to the network, and what accuracy it must keep."""
 
     method: Literal["auto", "max", "percentile", "mse", "entropy"]
     percentiles: list[Annotated[float, Bounds(50, 100)]]
     batch_size: Annotated[int, Bounds(1, 4096)]
     float_layers: list[str]
+    equalize: Literal["off", "depthwise", "chains", "all"]
+    adaround: Annotated[int, Bounds(0, 100_000)]
+    bias_correction: Literal["off", "fast"]
     min_retention: Annotated[float, Bounds(0, 1)]
     on_failure: Literal["warn", "fail"]
     wild_ratio: Annotated[float, Bounds(1, None)]
@@ -58,7 +66,7 @@ def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
 
     set_threads(runtime.threads)
     network, meta = load_float_model(FLOAT_WEIGHTS, device=runtime.device)
-    gm = insert_quantizers(network)
+    gm = insert_quantizers(_equalized(network, meta, ptq, device=runtime.device))
     extra = matching_layers(convolution_names(gm), ptq.float_layers, where="ptq.float_layers")
     set_float_layers_(gm, state_of(gm).float_layers | set(extra))
     try:
@@ -73,13 +81,61 @@ def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
     scores = _compare(gm, tables, meta, batch_size=ptq.batch_size)
     chosen = max(scores, key=lambda method: scores[method].stats["map50_95"])
     _use(gm, tables[chosen])
+    repaired = _repair(gm, meta, ptq, device=runtime.device)
     results = {
         "float": evaluate_split(network, meta, "val", batch_size=ptq.batch_size),
         "ptq": evaluate_split(gm, meta, "val", batch_size=ptq.batch_size),
     }
-    methods = _methods_document(scores, chosen, float_select, statistics, report)
+    methods = _methods_document(scores | repaired, chosen, float_select, statistics, report)
     _write(gm, meta, tables=tables, chosen=chosen, statistics=statistics, methods=methods)
-    _judge(ptq, results, chosen)
+    _judge(ptq, results, chosen, blame=lambda: _noisiest(gm, meta, device=runtime.device))
+
+
+def _equalized(network: nn.Module, meta: dict[str, Any], ptq: PtqParams, *, device: str) -> nn.Module:
+    """The network with even channels as `ptq.equalize` wants them; it computes the same."""
+    import torch
+
+    from stages._models import calibration_batches
+    from yolov6core.quant.equalize import depthwise_names, equalize, input_peaks
+
+    chains, depthwise = ptq.equalize in ("chains", "all"), ptq.equalize in ("depthwise", "all")
+    if not chains and not (depthwise and depthwise_names(network)):
+        return network
+    peaks = input_peaks(network, calibration_batches(meta, batch_size=ptq.batch_size, device=device))
+    equalized = equalize(network, peaks, chains=chains, depthwise=depthwise)
+    return equalized.to(memory_format=torch.channels_last)
+
+
+def _repair(gm: QuantizedModel, meta: dict[str, Any], ptq: PtqParams, *, device: str) -> dict[str, EvalResult]:
+    """Round weights and correct biases as the section wants, and the select figures after each."""
+    from stages._evaluation import evaluate_split
+    from stages._models import calibration_batches
+    from yolov6core.quant.adaround import round_weights_
+    from yolov6core.quant.bias_correction import correct_biases_
+
+    steps = {}
+    if ptq.adaround:
+        steps["adaround"] = lambda images: round_weights_(gm, images, steps=ptq.adaround)
+    if ptq.bias_correction == "fast":
+        steps["bias_correction"] = lambda images: correct_biases_(gm, images)
+    scores = {}
+    for name, step in steps.items():
+        step(next(calibration_batches(meta, batch_size=REPAIR_IMAGES, images=REPAIR_IMAGES, device=device)))
+        scores[name] = evaluate_split(gm, meta, "select", batch_size=ptq.batch_size)
+        logger.info("%-18s select mAP50:95 %.4f", f"+ {name}", scores[name].stats["map50_95"])
+    return scores
+
+
+def _noisiest(gm: QuantizedModel, meta: dict[str, Any], *, device: str, count: int = 8) -> str:
+    """A table of the tensors that rounding serves worst."""
+    from stages._models import calibration_batches
+    from yolov6core.quant.tensor_noise import tensor_noise
+
+    batches = calibration_batches(meta, batch_size=REPAIR_IMAGES, images=REPAIR_IMAGES, device=device)
+    rows = [f"{'tensor':40s} {'dB':>6s} {'worst channel':>13s} {'step':>10s}"]
+    for row in tensor_noise(gm, batches)[:count]:
+        rows.append(f"{row.tensor:40s} {row.sqnr_db:6.1f} {row.worst_channel_db:13.1f} {row.step:10.3g}")
+    return "\n".join(rows)
 
 
 def _candidates(ptq: PtqParams) -> list[Method]:
@@ -123,7 +179,7 @@ def _log_health(report: Health) -> None:
 
 
 def _methods_document(
-    scores: dict[Method, EvalResult],
+    scores: dict[Any, EvalResult],
     chosen: Method,
     float_select: EvalResult,
     statistics: Statistics,
@@ -169,7 +225,7 @@ def _write(
         write_json(folder / "methods.json", methods)
 
 
-def _judge(ptq: PtqParams, results: dict[str, EvalResult], chosen: Method) -> None:
+def _judge(ptq: PtqParams, results: dict[str, EvalResult], chosen: Method, *, blame: Callable[[], str]) -> None:
     """Write the metrics, and complain if too little of the float mAP is left."""
     from stages._models import retention
 
@@ -178,10 +234,11 @@ def _judge(ptq: PtqParams, results: dict[str, EvalResult], chosen: Method) -> No
     write_json(METRICS, {"map50_95": score, "map50": results["ptq"].stats["map50"]})
     logger.info("ptq by %s: val mAP50:95 %.4f, %.1f %% of the float %.4f", chosen, score, 100 * kept, float_score)
     if kept < ptq.min_retention:
+        logger.warning("tensors with the lowest signal-to-noise ratio, mean over their channels:\n%s", blame())
         message = (
             f"PTQ keeps {100 * kept:.1f} % of the float mAP50:95 on val, less than ptq.min_retention "
-            f"{100 * ptq.min_retention:.1f} %; see wild channels in {OUT / 'methods.json'}, more calibration images, "
-            "or the sensitivity and qat-distill stages"
+            f"{100 * ptq.min_retention:.1f} %; see wild channels in {OUT / 'methods.json'}, ptq.equalize, more "
+            "calibration images, or the sensitivity and qat-distill stages"
         )
         if ptq.on_failure == "fail":
             raise StageError(message)

@@ -132,7 +132,7 @@ def _explain(run: Fit, start_map: float, qat: QatParams) -> None:
     logger.warning(
         "no epoch beat the start on the select split: mAP50:95 %.4f at best (epoch %d), %.4f at the start, which is "
         "kept. Try a lower qat.lr (now %g), more qat.epochs (now %d), larger weights of match_class, match_box and "
-        "features, or other qat.scales (now %s); a start that loses nothing to the float network leaves nothing to gain",
+        "features, or other qat.scales (now %s). A start as good as the float network leaves nothing to gain",
         *best,
         start_map,
         qat.lr,
@@ -177,7 +177,7 @@ def _reestimate(
 
 def loss_weights(qat: QatParams) -> dict[str, float]:
     """Factor of every term that `distillation_losses` gives."""
-    from stages._training import LOSS_WEIGHTS
+    from stages._losses import LOSS_WEIGHTS
 
     detection = {name: qat.detection * weight for name, weight in LOSS_WEIGHTS.items()}
     matching = {name: getattr(qat, name) for name in ("match_class", "match_box", "match_dfl", "features")}
@@ -193,7 +193,7 @@ def distillation_losses(
     """
     import torch
 
-    from stages._training import detection_criterion
+    from stages._losses import detection_criterion
     from yolov6core.losses.distill import channel_wise_kl
 
     criterion = detection_criterion(meta, iou=qat.iou, atss_epochs=0)
@@ -242,7 +242,7 @@ def matching_terms(
 
 
 def distilled_maps(detector: nn.Module) -> list[str]:
-    """Paths of the activations that end the head's stems, one a level, in a deployed Detector and what is made of it."""
+    """Paths of the activations that end the head's stems, one a level, in a deployed and a quantized network."""
     paths = []
     for level, stem in enumerate(detector.head.stems):
         last = [name for name, _ in stem.named_modules() if name.split(".")[-1] == "act"][-1]

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from stages._devices import run_on_devices
+from stages._networks import Architecture
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ModelParams, ParamsFile, RuntimeParams, read_params
 from stages._report import StageError, logger, replace_folder, stage_errors
-from stages._training import Architecture, RecipeParams, Sections
+from stages._training import RecipeParams, Sections, Task
 
 if TYPE_CHECKING:
     from yolov6core.training.repopt import BlockScales
@@ -33,6 +35,8 @@ def search_scales_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
         params, model=ModelParams, augment=AugmentParams, search=SearchParams, runtime=RuntimeParams
     )
     with stage_errors():
+        if search.scales is None and run_on_devices("search-scales", search, runtime, params):
+            return
         search_scales(model, augment, search, runtime)
 
 
@@ -85,7 +89,9 @@ def _search(sections: Sections, *, scale_lr: float, out: Path) -> None:
     from stages._training import train_float
     from yolov6core.training.repopt import scales_from_state
 
-    trained = train_float("search-scales", sections, architecture=Architecture("scaled"), scale_lr=scale_lr)
+    trained = train_float("search-scales", sections, Task(Architecture("scaled"), scale_lr=scale_lr))
+    if not trained.main:
+        return
     # The last weights, not the best: scales are wanted as far from their start as the search could bring them.
     scales = scales_from_state(trained.learner.ema.model.state_dict())
     _write(out, scales, sections.model.variant, rows=trained.run.rows)

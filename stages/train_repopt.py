@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from stages._devices import run_on_devices
 from stages._evaluation import DATASET, evaluate_split
+from stages._networks import Architecture
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ModelParams, ParamsFile, RuntimeParams, read_params
 from stages._report import StageError, logger, need, replace_folder, set_threads, stage_errors, write_json
-from stages._training import Architecture, RecipeParams, Sections
+from stages._training import RecipeParams, Sections, Task
 
 if TYPE_CHECKING:
     from stages._training import Trained
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 SCALES = Path("artifacts/scales/scales.safetensors")
 OUT = Path("artifacts/train")
 METRICS = Path("metrics/train.json")
+Weight = Annotated[float, Bounds(0, None)]
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,22 @@ class TrainParams(RecipeParams):
     block: Literal[
         "published", "repopt", "repvgg", "qarepvgg", "qarepvggv2", "conv_relu", "conv_silu", "conv_hardswish"
     ]
-    branch: Literal["none", "anchors"]
+    branch: Literal["none", "anchors", "distribution"]
     weights: str | None
     new_tensors: list[str]
+    teacher: str | None
+    distill_class: Weight
+    distill_dfl: Weight
+    distill_features: Weight
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher is not None and self.branch == "anchors":
+            raise ValueError(
+                "branch is anchors and teacher is set; the two are not combined: set branch to none or teacher to null"
+            )
+        if self.teacher is not None and not self.distill_class + self.distill_dfl + self.distill_features:
+            raise ValueError("teacher is set, but distill_class, distill_dfl and distill_features are 0; raise one")
         if self.weights is None and self.epochs == 0:
             raise ValueError("epochs is 0, but weights is null; train for some epochs or give weights")
         if self.weights is None and self.new_tensors:
@@ -50,6 +64,8 @@ def train_repopt_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
         params, model=ModelParams, augment=AugmentParams, train=TrainParams, runtime=RuntimeParams
     )
     with stage_errors():
+        if train.epochs and run_on_devices("train-repopt", train, runtime, params):
+            return
         train_repopt(model, augment, train, runtime)
 
 
@@ -73,7 +89,10 @@ def train_repopt(model: ModelParams, augment: AugmentParams, train: TrainParams,
 
 def _train(sections: Sections, architecture: Architecture, given: GivenWeights | None) -> None:
     from stages._fit import finish
-    from stages._training import block_form, train_float
+    from stages._losses import LOSS_WEIGHTS, detection_losses
+    from stages._networks import block_form
+    from stages._teacher import distillation_weights, self_distillation_losses
+    from stages._training import train_float
 
     train = sections.recipe
 
@@ -83,13 +102,15 @@ def _train(sections: Sections, architecture: Architecture, given: GivenWeights |
         if block_form(sections.model, architecture) == "repopt":
             _use_scales(network, seed=train.seed, reinitialize=given is None)
 
-    trained = train_float(
-        "train-repopt",
-        sections,
-        architecture=architecture,
-        inputs=(SCALES,) if given is None else (SCALES, given.path),
-        start=start,
-    )
+    inputs = [SCALES] if given is None else [SCALES, given.path]
+    losses, weights = detection_losses, LOSS_WEIGHTS
+    if train.teacher is not None:
+        inputs.append(Path(train.teacher))
+        losses, weights = self_distillation_losses, distillation_weights(train)
+    task = Task(architecture, inputs=tuple(inputs), start=start, losses=losses, weights=weights)
+    trained = train_float("train-repopt", sections, task)
+    if not trained.main:
+        return
     network = trained.learner.model
     network.load_state_dict(trained.run.best_state)
     _write(network, trained)
@@ -105,7 +126,7 @@ def _take(
     threads: int,
 ) -> None:
     """Given weights as the float network, without training."""
-    from stages._training import fresh_network, network_meta
+    from stages._networks import fresh_network, network_meta
     from yolov6core.checkpoint import save_checkpoint
     from yolov6core.data.dataset import DetectionDataset
     from yolov6core.models.blocks import deploy_

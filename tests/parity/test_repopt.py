@@ -71,7 +71,7 @@ def test_reinitialised_kernels_and_multipliers(golden, name):
 def test_five_steps_of_stock_sgd_with_hooks(golden, name):
     arrays, meta = golden(name)
     optimizer_meta = meta["optimizer"]
-    model = build_detector(spec_from_config(meta["model_config"]), num_classes=meta["num_classes"])
+    model = build_detector(spec_from_config(meta["model_config"]), num_classes=meta["num_classes"], block="repopt")
     parameters = dict(model.named_parameters())
     start = under(arrays, "start_other/") | under(arrays, "reinit_conv/")
     with torch.no_grad():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from yolov6core.quant.calibrate import collect, health, range_table, ranges
+from yolov6core.quant.fake_quant import channel_amax, weight_scale
 from yolov6core.quant.insert import get_ranges, insert_quantizers, set_dialect_, set_ranges_
 from yolov6core.quant.observers import Method
+from yolov6core.quant.spec import DIALECTS, MIN_SCALE
 
 METHODS = [Method("max"), Method("percentile", 99.9), Method("mse"), Method("entropy")]
 
@@ -83,8 +85,29 @@ def test_a_tensor_of_zeros_gets_a_harmless_range(images):
         statistics = collect(gm, [images()])
         set_ranges_(gm, ranges(statistics, method))
         assert health(gm, statistics).all_zero == ("_1",)
-        for dialect_name in ("trt", "ort"):
+        for dialect_name in DIALECTS:
             assert torch.isfinite(set_dialect_(gm, dialect_name)(images())).all()
+            assert all(module.scale >= MIN_SCALE for module in gm.ranges.values()), "no scale of 0 in any graph"
+        assert bool((weight_scale(channel_amax(gm.get_submodule("0").weight)) == 1).all())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_what_was_never_seen_gets_a_harmless_range_too(images, method):
+    class Sliced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            first = self.first(x)
+            return self.last(first).sigmoid(), self.second(first[2:].sigmoid()).sigmoid()
+
+    gm = insert_quantizers(Sliced().eval())
+    statistics = collect(gm, [images()])
+    set_ranges_(gm, ranges(statistics, method))
+    assert health(gm, statistics).never_seen == ("sigmoid_1", "second")
+    assert all(module.scale >= MIN_SCALE for module in gm.ranges.values())
+    assert torch.isfinite(gm(images(3))[1]).all()
 
 
 def test_no_images_and_broken_weights_are_errors(net, images):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from yolov6core.training.ema import ModelEma
-from yolov6core.training.loop import Learner, NonFiniteLossError, train_one_epoch
+from yolov6core.training.loop import Course, Learner, NonFiniteLossError, train_one_epoch
 from yolov6core.training.resume import fingerprint, load_state, save_state
-from yolov6core.training.schedule import Schedule, bounded_warmup, sgd
+from yolov6core.training.schedule import OPTIMIZERS, Schedule, bounded_warmup
 
 SCHEDULE = Schedule(
     base_lr=0.1,
@@ -22,11 +22,12 @@ SCHEDULE = Schedule(
 )
 
 
-def make_learner(seed: int = 0) -> Learner:
+def make_learner(seed: int = 0, optimizer: str = "sgd", **settings) -> Learner:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
     model(torch.zeros(1, 3, 6, 6))
-    return Learner(model, sgd(model, momentum=0.9, weight_decay=1e-3), SCHEDULE, ModelEma(model, total_steps=100))
+    stepper = OPTIMIZERS[optimizer](model, momentum=0.9, weight_decay=1e-3)
+    return Learner(model, stepper, SCHEDULE, ModelEma(model, total_steps=100), **settings)
 
 
 def batches(epoch: int):
@@ -87,14 +88,73 @@ def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path):
         assert torch.equal(straight.ema.model.state_dict()[key], resumed.ema.model.state_dict()[key]), key
 
 
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 2}, {"optimizer": "adamw"}], ids=str)
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_training_interrupted_inside_an_epoch_ends_in_the_same_bytes(tmp_path, settings, step):
+    class Stop(Exception):
+        pass
+
+    def stop(course: Course) -> None:
+        if broken.step == step:
+            progress = {"batches": course.batches, "sums": course.sums}
+            save_state(tmp_path / "s.safetensors", broken, extra={}, progress=progress)
+            raise Stop
+
+    straight, broken, resumed = (make_learner(seed, **settings) for seed in (0, 0, 9))
+    means = train_one_epoch(straight, batches(0), losses_of(straight.model), {"mse": 1.0})
+    with pytest.raises(Stop):
+        train_one_epoch(broken, batches(0), losses_of(broken.model), {"mse": 1.0}, after_step=stop)
+    course = Course(**load_state(tmp_path / "s.safetensors", resumed)[1])
+    left = batches(0)[course.batches :]
+    assert means == train_one_epoch(resumed, left, losses_of(resumed.model), {"mse": 1.0}, course=course)
+    assert resumed.step == straight.step
+    for key, value in straight.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+        assert torch.equal(straight.ema.model.state_dict()[key], resumed.ema.model.state_dict()[key]), key
+
+
+def test_accumulated_gradients_are_those_of_the_larger_batch():
+    whole, parts = make_learner(), make_learner(accumulate=2)
+    large = batches(0)[0]
+    small = [tuple(half) for half in zip(*(part.chunk(2) for part in large), strict=True)]
+    for learner, given in ((whole, [large]), (parts, small)):
+        train_one_epoch(learner, given, losses_of(learner.model), {"mse": 1.0}, freeze_norm=True)
+        assert learner.step == 1
+    for ours, theirs in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_last_step_of_an_epoch_takes_what_is_left():
+    learner = make_learner(accumulate=2)
+    train_one_epoch(learner, batches(0), losses_of(learner.model), {"mse": 1.0})
+    assert learner.step == 3
+
+
+def test_adamw_follows_the_schedule():
+    learner = make_learner(optimizer="adamw")
+    train_one_epoch(learner, batches(0)[:1], losses_of(learner.model), {"mse": 1.0})
+    group = learner.optimizer.param_groups[0]
+    assert group["lr"] == SCHEDULE.lr(0) and group["betas"] == (SCHEDULE.momentum_at(0), 0.999)
+
+
+def test_scaled_gradients_make_the_same_step():
+    """What float16 needs on CUDA, with the scaler that torch has for the CPU."""
+    plain, scaled = make_learner(), make_learner(scaler=torch.amp.GradScaler("cpu"))
+    for learner in (plain, scaled):
+        train_one_epoch(learner, batches(0), losses_of(learner.model), {"mse": 1.0})
+    for ours, theirs in zip(plain.model.parameters(), scaled.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_non_finite_loss_stops_before_the_weights_change():
     learner = make_learner()
     before = learner.model[0].weight.detach().clone()
-    with pytest.raises(NonFiniteLossError, match="mse nan"):
+    with pytest.raises(NonFiniteLossError, match="mse nan") as error:
         train_one_epoch(
             learner, batches(0), lambda _: {"mse": learner.model[0].weight.sum() * float("nan")}, {"mse": 1}
         )
     assert torch.equal(before, learner.model[0].weight)
+    assert torch.equal(error.value.batch[0], batches(0)[0][0])
 
 
 def test_frozen_norm_uses_and_keeps_its_stored_statistics():

@@ -5,7 +5,7 @@ Letters: B images, A anchors, G ground truths of an image (padded), C classes, M
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +68,7 @@ class DetectionLoss:
         self.tal = tal or TaskAlignedAssigner()
         self.atss = AtssAssigner()
         self.divide_above = divide_above
+        self.normalise_over(1, lambda scores: scores)
 
     def __call__(
         self, cls_logits: Tensor, distances: Tensor, targets: Tensor, *, image_size: tuple[int, int], epoch: int
@@ -81,19 +82,53 @@ class DetectionLoss:
         assigned = self.assign(cls_logits, distances, targets, image_size=image_size, epoch=epoch)
         return self.terms(cls_logits, distances, assigned, self.positives(assigned, image_size=image_size))
 
+    def with_direct(
+        self,
+        cls_logits: Tensor,
+        direct: Tensor,
+        distances: Tensor,
+        targets: Tensor,
+        *,
+        image_size: tuple[int, int],
+        epoch: int,
+    ) -> dict[str, Tensor]:
+        """As the loss itself, with `direct_iou`: the box loss of plain distances `direct` [B, A, 4] beside the bins.
+
+        (2301.05586, section 2.3: the head of small models. Labels are assigned by the bins.)
+        """
+        cls_logits, direct, distances = cls_logits.float(), direct.float(), distances.float()
+        assigned = self.assign(cls_logits, distances, targets, image_size=image_size, epoch=epoch)
+        positives = self.positives(assigned, image_size=image_size)
+        terms = self.terms(cls_logits, distances, assigned, positives)
+        return terms | {"direct_iou": self.iou_term(direct.flatten(0, 1)[positives.index], positives)}
+
     def positives(self, assigned: Assignment, *, image_size: tuple[int, int]) -> Positives:
         """What the box terms need of an assignment to the anchors of `image_size` (height, width) px."""
         index = assigned.positive.flatten().nonzero().squeeze(1)
         points, strides = anchor_points(image_size, self.strides, device=index.device)
         anchor = index % points.shape[0]
-        total = assigned.scores.sum()
         return Positives(
             index=index,
             centre=points[anchor] / strides[anchor],
             boxes=assigned.boxes.flatten(0, 1)[index] / strides[anchor],
             weight=assigned.scores.flatten(0, 1)[index].sum(dim=-1),
-            normaliser=torch.where(total > self.divide_above, total, 1.0),
+            normaliser=self._normaliser(assigned.scores.sum()),
         )
+
+    def normalise_over(self, processes: int, total: Callable[[Tensor], Tensor]) -> None:
+        """From now on divide by the sum of soft targets of the whole batch, of which this process has an equal share.
+
+        The mean of the processes' terms is then that of one process with the whole batch, and so is the gradient.
+
+        Args:
+            processes: how many share a batch.
+            total: sums a scalar over them, without gradient.
+        """
+        self.processes, self.total = processes, total
+
+    def _normaliser(self, scores: Tensor) -> Tensor:
+        scores = self.total(scores)
+        return torch.where(scores > self.divide_above, scores, 1.0) / self.processes
 
     def terms(
         self, cls_logits: Tensor, distances: Tensor, assigned: Assignment, positives: Positives

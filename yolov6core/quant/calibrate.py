@@ -72,7 +72,7 @@ def collect(gm: QuantizedModel, batches: Iterable[Tensor], *, bins: int = BINS) 
             statistics.histograms[group].update(value)
         except ValueError as error:
             raise ValueError(f"{tensor}: {error}") from None
-        if value.dim() == 4:
+        if value.dim() == 4 and value.numel():
             peaks = value.detach().abs().amax(dim=(0, 2, 3)).cpu()
             seen = statistics.channel_peaks.get(tensor)
             statistics.channel_peaks[tensor] = peaks if seen is None else torch.maximum(seen, peaks)

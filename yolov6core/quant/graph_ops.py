@@ -89,6 +89,11 @@ def _module_kind(module: nn.Module) -> Kind:
     return Kind.OTHER
 
 
+def is_tensor(node: fx.Node) -> bool:
+    """Whether a node that carries values gives one tensor, which can be quantized, and not a tuple of them."""
+    return node.target not in (torch.chunk, torch.split, "chunk", "split")
+
+
 def carried_inputs(node: fx.Node, kind: Kind) -> list[fx.Node]:
     """Inputs whose values a carrying node passes on: all of a concat, the first of everything else."""
     inputs = node.all_input_nodes

@@ -203,8 +203,11 @@ def learn_ranges_(gm: QuantizedModel) -> None:
 
 def fix_ranges_(gm: QuantizedModel) -> None:
     """End `learn_ranges_`: scales become ranges again, those of weights frozen. Without learning nothing happens."""
-    for module in _learning_modules(gm):
-        module.fix_()
+    if any(module.step is not None for module in gm.ranges.values()):
+        for module in _learning_modules(gm):
+            module.fix_()
+        for name in state_of(gm).float_layers:
+            gm.get_submodule(name).freeze_ranges_()  # so that one word about weight ranges holds for all
 
 
 def _learning_modules(gm: QuantizedModel) -> list[Range | QuantConv2d]:

@@ -13,9 +13,10 @@ class _RoundByStep(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, step: Tensor, low: int, high: int, factor: float) -> Tensor:
-        rounded = (x * step.reciprocal()).round_()
-        inside = (rounded >= low) & (rounded <= high)
-        rounded = rounded.clamp_(low, high).mul_(step)
+        step = step.clamp_min(MIN_SCALE)  # here, so that a step that fell below zero still has a gradient
+        ratio = x * step.reciprocal()
+        inside = (ratio > low) & (ratio < high)
+        rounded = ratio.round_().clamp_(low, high).mul_(step)
         ctx.save_for_backward(x, step, inside, rounded)
         ctx.factor = factor
         return rounded
@@ -24,7 +25,7 @@ class _RoundByStep(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, step, inside, rounded = ctx.saved_tensors
         passed = gradient * inside
-        # Equation 3, times the step: round(x / step) - x / step inside the range, its end beyond it.
+        # Equations 3 and 5. By step: round(x / step) - x / step inside the range, the range's end beyond it.
         moved = (gradient * rounded - passed * x).sum_to_size(step.shape)
         return passed, moved / step * ctx.factor, None, None, None
 
@@ -33,7 +34,7 @@ def learned_quantize(x: Tensor, step: Tensor, *, low: int, high: int, sharing: i
     """Round float32 `x` to the multiples low .. high of `step` with a gradient for the step (LSQ, 1902.08153).
 
     Args:
-        x: any shape; its gradient is that of `fake_quantize`.
+        x: any shape; its gradient passes inside the range.
         step: float32, of a shape that broadcasts to that of `x`. Kept positive.
         low, high: multiples, zero point taken off.
         sharing: how many values of `x` (of one image) share a step. The step's gradient is divided by
@@ -41,4 +42,4 @@ def learned_quantize(x: Tensor, step: Tensor, *, low: int, high: int, sharing: i
     """
     if x.dtype != torch.float32:
         return learned_quantize(x.float(), step, low=low, high=high, sharing=sharing).to(x.dtype)
-    return _RoundByStep.apply(x, step.clamp_min(MIN_SCALE), low, high, (sharing * max(high, 1)) ** -0.5)
+    return _RoundByStep.apply(x, step, low, high, (sharing * max(high, 1)) ** -0.5)

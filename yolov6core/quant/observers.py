@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -171,22 +172,30 @@ def mse_threshold(counts: np.ndarray, width: float) -> float:
     """Bin centre (bins 128 .. n - 1) that clips with the least squared error on the grid -127 .. 127.
 
     Every bin stands for its centre. In units of half a bin, bin j is at 2j + 1 and the level of candidate i is
-    round(127 (2j + 1) / (2i + 1)), where ties cannot occur; so the first bin of each level is an integer division, and
-    sum n (c - q)^2 = sum n c^2 - 2 sum q n c + sum q^2 n needs two prefix sums. The first of equal minima wins.
+    round(127 (2j + 1) / (2i + 1)), where ties cannot occur; so the first bin b_k of each level k is an integer
+    division. The levels are k s with s = (2i + 1) / 127. With N and M, the sums of n and n c before a bin, summation by
+    parts gives sum n (c - q)^2 = sum n c^2 - 2 s (127 M - sum_k M(b_k)) + s^2 (127^2 N - sum_k (2k - 1) N(b_k)).
+    The first of equal minima wins.
     """
     n, top = len(counts), LEVELS - 1
-    candidates = np.arange(LEVELS, n)
     centres = 2.0 * np.arange(n) + 1.0
     weighted = counts * centres
-    odd = (2 * candidates + 1)[:, None]
-    firsts = ((2 * np.arange(1, LEVELS) - 1) * odd - 2 * top) // (4 * top) + 1  # [candidates, 127]
-    starts = np.zeros((len(candidates), 1), dtype=np.int64)
-    boundaries = np.concatenate((starts, np.clip(firsts, 0, n), starts + n), axis=1)
-    count = np.diff(_prefix(counts.astype(np.float64))[boundaries], axis=1)
-    moment = np.diff(_prefix(weighted)[boundaries], axis=1)
-    values = np.arange(LEVELS) * odd / top
-    error = float((weighted * centres).sum()) + ((values * count - 2 * moment) * values).sum(axis=1)
-    return float((candidates[int(np.argmin(error))] + 0.5) * width)
+    count, moment = _prefix(counts.astype(np.float64)), _prefix(weighted)
+    firsts = _level_starts(n)
+    step = (2.0 * np.arange(LEVELS, n) + 1.0) / top
+    products = top * moment[n] - moment.take(firsts).sum(axis=1)
+    squares = top**2 * count[n] - count.take(firsts) @ (2.0 * np.arange(1, LEVELS) - 1.0)
+    error = float((weighted * centres).sum()) - 2 * step * products + step**2 * squares
+    return float((LEVELS + int(np.argmin(error)) + 0.5) * width)
+
+
+@lru_cache(maxsize=4)
+def _level_starts(n: int) -> np.ndarray:
+    """First bin [candidates 128 .. n - 1, levels 1 .. 127] that rounds to each level, n where none does."""
+    top = LEVELS - 1
+    odd = 2 * np.arange(LEVELS, n)[:, None] + 1
+    firsts = ((2 * np.arange(1, LEVELS) - 1) * odd - 2 * top) // (4 * top) + 1
+    return np.clip(firsts, 0, n)
 
 
 def _prefix(values: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ The order in which layers become float never comes from scores of single layers,
 these differ by less than their noise. It comes from the measured harm of each layer, per unit of latency wherever
 latency is part of the problem. Scores only decide how far to go along that order:
 
-- with `max_drop`, the shortest part of the order that holds it, found by bisection;
-- without it, or where no part holds it, all that the budget allows, if that gains more than the noise of the gain
+- with `max_drop`, the shortest part of the order that holds it, found by bisection; where none does, of the order by
+  harm alone;
+- without it, or where neither holds it, all that the budget allows, if that gains more than the noise of the gain
   (two standard errors, images paired); otherwise nothing, because float layers that gain nothing only cost time. What
   gains is then shortened by bisection to what cannot be told from the whole (one standard error).
 """
@@ -16,13 +17,15 @@ latency is part of the problem. Scores only decide how far to go along that orde
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SURE = 2.0
 """Standard errors that a gain must exceed to be believed."""
 NEGLIGIBLE = 0.01
-"""Layers with less than this share of the whole harm are no candidates: cheap as they are, they mend nothing."""
+"""The mildest layers, with this share of the whole harm together, are no candidates: cheap as they are, they mend
+nothing."""
 
 
 @dataclass(frozen=True)
@@ -109,24 +112,34 @@ def candidates(layers: Sequence[Layer], budget: Budget) -> list[Layer]:
     """Layers in the order in which they would become float, as far as the budget allows.
 
     By harm per cost if latency is in the problem (`max_drop` or `max_slowdown`), else by harm. A layer that no longer
-    fits into `max_slowdown` is passed over. Costs below a thousandth of the largest count as that: measured ones scatter
-    around zero.
+    fits into `max_slowdown` is passed over. Costs below a thousandth of the largest count as that: measured ones
+    scatter around zero.
     """
-    total, floor = sum(layer.harm for layer in layers), max((layer.cost for layer in layers), default=0.0) / 1000
-    counting = [layer for layer in layers if layer.harm > NEGLIGIBLE * total]
+    floor = max((layer.cost for layer in layers), default=0.0) / 1000
     costs_matter = budget.max_drop is not None or budget.max_slowdown is not None
 
     def merit(layer: Layer) -> float:
         return layer.harm / (max(layer.cost, floor) or 1.0) if costs_matter else layer.harm
 
     taken, spent = [], 0.0
-    for layer in sorted(counting, key=lambda layer: (-merit(layer), layer.name)):
+    for layer in sorted(_harmful(layers), key=lambda layer: (-merit(layer), layer.name)):
         cost = max(layer.cost, 0.0)
         if budget.max_slowdown is not None and spent + cost > budget.max_slowdown:
             continue
         taken.append(layer)
         spent += cost
     return taken[: budget.max_layers]
+
+
+def _harmful(layers: Sequence[Layer]) -> list[Layer]:
+    """Layers without the mild ones, see NEGLIGIBLE."""
+    allowed, milder = NEGLIGIBLE * sum(layer.harm for layer in layers), 0.0
+    found = []
+    for layer in sorted(layers, key=lambda layer: (layer.harm, layer.name)):
+        milder += layer.harm
+        if milder > allowed:
+            found.append(layer)
+    return found
 
 
 def choose_float_layers(
@@ -140,44 +153,77 @@ def choose_float_layers(
             are the same on every call.
         float_score: score of the float model.
     """
-    order = candidates(layers, budget)
-    trials = _Trials([layer.name for layer in order], verify)
+    known = _Known(verify)
+    trials = _Trials(candidates(layers, budget), known)
 
-    def holds(count: int) -> bool:
-        # A tolerance far below any mAP difference, so that a drop of exactly max_drop counts as held.
-        return budget.max_drop is not None and float_score - trials.score(count).value <= budget.max_drop + 1e-9
+    def held() -> bool:
+        return _holds(trials.score(0), float_score, budget) or _holds(trials.score(), float_score, budget)
 
-    held = holds(0) or holds(len(order))
-    count = trials.fewest(holds) if held else trials.best()
-    chosen = order[:count]
+    if not held():
+        # What is cheap per layer does not do; the most harmful ones may.
+        trials = _Trials(candidates(layers, replace(budget, max_drop=None)), known)
+    count = trials.fewest(lambda n: _holds(trials.score(n), float_score, budget)) if held() else trials.best()
+    chosen = trials.order[:count]
     return Choice(
         float_layers=tuple(layer.name for layer in chosen),
         score=trials.score(count).value,
-        within_budget=held or budget.max_drop is None,
+        within_budget=held() or budget.max_drop is None,
         cost=sum(layer.cost for layer in chosen),
-        trials=tuple(trials.listed()),
+        trials=known.listed(),
     )
 
 
+def given_float_layers(
+    layers: Sequence[Layer], *, verify: Callable[[tuple[str, ...]], Score], float_score: float, budget: Budget
+) -> Choice:
+    """A choice that somebody else has made, verified as the others are."""
+    names = tuple(layer.name for layer in layers)
+    score = verify(names)
+    held = budget.max_drop is None or _holds(score, float_score, budget)
+    trial = Trial(names, score.value, 0.0, 0.0)
+    return Choice(names, score.value, held, sum(layer.cost for layer in layers), (trial,))
+
+
+def _holds(score: Score, float_score: float, budget: Budget) -> bool:
+    # A tolerance far below any mAP difference, so that a drop of exactly max_drop counts as held.
+    return budget.max_drop is not None and float_score - score.value <= budget.max_drop + 1e-9
+
+
+class _Known:
+    """Verified sets; none is verified twice."""
+
+    def __init__(self, verify: Callable[[tuple[str, ...]], Score]) -> None:
+        self.verify = verify
+        self.scores: dict[tuple[str, ...], Score] = {}
+
+    def score(self, names: tuple[str, ...]) -> Score:
+        if names not in self.scores:
+            self.scores[names] = self.verify(names)
+        return self.scores[names]
+
+    def listed(self) -> tuple[Trial, ...]:
+        none = self.score(())
+        return tuple(
+            Trial(names, score.value, score.value - none.value, score.noise_of_gain(none))
+            for names, score in self.scores.items()
+        )
+
+
 class _Trials:
-    """Verified beginnings of an order; none is verified twice."""
+    """Beginnings of an order of layers."""
 
-    def __init__(self, order: Sequence[str], verify: Callable[[tuple[str, ...]], Score]) -> None:
-        self.order, self.verify = tuple(order), verify
-        self.scores: dict[int, Score] = {}
+    def __init__(self, order: Sequence[Layer], known: _Known) -> None:
+        self.order, self.known = tuple(order), known
 
-    def score(self, count: int) -> Score:
-        """Score with the first `count` layers float."""
-        if count not in self.scores:
-            self.scores[count] = self.verify(self.order[:count])
-        return self.scores[count]
+    def score(self, count: int | None = None) -> Score:
+        """Score with the first `count` layers float; default all."""
+        return self.known.score(tuple(layer.name for layer in self.order[:count]))
 
     def fewest(self, enough: Callable[[int], bool]) -> int:
-        """Smallest count that is enough, by bisection: scores are taken to rise along the order. All must be enough."""
-        low, high = -1, len(self.order)
+        """Smallest count that is enough, by bisection (scores are taken to rise along the order); 0 or all must be."""
         if enough(0):
             return 0
-        low = 0
+        low, high = 0, len(self.order)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if enough(middle) else (middle, high)
@@ -185,25 +231,31 @@ class _Trials:
 
     def best(self) -> int:
         """All layers if they gain for sure, less those that make no difference; otherwise none."""
-        none, every = self.score(0), self.score(len(self.order))
+        none, every = self.score(0), self.score()
         if every.value - none.value <= SURE * every.noise_of_gain(none):
             return 0
 
         def as_good(count: int) -> bool:
-            return every.value - self.score(count).value <= every.noise_of_gain(self.score(count)) and count > 0
+            return count > 0 and every.value - self.score(count).value <= every.noise_of_gain(self.score(count))
 
         return self.fewest(as_good)
 
-    def listed(self) -> list[Trial]:
-        none = self.score(0)
-        return [
-            Trial(self.order[:count], score.value, score.value - none.value, score.noise_of_gain(none))
-            for count, score in self.scores.items()
-        ]
 
+def sure_harm(drops: Mapping[str, float], noise: Mapping[str, float], smooth: Mapping[str, float]) -> dict[str, float]:
+    """Harm from measured drops of score where they exceed their noise, from a smoother measure elsewhere.
 
-def shares(costs: Mapping[str, float], whole: float) -> dict[str, float]:
-    """Costs of layers as shares of the whole INT8 latency; raises ValueError if that is not positive."""
-    if whole <= 0:
-        raise ValueError(f"the whole INT8 network costs {whole}; it has to be positive")
-    return {name: cost / whole for name, cost in costs.items()}
+    Args:
+        drops: layer -> score lost when it alone is quantized.
+        noise: layer -> standard error of that.
+        smooth: layer -> any measure with little noise, in any unit.
+
+    Returns: layer -> harm in units of `drops`. The smooth measure is scaled by its median ratio to the drops that are
+    sure, and cut at what the layer's own noise could hide. Where no drop is sure, it is the smooth measure as it is.
+    """
+    sure = [name for name, drop in drops.items() if drop > SURE * noise[name] and smooth[name] > 0]
+    if not sure:
+        return dict(smooth)
+    unit = statistics.median(drops[name] / smooth[name] for name in sure)
+    return {
+        name: drop if name in sure else min(unit * smooth[name], SURE * noise[name]) for name, drop in drops.items()
+    }

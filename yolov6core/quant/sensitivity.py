@@ -4,14 +4,17 @@ The fast measure is the Fisher information's answer. Quantizing layer l alone mo
 that costs the network |W J_l d_l|^2, with J_l the derivative of what the network says (its scores and boxes) by the
 layer's result and W the weight of each number in it: for class scores the square root of the Fisher information, so
 that the cost is twice the KL divergence from the float network. With random signs e the square of
-e^T W J_l d_l has exactly this mean (Hutchinson), and e^T W J_l is one backward pass, shared by all layers. No labels are
-needed. Works for any network of convolutions that torch.fx traces.
+e^T W J_l d_l has exactly this mean (Hutchinson), and e^T W J_l is one backward pass, shared by all layers. No labels
+are needed. Works for any network of convolutions that torch.fx traces.
+
+Ranges may clip an image hard that calibration never saw; squared errors of one such image would decide the whole
+ranking. A layer's harm is therefore the square of the mean root of its costs on single images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +22,7 @@ from torch import Tensor, fx, nn
 from yolov6core.quant.graph_ops import Kind, kind_of
 from yolov6core.quant.insert import QuantizedModel, convolution_names, quantizers_off, state_of
 
+Result = TypeVar("Result")
 Readout = Callable[[Any], Sequence[tuple[Tensor, Tensor]]]
 """Raw outputs to pairs (values, weights) of equal shape: what the network says, and how much an error there matters."""
 
@@ -28,7 +32,7 @@ class _FloatRun(fx.Interpreter):
 
     def __init__(self, gm: QuantizedModel, layers: Iterable[str]) -> None:
         super().__init__(gm)
-        self.layers = frozenset(layers)
+        self.layers = tuple(layers)
         self.kinds = {node: kind_of(node, gm) for node in gm.graph.nodes}
         self.group_of = state_of(gm).groups.group_of
 
@@ -107,38 +111,45 @@ def fast_harm(
         probes: random vectors a batch, one backward pass each.
         seed: of the random signs.
 
-    Returns: layer -> mean over the images of the weighted squared error of the outputs; larger is worse. The values of
-    several layers may be added: their rounding errors are independent.
+    Returns: layer -> square of the mean root of the weighted squared error of single images; larger is worse. The values
+    of several layers may be added as long as they are small: their rounding errors are independent.
 
     Raises:
         ValueError: no image.
     """
     names = quantized_names(gm) if names is None else list(names)
-    readout = readout or relative_readout
-    run, sums, images = _Probed(gm, names), dict.fromkeys(names, 0.0), 0
+    readout, run = readout or relative_readout, _Probed(gm, names)
+    costs: list[Tensor] = []
     training = gm.training
     gm.eval()
     try:
         with quantizers_off(gm), torch.enable_grad():
-            for batch in batches:
-                run.steps.clear()
-                pairs = readout(run.run(batch))
-                generator = torch.Generator().manual_seed(seed + images)
-                images += len(batch)
-                for probe in range(probes):
-                    gradients = torch.autograd.grad(
-                        _random_sum(pairs, generator),
-                        [step for _, step in run.steps],
-                        retain_graph=probe + 1 < probes,
-                        allow_unused=True,
-                    )
-                    for name, value in _along(run.steps, gradients).items():
-                        sums[name] += float(value.double().square().sum())
+            for number, batch in enumerate(batches):
+                generator = torch.Generator().manual_seed(seed + number)
+                costs.append(_costs(run, batch, readout=readout, probes=probes, generator=generator))
     finally:
         gm.train(training)
-    if not images:
-        raise ValueError("ranking layers needs at least one image; check the calibration list")
-    return {name: value / (images * probes) for name, value in sums.items()}
+    if not costs:
+        raise ValueError("ranking layers needs at least one image; check the image list")
+    harm = torch.cat(costs, dim=1).sqrt().mean(dim=1).square()
+    return dict(zip(names, harm.tolist(), strict=True))
+
+
+def _costs(run: _Probed, images: Tensor, *, readout: Readout, probes: int, generator: torch.Generator) -> Tensor:
+    """Estimated cost float64 [layers, B] of quantizing each of the run's layers, for every image."""
+    run.steps.clear()
+    pairs = readout(run.run(images))
+    total: dict[str, Tensor] = dict.fromkeys(run.layers, torch.zeros(len(images), dtype=torch.float64))
+    for probe in range(probes):
+        gradients = torch.autograd.grad(
+            _random_sum(pairs, generator),
+            [step for _, step in run.steps],
+            retain_graph=probe + 1 < probes,
+            allow_unused=True,
+        )
+        for name, along in _along(run.steps, gradients).items():
+            total[name] = total[name] + along.flatten().double().cpu().square() / probes
+    return torch.stack([total[name] for name in run.layers])
 
 
 def _random_sum(pairs: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator) -> Tensor:
@@ -191,32 +202,32 @@ def detection_readout(boxes: Tensor, scores: Tensor) -> list[tuple[Tensor, Tenso
     return [(scores, information), (boxes, BOX_WEIGHT * belief / torch.cat((extent, extent), dim=-1))]
 
 
-BOX_WEIGHT = 10.0
-"""A side that is wrong by a tenth of the box counts as much as one standard deviation of a class score."""
+BOX_WEIGHT = 3.0
+"""A side that is wrong by a third of the box counts as much as one standard deviation of a class score."""
 
 
-def exact_scores(
+def exact_results(
     gm: QuantizedModel,
     names: Iterable[str],
     *,
-    evaluate: Callable[[nn.Module], float],
-    known: Mapping[str, float] | None = None,
-    keep: Callable[[dict[str, float]], None] | None = None,
-) -> dict[str, float]:
-    """Score (mAP) of the float network with each convolution quantized alone: one evaluation a layer.
+    evaluate: Callable[[nn.Module], Result],
+    known: Mapping[str, Result] | None = None,
+    keep: Callable[[dict[str, Result]], None] | None = None,
+) -> dict[str, Result]:
+    """What `evaluate` finds for the float network with each convolution quantized alone: one evaluation a layer.
 
     Args:
-        evaluate: network -> score.
+        evaluate: network -> result, such as its mAP.
         known: results of an interrupted run; these layers are not evaluated again.
-        keep: called after every layer with all results so far, to store them.
+        keep: called after every evaluation with all results so far, to store them.
     """
-    scores = dict(known or {})
+    names, results = list(names), dict(known or {})
     for name in names:
-        if name not in scores:
-            scores[name] = evaluate(OneLayer(gm, name))
+        if name not in results:
+            results[name] = evaluate(OneLayer(gm, name))
             if keep is not None:
-                keep(scores)
-    return {name: scores[name] for name in names}
+                keep(results)
+    return {name: results[name] for name in names}
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from yolov6core.quant.graph_ops import CARRIES, Kind, final_value, is_prediction, kind_of
+from yolov6core.quant.graph_ops import CARRIES, Kind, final_value, is_prediction, is_tensor, kind_of
 from yolov6core.quant.scale_groups import ScaleGroups
 from yolov6core.quant.spec import Dialect
 
@@ -51,7 +51,7 @@ def plan_sites(
     planner = _Planner(graph, root, dialect, float_layers)
     sites, order = [], {node: position for position, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        if node.name in groups.group_of:
+        if node.name in groups.group_of and is_tensor(node):
             # fx lists readers by age of the edge, which earlier rewiring changes
             readers = sorted(planner.readers(node), key=order.__getitem__)
             if readers:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
+from yolov6core.training.distributed import Ranks
 from yolov6core.training.ema import ModelEma
 from yolov6core.training.schedule import Schedule, set_step_
 
@@ -17,7 +19,11 @@ Batch = tuple[Tensor, Tensor]
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss term became NaN or infinite; the message shows every term."""
+    """A loss term became NaN or infinite; the message shows every term, `batch` is what gave them."""
+
+    def __init__(self, message: str, batch: Batch) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 @dataclass
@@ -31,6 +37,30 @@ class Learner:
     step: int = 0
     max_norm: float = 10.0
     """Largest gradient norm; larger gradients are scaled down to it."""
+    accumulate: int = 1
+    """Batches whose gradients make one step: their mean. The last step of an epoch takes what is left."""
+    scaler: torch.amp.GradScaler | None = None
+    """Keeps float16 gradients in range; None without float16."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that train together."""
+
+
+@dataclass
+class Course:
+    """How far an epoch has come: batches done, and the sum of every loss term over them."""
+
+    batches: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Count one batch."""
+        self.batches += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """The mean of every term so far."""
+        return {name: value / self.batches for name, value in self.sums.items()}
 
 
 def train_one_epoch(
@@ -40,15 +70,20 @@ def train_one_epoch(
     weights: Mapping[str, float],
     *,
     freeze_norm: bool = False,
+    course: Course | None = None,
+    after_step: Callable[[Course], None] = lambda course: None,
 ) -> dict[str, float]:
     """Run the batches of one epoch.
 
     Args:
         learner: changed in place.
-        batches: images and targets.
+        batches: images and targets; those that are left, where `course` has some already.
         compute_losses: batch -> named unweighted scalar terms.
         weights: factor of each term; a term without a weight is an error.
         freeze_norm: normalise by the stored statistics, as in use, instead of the batch's, and leave them as they are.
+        course: of an interrupted epoch that is continued; changed in place.
+        after_step: called after every optimisation step; learner and course are then all that is needed to continue.
+            What it raises ends the epoch.
 
     Returns: the mean of every term over the epoch, and `total`.
 
@@ -58,29 +93,54 @@ def train_one_epoch(
     learner.model.train()
     if freeze_norm:
         for module in learner.model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # the synchronised one too
                 module.eval()
-    sums: dict[str, float] = {}
-    count = 0
-    for batch in batches:
+    course = Course() if course is None else course
+    for window in _windows(batches, learner.accumulate):
         set_step_(learner.optimizer, learner.schedule, learner.step)
-        terms = compute_losses(batch)
-        total = sum(weights[name] * term for name, term in terms.items())
-        values = {name: term.item() for name, term in terms.items()} | {"total": total.item()}
-        if not all(math.isfinite(value) for value in values.values()):
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            raise NonFiniteLossError(
-                f"loss is not finite at step {learner.step} ({shown}); lower the learning rate or look at the data"
-            )
         learner.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(learner.model.parameters(), learner.max_norm)
-        learner.optimizer.step()
-        learner.ema.update(learner.model)
-        learner.step += 1
-        count += 1
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value
-    if not count:
+        for batch in window:
+            terms = compute_losses(batch)
+            total = sum(weights[name] * term for name, term in terms.items())
+            mean = total / len(window)
+            (mean if learner.scaler is None else learner.scaler.scale(mean)).backward()
+            # Only now, because reading a number waits for the device: the backward pass is on its way meanwhile.
+            course.add(_finite(terms | {"total": total}, batch, learner))
+        _update(learner)
+        after_step(course)
+    if not course.batches:
         raise ValueError("the epoch had no batches: the training split is empty")
-    return {name: value / count for name, value in sums.items()}
+    return course.means()
+
+
+def _windows(batches: Iterable[Batch], length: int) -> Iterator[list[Batch]]:
+    """Batches in lists of `length`, the last one as long as it comes."""
+    iterator = iter(batches)
+    while window := list(islice(iterator, length)):
+        yield window
+
+
+def _finite(terms: Mapping[str, Tensor], batch: Batch, learner: Learner) -> dict[str, float]:
+    """The terms as numbers, over all processes; one transfer for all."""
+    numbers = learner.ranks.mean(torch.stack([term.detach() for term in terms.values()])).tolist()
+    values = dict(zip(terms, numbers, strict=True))
+    if not all(math.isfinite(value) for value in numbers):
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        raise NonFiniteLossError(
+            f"loss is not finite at step {learner.step} ({shown}); lower the learning rate or look at the data", batch
+        )
+    return values
+
+
+def _update(learner: Learner) -> None:
+    """One step of the optimiser on the gradients there are, and of the average."""
+    if learner.scaler is not None:
+        learner.scaler.unscale_(learner.optimizer)
+    nn.utils.clip_grad_norm_(learner.model.parameters(), learner.max_norm)
+    if learner.scaler is None:
+        learner.optimizer.step()
+    else:
+        learner.scaler.step(learner.optimizer)
+        learner.scaler.update()
+    learner.ema.update(learner.model)
+    learner.step += 1

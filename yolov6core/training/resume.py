@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from yolov6core.training.loop import Learner
@@ -26,46 +26,82 @@ def fingerprint(*parts: Any, files: tuple[Path, ...] = ()) -> str:
 
 
 def save_state(path: Path, learner: Learner, *, extra: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
-    """Write weights, average, momentum buffers and progress whole or not at all.
+    """Write weights, average, the optimiser's memory and progress whole or not at all.
 
     Args:
         path: target file.
         learner: what is being trained.
         extra: further tensors to keep, such as the best weights so far.
-        progress: JSON-serialisable; holds at least the next epoch.
+        progress: JSON-serialisable; says where to continue.
+
+    Raises:
+        OSError: the file could not be written (a full disk, for one); the former one is as it was.
     """
     tensors = {f"model/{name}": tensor for name, tensor in learner.model.state_dict().items()}
     tensors |= {f"ema/{name}": tensor for name, tensor in learner.ema.model.state_dict().items()}
     tensors |= {f"extra/{name}": tensor for name, tensor in extra.items()}
     for index, parameter in enumerate(_parameters(learner.optimizer)):
-        buffer = learner.optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum/{index}"] = buffer
+        for key, value in learner.optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"optimizer/{index}/{key}"] = value
     meta = {"step": learner.step, "ema_updates": learner.ema.updates, "progress": dict(progress)}
+    if learner.scaler is not None:
+        meta["scaler"] = learner.scaler.state_dict()
+    data = save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"meta": json.dumps(meta)}
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    save_file(
-        {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()},
-        temporary,
-        {"meta": json.dumps(meta)},
-    )
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())  # a rename must never become durable before its contents
-    os.replace(temporary, path)
+    try:
+        write_to_disk(temporary, data)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)  # only now does the rename survive a power loss
+
+
+def write_to_disk(path: Path, data: bytes) -> None:
+    """Write a file; when this returns, its contents are on the disk: a rename must never become durable before them."""
+    with open(path, "wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _sync(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_state(path: Path, learner: Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Restore a learner in place; returns the extra tensors and the progress that were saved with it."""
-    with safe_open(path, framework="pt") as handle:
-        meta = json.loads(handle.metadata()["meta"])
-        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    """Restore a learner in place; returns the extra tensors and the progress that were saved with it.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            meta = json.loads(handle.metadata()["meta"])
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it to start again") from error
     learner.model.load_state_dict(_under(tensors, "model/"))
     learner.ema.model.load_state_dict(_under(tensors, "ema/"))
     for index, parameter in enumerate(_parameters(learner.optimizer)):
-        if f"momentum/{index}" in tensors:
-            layout = torch.empty_like(parameter)  # keeps channels-last, and with it the order of sums
-            learner.optimizer.state[parameter]["momentum_buffer"] = layout.copy_(tensors[f"momentum/{index}"])
+        for key, value in _under(tensors, f"optimizer/{index}/").items():
+            if value.shape == parameter.shape:
+                # the parameter's layout keeps channels-last, and with it the order of sums
+                value = torch.empty_like(parameter).copy_(value)
+            learner.optimizer.state[parameter][key] = value
     learner.step, learner.ema.updates = meta["step"], meta["ema_updates"]
+    if learner.scaler is not None:
+        learner.scaler.load_state_dict(meta["scaler"])
     return _under(tensors, "extra/"), meta["progress"]
 
 

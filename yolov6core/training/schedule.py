@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +12,10 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then half a cosine from `base_lr` to `base_lr * final_factor`; steps count from 0."""
+    """Linear warm-up, then half a cosine from `base_lr` to `base_lr * final_factor`; steps count from 0.
+
+    A `final_factor` of 1 keeps the learning rate constant after the warm-up.
+    """
 
     base_lr: float
     final_factor: float
@@ -47,7 +51,22 @@ def bounded_warmup(warmup_epochs: float, steps_per_epoch: int, total_steps: int)
 
 
 def sgd(model: nn.Module, *, momentum: float, weight_decay: float, scale_lr: float = 1.0) -> torch.optim.SGD:
-    """SGD with Nesterov momentum in groups: batch norm, branch scales, kernels (the only decayed ones), biases.
+    """SGD with Nesterov momentum on `parameter_groups`; the learning rate comes with every step."""
+    groups = parameter_groups(model, weight_decay=weight_decay, scale_lr=scale_lr)
+    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=True)
+
+
+def adamw(model: nn.Module, *, momentum: float, weight_decay: float, scale_lr: float = 1.0) -> torch.optim.AdamW:
+    """AdamW (1711.05101) on the same groups; `momentum` is its first beta."""
+    groups = parameter_groups(model, weight_decay=weight_decay, scale_lr=scale_lr)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(momentum, 0.999))
+
+
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+
+
+def parameter_groups(model: nn.Module, *, weight_decay: float, scale_lr: float = 1.0) -> list[dict[str, Any]]:
+    """Parameters in groups: batch norm, branch scales, kernels (the only decayed ones), biases.
 
     scale_lr: factor on the learning rate of a search's branch scales. They feel small gradients, because batch norm
     takes out whatever all branches of a channel have in common.
@@ -68,12 +87,16 @@ def sgd(model: nn.Module, *, momentum: float, weight_decay: float, scale_lr: flo
         {"params": kernels, "weight_decay": weight_decay, "name": "kernels"},
         {"params": biases, "weight_decay": 0.0, "name": "biases"},
     ]
-    return torch.optim.SGD([g for g in groups if g["params"]], lr=0.0, momentum=momentum, nesterov=True)
+    return [group for group in groups if group["params"]]
 
 
 def set_step_(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
     """Write the schedule's values of one step into the optimiser."""
+    momentum = schedule.momentum_at(step)
     for group in optimizer.param_groups:
         lr = schedule.bias_lr(step) if group["name"] == "biases" else schedule.lr(step)
         group["lr"] = lr * group.get("factor", 1.0)
-        group["momentum"] = schedule.momentum_at(step)
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum

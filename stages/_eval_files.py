@@ -1,0 +1,105 @@
+"""What `eval-trt` writes for people: tables, curves, and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yolov6core.data.dataset import DetectionDataset
+    from yolov6core.engines.runtime import EngineInfo
+    from yolov6core.evaluation.evaluator import EvalResult
+
+
+def write_tables(
+    folder: Path, rows: dict[str, dict[str, Any]], infos: dict[str, EngineInfo], results: dict[str, EvalResult]
+) -> None:
+    """`table.csv` (one row a variant) and `per_class.csv`."""
+    base = rows.get("float", {}).get("map50_95", float("nan"))
+    table = [
+        {"variant": name, "runtime": infos[name].runtime, "precision": infos[name].precision}
+        | row
+        | {"drop": base - row["map50_95"], "convs": infos[name].convs}
+        for name, row in rows.items()
+    ]
+    classes = [
+        {"variant": name, "class": label} | figures
+        for name, result in results.items()
+        for label, figures in result.per_class.items()
+    ]
+    _csv(folder / "table.csv", table)
+    _csv(folder / "per_class.csv", classes)
+
+
+def write_curves(folder: Path, dataset: DetectionDataset, results: dict[str, EvalResult]) -> None:
+    """Curves of each class in `pr.csv` and `f1.csv`, what was taken for what in `confusion.csv`; in `curves/` the means
+    over the classes and the confusion, one file a variant, as DVC's plots need them."""
+    from yolov6core.evaluation.curves import CONFIDENCES, confusion_pairs, curves_of
+    from yolov6core.evaluation.plots import (
+        confidence_rows,
+        mean_confidence_rows,
+        mean_precision_rows,
+        precision_recall_rows,
+    )
+
+    truth, names = dataset.ground_truth(), list(dataset.names)
+    labels = [*names, "background"]
+    recall, f1, counts = [], [], []
+    (folder / "curves").mkdir()
+    for variant, result in results.items():
+        own = {"variant": variant}
+        curves = curves_of(result.detections, truth)
+        recall += [own | row for row in precision_recall_rows(result.coco, names)]
+        f1 += [own | row for row in confidence_rows(curves, names)]
+        score = float(CONFIDENCES[curves.best()])
+        pairs = confusion_pairs(result.detections, truth, min_score=score).tolist()
+        named = [{"actual": labels[actual], "predicted": labels[predicted]} for actual, predicted in pairs]
+        counts += [own | {"confidence": score} | row for row in _counted(named)]
+        _csv(folder / "curves" / f"pr_{variant}.csv", mean_precision_rows(result.coco))
+        _csv(folder / "curves" / f"f1_{variant}.csv", mean_confidence_rows(curves))
+        _csv(folder / "curves" / f"confusion_{variant}.csv", named, columns=["actual", "predicted"])
+    for name, rows in (("pr", recall), ("f1", f1), ("confusion", counts)):
+        _csv(folder / f"{name}.csv", rows)
+
+
+def write_summary(folder: Path, rows: dict[str, dict[str, Any]], infos: dict[str, EngineInfo]) -> None:
+    """`summary.png`: mAP against latency."""
+    from yolov6core.evaluation.plots import tradeoff_picture
+
+    info = next(iter(infos.values()))
+    height, width = info.input_shape[2:]
+    points = {name: (row["latency_ms"], row["map50_95"]) for name, row in rows.items()}
+    title = f"{info.runtime} {info.version} on {info.device}, {height} x {width}"
+    tradeoff_picture(points, folder / "summary.png", title=title)
+
+
+def write_samples(folder: Path, dataset: DetectionDataset, results: dict[str, EvalResult], count: int) -> None:
+    """Ground truth, float and INT8 side by side, for images spread over the val split."""
+    from yolov6core.evaluation.plots import comparison, save_jpeg
+
+    folder.mkdir()
+    shown = [name for name in ("float", "ptq", "qat") if name in results]
+    for index in spread(len(dataset), count):
+        image, labels = dataset.load(index)
+        found = {name: results[name].detections[dataset.image_ids[index]] for name in shown}
+        picture = comparison(image, labels, found, dataset.names, width=320 * (1 + len(shown)))
+        save_jpeg(picture, folder / f"{dataset.paths[index].stem}.jpg")
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` indices below `length`, evenly spread, first and last included."""
+    return sorted({round(i * (length - 1) / max(count - 1, 1)) for i in range(count)})
+
+
+def _counted(pairs: list[dict[str, str]]) -> list[dict[str, Any]]:
+    counts: dict[tuple[str, str], int] = {}
+    for pair in pairs:
+        key = (pair["actual"], pair["predicted"])
+        counts[key] = counts.get(key, 0) + 1
+    return [{"actual": actual, "predicted": predicted, "count": n} for (actual, predicted), n in sorted(counts.items())]
+
+
+def _csv(path: Path, rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:
+    import pandas as pd
+
+    pd.DataFrame(rows, columns=columns).round(5).to_csv(path, index=False)

@@ -1,0 +1,63 @@
+"""The network that a training builds, and what a checkpoint says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages._params import ModelParams
+from stages._report import StageError
+
+if TYPE_CHECKING:
+    from yolov6core.models.detector import Detector
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a training adds to the variant: the form of its 3x3 blocks, and the head's branch for training."""
+
+    block: str
+    branch: str = "none"
+
+
+def network_meta(model: ModelParams, architecture: Architecture, *, names: Sequence[str]) -> dict[str, Any]:
+    """What a checkpoint of a network says about it; StageError for a variant or size that does not exist."""
+    from yolov6core.models.variants import variant
+
+    try:
+        spec = variant(model.variant)
+    except ValueError as error:
+        raise StageError(f"model.variant: {error}") from None
+    coarsest = max(spec.strides)
+    if any(side % coarsest for side in model.size):
+        raise StageError(
+            f"model.image_size is {list(model.size)}; both sides have to be multiples of {coarsest} for {model.variant}"
+        )
+    return {
+        "model": spec.to_meta(),
+        "variant": model.variant,
+        "block": block_form(model, architecture),
+        "branch": architecture.branch,
+        "names": list(names),
+        "image_size": list(model.size),
+    }
+
+
+def block_form(model: ModelParams, architecture: Architecture) -> str:
+    """The form of the 3x3 blocks, looked up where the variant's published one is asked for."""
+    from yolov6core.models.variants import VARIANTS
+
+    return VARIANTS[model.variant].block if architecture.block == "published" else architecture.block
+
+
+def fresh_network(meta: Mapping[str, Any]) -> Detector:
+    """The network that `meta` describes, with fresh weights, in training form; StageError if there is no such one."""
+    from yolov6core.models.detector import build_detector
+    from yolov6core.models.variants import ModelSpec
+
+    spec = ModelSpec.from_meta(meta["model"])
+    try:
+        return build_detector(spec, num_classes=len(meta["names"]), block=meta["block"], branch=meta["branch"])
+    except ValueError as error:
+        raise StageError(f"model.variant {meta['variant']}: {error}") from None

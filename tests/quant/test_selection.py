@@ -1,0 +1,140 @@
+"""Float layers meet the stated budget, at the lowest cost, and noise chooses nothing."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from yolov6core.quant.selection import (
+    Budget,
+    Layer,
+    Score,
+    candidates,
+    choose_float_layers,
+    given_float_layers,
+    sure_harm,
+)
+
+LAYERS = [
+    Layer("a", harm=0.050, cost=0.10),
+    Layer("b", harm=0.030, cost=0.01),
+    Layer("c", harm=0.015, cost=0.02),
+    Layer("d", harm=0.004, cost=0.02),
+    Layer("e", harm=0.0001, cost=0.00001),
+]
+HARM = {layer.name: layer.harm for layer in LAYERS}
+FLOAT = 0.5
+
+
+class Verifier:
+    """Scores of an additive world, in ten parts that differ by `noise` from each other, the same for equal layers."""
+
+    def __init__(self, noise: float = 0.0, gain: float = 1.0, shift: float = 0.0) -> None:
+        self.noise, self.gain, self.shift, self.seen = noise, gain, shift, []
+
+    def __call__(self, layers: tuple[str, ...]) -> Score:
+        self.seen.append(layers)
+        rng = random.Random(",".join(layers))
+        lost = sum(harm for name, harm in HARM.items() if name not in layers)
+        value = FLOAT - self.gain * lost + (self.shift if layers else 0.0)
+        return Score(value, tuple(value + rng.gauss(0, self.noise) for _ in range(10)))
+
+
+@pytest.mark.parametrize(
+    ("budget", "order"),
+    [
+        (Budget(max_layers=3), "abc"),  # a count only: by harm
+        (Budget(max_drop=0.01), "bcad"),  # latency is the aim: by harm per cost; e mends nothing
+        (Budget(max_slowdown=0.04), "bc"),  # a and d do not fit any more
+        (Budget(max_slowdown=0.111), "bcd"),  # b and a would do more: what is taken early may crowd out a heavy one
+        (Budget(max_drop=0.0, max_layers=2), "bc"),
+        (Budget(max_layers=0), ""),
+    ],
+)
+def test_the_order_serves_the_problem(budget, order):
+    assert "".join(layer.name for layer in candidates(LAYERS, budget)) == order
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "max_layers", "chosen", "within"),
+    [
+        (0.1, None, "", True),  # nothing need stay float
+        (0.06, None, "bc", True),
+        (0.02, None, "bca", True),
+        (0.02, 2, "ab", True),  # two cheap layers do not hold it, the two most harmful do
+        (0.005, 2, "ab", False),  # not held by any two: the best that they give
+        (0.0, 0, "", False),
+    ],
+)
+def test_the_lowest_latency_that_holds_the_drop(max_drop, max_layers, chosen, within):
+    verify = Verifier()
+    choice = choose_float_layers(LAYERS, verify=verify, float_score=FLOAT, budget=Budget(max_drop, max_layers))
+    assert "".join(choice.float_layers) == chosen and choice.within_budget == within
+    assert choice.score == pytest.approx(verify(tuple(chosen)).value)
+    assert choice.cost == pytest.approx(sum(layer.cost for layer in LAYERS if layer.name in chosen))
+    assert within == (FLOAT - choice.score <= max_drop + 1e-9)
+    assert len({trial.float_layers for trial in choice.trials}) == len(choice.trials), "nothing is verified twice"
+
+
+def test_all_that_the_budget_allows_if_it_gains_for_sure():
+    choice = choose_float_layers(LAYERS, verify=Verifier(noise=1e-5), float_score=FLOAT, budget=Budget(max_layers=3))
+    assert choice.float_layers == ("a", "b", "c") and choice.within_budget
+
+
+def test_layers_that_make_no_difference_are_left_out():
+    choice = choose_float_layers(LAYERS, verify=Verifier(noise=0.003), float_score=FLOAT, budget=Budget(max_layers=4))
+    assert choice.float_layers in (("a", "b"), ("a", "b", "c")), "d gains less than the noise"
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.004])
+def test_noise_chooses_nothing(shift):
+    verify = Verifier(noise=0.01, gain=0.01, shift=shift)  # true gains of 0.1 points in a noise of 1 point
+    choice = choose_float_layers(LAYERS, verify=verify, float_score=FLOAT, budget=Budget(max_layers=4))
+    assert choice.float_layers == () and choice.cost == 0
+    whole = next(trial for trial in choice.trials if trial.float_layers)
+    assert 0 < whole.gain < 2 * whole.noise
+    assert verify.seen == [(), ("a", "b", "c", "d")], "two evaluations tell"
+
+
+def test_few_evaluations_are_needed():
+    layers = [Layer(f"l{i:03}", harm=1 - i / 200, cost=1.0) for i in range(128)]
+    seen = []
+
+    def verify(names: tuple[str, ...]) -> Score:
+        seen.append(names)
+        return Score(len(names) / 1000)
+
+    choice = choose_float_layers(layers, verify=verify, float_score=0.128, budget=Budget(max_drop=0.1))
+    assert len(choice.float_layers) == 28 and len(seen) <= 10
+
+
+def test_the_jackknife_estimates_the_noise_of_a_gain():
+    # left-out means of n values x: their jackknife error is the standard error of the mean of x
+    x = [0.3, -0.1, 0.2, 0.5]
+    without = tuple((sum(x) - value) / 3 for value in x)
+    mean = sum(x) / 4
+    expected = (sum((value - mean) ** 2 for value in x) / 3 / 4) ** 0.5
+    assert Score(mean, without).noise_of_gain(Score(0.0, (0.0,) * 4)) == pytest.approx(expected)
+    assert Score(0.4).noise_of_gain(Score(0.3)) == 0.0
+
+
+def test_a_given_choice_is_verified_only():
+    choice = given_float_layers(LAYERS[1:3], verify=Verifier(), float_score=FLOAT, budget=Budget(max_drop=0.01))
+    assert choice.float_layers == ("b", "c") and not choice.within_budget and len(choice.trials) == 1
+
+
+def test_a_negative_budget_is_refused():
+    with pytest.raises(ValueError, match="max_drop is -0.1"):
+        Budget(max_drop=-0.1)
+
+
+def test_drops_within_their_noise_follow_the_smooth_measure():
+    drops = {"a": 0.05, "b": 0.02, "c": -0.01, "d": 0.004}
+    noise = dict.fromkeys(drops, 0.003)
+    smooth = {"a": 5.0, "b": 2.0, "c": 0.5, "d": 0.1}
+    harm = sure_harm(drops, noise, smooth)
+    assert (harm["a"], harm["b"]) == (0.05, 0.02)
+    assert harm["c"] == pytest.approx(0.005) and harm["d"] == pytest.approx(0.001)
+    assert sure_harm(dict.fromkeys(drops, 0.0), noise, smooth) == smooth
+    assert sure_harm(drops, noise, smooth | {"c": 5.0})["c"] == pytest.approx(0.006), "cut at what noise could hide"

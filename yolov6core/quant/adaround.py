@@ -1,0 +1,97 @@
+"""AdaRound: weights rounded up or down so that the layer's output, not the single weight, comes out best.
+
+Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", arXiv:2004.10568: every weight gets a
+variable V that decides between its two neighbours on the grid by h(V) = clip(1.2 sigmoid(V) - 0.1, 0, 1) (equation
+23), found by Adam on the layer's squared error plus sum 1 - |2 h - 1|^beta (equation 24), whose beta falls from 20 to
+2 so that all h end at 0 or 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from yolov6core.quant.fake_quant import WEIGHT_LEVELS, QuantConv2d, channel_amax, weight_scale
+from yolov6core.quant.insert import QuantizedModel
+from yolov6core.quant.paired_run import visit_convolutions
+
+ZETA, GAMMA = 1.1, -0.1
+"""Ends of the stretched sigmoid: it reaches 0 and 1 at finite V."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Mean squared error of a layer's output against the float network, rounded to nearest and adaptively."""
+
+    nearest: float
+    adaptive: float
+
+
+def round_weights_(
+    gm: QuantizedModel, images: Tensor, *, steps: int = 100, lr: float = 0.05, weight: float = 1.0, seed: int = 0
+) -> dict[str, Rounding]:
+    """Round the weights of all quantized convolutions adaptively, in place, layer after layer.
+
+    A layer whose error does not become smaller keeps its weights. The new weights are points of the grid, and the
+    largest of each channel stays, so that ranges which follow the weights stay as well.
+
+    Args:
+        gm: calibrated model, in the dialect that the rounding is for.
+        images: one batch [B, 3, H, W] float32 in 0..1 on the model's device.
+        steps: of Adam per layer; each sees one image. The paper takes 10,000.
+        lr: learning rate of V.
+        weight: of the regularizer's mean; the squared error counts in units of that of rounding to nearest.
+        seed: of the order of images.
+
+    Returns: convolution -> its errors.
+    """
+    errors: dict[str, Rounding] = {}
+    generator = torch.Generator().manual_seed(seed)
+
+    def improve(name: str, source: Tensor, result: Tensor, expected: Tensor) -> Tensor:
+        conv = gm.get_submodule(name)
+        nearest = float((result - expected).square().mean())
+        order = torch.randint(len(source), (steps,), generator=generator).tolist()
+        before = conv.weight.detach().clone()
+        with torch.enable_grad():
+            unit = max(nearest, 1e-30)
+            rounded = _learn_rounding(conv, source, expected, unit=unit, order=order, lr=lr, weight=weight)
+        conv.weight.copy_(rounded)
+        again = conv(source)
+        adaptive = float((again - expected).square().mean())
+        if not adaptive < nearest:
+            conv.weight.copy_(before)
+            adaptive, again = nearest, result
+        errors[name] = Rounding(nearest, adaptive)
+        return again
+
+    visit_convolutions(gm, images, improve)
+    return errors
+
+
+def _learn_rounding(
+    conv: QuantConv2d, source: Tensor, expected: Tensor, *, unit: float, order: list[int], lr: float, weight: float
+) -> Tensor:
+    """Weights [O, I / groups, kh, kw] on the grid; `order` holds the image of each step, `unit` an error's size."""
+    amax = conv.weight_amax if conv.frozen else channel_amax(conv.weight)
+    scale = weight_scale(amax).view(-1, 1, 1, 1)
+    steps = (conv.weight.detach() / scale).clamp(-WEIGHT_LEVELS, WEIGHT_LEVELS)
+    floor = steps.floor()
+    fraction = steps - floor
+    # V starts where h is the fraction that rounding cuts off: there the soft weights are the float ones.
+    soft = torch.logit((fraction - GAMMA) / (ZETA - GAMMA)).requires_grad_(True)
+    optimizer = torch.optim.Adam([soft], lr=lr)
+    for step, image in enumerate(order):
+        h = (torch.sigmoid(soft) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+        output = conv._conv_forward(source[image : image + 1], (floor + h) * scale, conv.bias)
+        beta = 20 - 18 * step / max(len(order) - 1, 1)
+        undecided = (1 - (2 * h - 1).abs().pow(beta)).mean()
+        loss = (output - expected[image : image + 1]).square().mean() / unit + weight * undecided
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    # A weight on the grid stays, above all the largest one of each channel, which sets the scale.
+    up = (soft.detach() > 0) & (fraction > 0)
+    return (floor + up).clamp(-WEIGHT_LEVELS, WEIGHT_LEVELS) * scale

@@ -1,0 +1,129 @@
+"""Calibrated ranges of other toolkits: `_amax` tensors by layer, as state dicts of quantized networks hold them.
+
+NVIDIA's pytorch-quantization names them `<layer>._input_quantizer._amax` and `<layer>._weight_quantizer._amax`,
+nvidia-modelopt leaves the first underscore of the quantizers out. Both are symmetric: the input has one number, the
+weights have one per output channel, shaped [O, 1, 1, 1].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, fx
+
+from yolov6core.quant.fake_quant import channel_amax
+from yolov6core.quant.graph_ops import Kind, kind_of
+from yolov6core.quant.insert import QuantizedModel, convolution_names, describe, set_float_layers_, state_of
+
+Style = Literal["pytorch-quantization", "modelopt"]
+_PREFIX: dict[str, str] = {"pytorch-quantization": "_", "modelopt": ""}
+_KEY = re.compile(r"(?P<layer>.+)\._?(?P<what>input|weight)_quantizer\._amax")
+
+
+def to_amax(
+    gm: QuantizedModel, *, style: Style = "pytorch-quantization", rename: Callable[[str], str] | None = None
+) -> dict[str, Tensor]:
+    """Ranges of all quantized convolutions as `_amax` tensors on the CPU: inputs [], weights [O, 1, 1, 1].
+
+    Args:
+        gm: calibrated model. Of an asymmetric range the larger magnitude is written.
+        style: whose names.
+        rename: our module path -> the layer's name in the other network; default the same.
+
+    Raises:
+        ValueError: unknown style, or a range that is not calibrated.
+    """
+    if style not in _PREFIX:
+        raise ValueError(f"state dict style {style!r} is unknown; choose one of {', '.join(_PREFIX)}")
+    state, prefix = {}, _PREFIX[style]
+    for row in describe(gm):
+        if not row.quantized:
+            continue
+        if row.input_scale is None:
+            raise ValueError(f"{row.name}: the range of its input is not calibrated; calibrate or load ranges first")
+        name = rename(row.name) if rename else row.name
+        conv = gm.get_submodule(row.name)
+        weights = (conv.weight_amax if conv.frozen else channel_amax(conv.weight)).detach().cpu()
+        state[f"{name}.{prefix}input_quantizer._amax"] = torch.tensor(max(-row.amin, row.amax))
+        state[f"{name}.{prefix}weight_quantizer._amax"] = weights.reshape(-1, 1, 1, 1).clone()
+    return state
+
+
+def from_amax_(gm: QuantizedModel, state: Mapping[str, Tensor], *, rename: Callable[[str], str] | None = None) -> None:
+    """Take the ranges of another toolkit's state dict, in place; its other entries are left alone.
+
+    Convolutions without ranges there become float layers. A scale group gets the largest of its readers' ranges, from 0
+    on where only ReLU makes its values. Weight ranges are frozen, those of float layers as the weights are. Groups that
+    nobody quantized there keep what they have; in the dialects with edges "inputs" they are not used.
+
+    Args:
+        gm: the same network, calibrated or not.
+        state: plain state dict in either naming; `module.` of data-parallel training before a name is dropped.
+        rename: a layer's name there -> our module path; default the same.
+
+    Raises:
+        ValueError: no `_amax` of a convolution of ours, only one of the two of a layer, a wrong shape, or a number that
+            is negative or not finite. The model is then as it was.
+    """
+    inputs, weights = _by_layer(gm, state, rename)
+    ranges = _group_ranges(gm, inputs)
+    set_float_layers_(gm, [name for name in convolution_names(gm) if name not in inputs])
+    for group, (amin, amax) in ranges.items():
+        gm.ranges[group].set_(amin, amax)
+    for name in convolution_names(gm):
+        conv = gm.get_submodule(name)
+        conv.freeze_ranges_()
+        if name in weights:
+            conv.weight_amax.copy_(weights[name])
+
+
+def _by_layer(
+    gm: QuantizedModel, state: Mapping[str, Tensor], rename: Callable[[str], str] | None
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Input amax and weight amax [O] of each of our convolutions that has them."""
+    known = set(convolution_names(gm))
+    inputs: dict[str, float] = {}
+    weights: dict[str, Tensor] = {}
+    for key, value in state.items():
+        match = _KEY.fullmatch(key.removeprefix("module."))
+        if match is None:
+            continue
+        name = rename(match["layer"]) if rename else match["layer"]
+        if name not in known:  # max-pools and linear layers have quantizers there as well
+            continue
+        if not bool(torch.isfinite(value).all()) or bool((value < 0).any()):
+            raise ValueError(f"{key} must hold finite magnitudes, not {value.flatten()[:4].tolist()}; calibrate there")
+        if match["what"] == "input":
+            if value.numel() != 1:
+                raise ValueError(f"{key} has shape {list(value.shape)}; inputs have one range for all channels")
+            inputs[name] = float(value)
+        else:
+            channels = gm.get_submodule(name).out_channels
+            if value.numel() not in (1, channels):
+                raise ValueError(f"{key} has shape {list(value.shape)}; the layer has {channels} output channels")
+            weights[name] = value.detach().flatten().float().expand(channels)
+    if not inputs and not weights:
+        raise ValueError("the state dict has no _amax of a convolution of this network; check its names, give `rename`")
+    if single := sorted(inputs.keys() ^ weights.keys()):
+        raise ValueError(f"{', '.join(single)}: has only one of input and weight _amax; both are needed")
+    return inputs, weights
+
+
+def _group_ranges(gm: QuantizedModel, inputs: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    groups, nodes = state_of(gm).groups, {node.name: node for node in gm.graph.nodes}
+    peaks: dict[str, float] = {}
+    for row in describe(gm):
+        if row.name in inputs:
+            peaks[row.input_group] = max(peaks.get(row.input_group, 0.0), inputs[row.name])
+
+    def positive(group: str) -> bool:
+        return all(_is_relu(nodes[source], gm) for source in groups.sources[group])
+
+    return {group: (0.0 if positive(group) else -peak, peak) for group, peak in peaks.items()}
+
+
+def _is_relu(node: fx.Node, gm: QuantizedModel) -> bool:
+    return kind_of(node, gm) is Kind.RELU

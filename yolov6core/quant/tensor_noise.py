@@ -1,0 +1,90 @@
+"""Which tensors to blame: the noise that the rounding of each of them adds by itself, channel by channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from yolov6core.quant.insert import QuantizedModel, quantizers_off, state_of
+
+LIMIT_DB = 100.0
+"""Cut of a channel's ratio, so that a channel without noise does not hide the others in the mean."""
+
+
+@dataclass(frozen=True)
+class TensorNoise:
+    """Signal-to-noise ratio of one quantized tensor.
+
+    Attributes:
+        tensor: node name.
+        group: scale group it belongs to.
+        sqnr_db: decibels, mean over the channels that held anything: a channel that is lost counts as much as a large
+            one that hides it in the ratio of sums.
+        worst_channel_db: of the worst channel.
+        step: width of the tensor's grid.
+    """
+
+    tensor: str
+    group: str
+    sqnr_db: float
+    worst_channel_db: float
+    step: float
+
+
+class _Rounding(fx.Interpreter):
+    """The float network; where the quantized one rounds a tensor, signal and rounding noise are summed per channel."""
+
+    def __init__(self, gm: QuantizedModel) -> None:
+        super().__init__(gm)
+        self.sites = {site.value: site for site in state_of(gm).sites}
+        self.sums: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.sites and isinstance(value, Tensor):
+            site = self.sites[n.name]
+            limits = self.module.ranges[site.group]
+            before, limits.enabled = limits.enabled, True
+            try:
+                error = limits(value, non_negative=site.non_negative) - value
+            finally:
+                limits.enabled = before
+            dims = [dim for dim in range(value.dim()) if dim != 1]
+            power = torch.stack([x.double().square().sum(dim=dims) for x in (value, error)])
+            self.sums[n.name] = power + self.sums.get(n.name, 0)
+        return value
+
+
+@torch.no_grad()
+def tensor_noise(gm: QuantizedModel, batches: Iterable[Tensor]) -> list[TensorNoise]:
+    """Noise of every tensor that the present dialect rounds, worst first, on the values of the float network.
+
+    Args:
+        gm: calibrated model.
+        batches: images [B, 3, H, W] float32 in 0..1.
+
+    Raises:
+        ValueError: no image.
+    """
+    run, training = _Rounding(gm), gm.training
+    gm.eval()
+    try:
+        with quantizers_off(gm):
+            for images in batches:
+                run.run(images)
+    finally:
+        gm.train(training)
+    if not run.sums:
+        raise ValueError("the noise of tensors needs at least one image; check the calibration list")
+    rows = []
+    for tensor, (signal, noise) in run.sums.items():
+        live = signal > 0
+        decibels = (10 * (signal[live] / noise[live]).log10()).clamp(-LIMIT_DB, LIMIT_DB)
+        group = run.sites[tensor].group
+        mean, worst = (float(decibels.mean()), float(decibels.min())) if len(decibels) else (LIMIT_DB, LIMIT_DB)
+        rows.append(TensorNoise(tensor, group, mean, worst, gm.ranges[group].scale))
+    return sorted(rows, key=lambda row: (row.sqnr_db, row.tensor))
