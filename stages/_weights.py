@@ -155,18 +155,29 @@ class Match:
 
 
 def load_weights_(
-    network: nn.Module, given: GivenWeights, *, new_tensors: Sequence[str] = (), where: str = "train.weights"
+    network: nn.Module,
+    given: GivenWeights,
+    *,
+    block: str | None = None,
+    new_tensors: Sequence[str] = (),
+    where: str = "train.weights",
 ) -> Match:
     """Copy a file's tensors into a network; all of them, but for those named to be new.
 
     Args:
         network: in the form of the file: deployed, if that is.
+        block: form of the network's 3x3 blocks, checked where tensors alone could not tell a wrong one.
         new_tensors: shell patterns of tensors that keep their fresh values, such as `head.cls_preds.*`.
         where: the parameter that named the file, for messages.
 
     Raises:
         StageError: anything does not fit; the message counts what does and shows what does not.
     """
+    if given.block is not None and block is not None and _confused(block, given.block):
+        raise StageError(
+            f"{where}: the blocks of {given.path} are {given.block}, which has the tensors of {block} and computes "
+            f"something else; set train.block to {given.block}"
+        )
     own = network.state_dict()
     for pattern in new_tensors:
         if not any(fnmatchcase(name, pattern) for name in own):
@@ -186,6 +197,14 @@ def load_weights_(
         )
     network.load_state_dict({name: given.tensors[name] for name in shared}, strict=False)
     return Match(len(shared), tuple(sorted(new)), tuple(sorted(left_out | (given.tensors.keys() & new))))
+
+
+def _confused(block: str, other: str) -> bool:
+    """Whether two block forms have the same tensors and not the same function."""
+    one_network = {"repopt", "conv_relu"}
+    return (
+        block != other and not {block, other} <= one_network and any({block, other} <= set(g) for g in ALIKE.values())
+    )
 
 
 def _counted(names: Iterable[str], what: str) -> str:

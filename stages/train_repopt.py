@@ -95,11 +95,12 @@ def _train(sections: Sections, architecture: Architecture, given: GivenWeights |
     from stages._training import train_float
 
     train = sections.recipe
+    block = block_form(sections.model, architecture)
 
     def start(network: Detector) -> None:
         if given is not None:
-            _load(network, given, new_tensors=train.new_tensors)
-        if block_form(sections.model, architecture) == "repopt":
+            _load(network, given, block=block, new_tensors=train.new_tensors)
+        if block == "repopt":
             _use_scales(network, seed=train.seed, reinitialize=given is None)
 
     inputs = [SCALES] if given is None else [SCALES, given.path]
@@ -137,7 +138,7 @@ def _take(
     network = fresh_network(meta).eval()
     if given.deployed:
         deploy_(network)
-    _load(network, given, new_tensors=new_tensors)
+    _load(network, given, block=meta["block"], new_tensors=new_tensors)
     if given.names and tuple(given.names) != tuple(names):
         logger.warning("the file's classes are called %s, the dataset's %s", ", ".join(given.names), ", ".join(names))
     scores = evaluate_split(network, meta, "val", batch_size=16).stats
@@ -146,10 +147,10 @@ def _take(
     _report(scores, f"as given in {given.path}")
 
 
-def _load(network: Detector, given: GivenWeights, *, new_tensors: list[str]) -> None:
+def _load(network: Detector, given: GivenWeights, *, block: str, new_tensors: list[str]) -> None:
     from stages._weights import load_weights_
 
-    match = load_weights_(network, given, new_tensors=new_tensors)
+    match = load_weights_(network, given, block=block, new_tensors=new_tensors)
     logger.info(
         "%s (%s): %d tensors taken, %d new%s, %d of the file left out",
         given.path,

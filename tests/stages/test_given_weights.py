@@ -117,6 +117,15 @@ def test_what_does_not_fit_is_named(project, train, parts):
         assert part in result.output, result.output
 
 
+def test_blocks_of_equal_tensors_and_another_function_are_told_apart(project):
+    network = build_detector(VARIANTS["test"], num_classes=CLASSES, block="conv_silu")
+    save_checkpoint(project / "silu.safetensors", network.state_dict(), {"variant": "test", "block": "conv_silu"})
+    train = {"weights": "silu.safetensors", "epochs": 0}
+    result = run("train-repopt", train=train | {"block": "conv_relu"})
+    assert result.exit_code == 1 and "set train.block to conv_silu" in result.output
+    assert run("train-repopt", train=train | {"block": "conv_silu"}).exit_code == 0
+
+
 def test_anchor_aided_training_ends_in_the_same_engine(project):
     result = run("train-repopt", train={"block": "repvgg", "branch": "anchors", "epochs": 1})
     assert result.exit_code == 0, result.output
