@@ -111,8 +111,8 @@ def fast_harm(
         probes: random vectors a batch, one backward pass each.
         seed: of the random signs.
 
-    Returns: layer -> square of the mean root of the weighted squared error of single images; larger is worse. The values
-    of several layers may be added as long as they are small: their rounding errors are independent.
+    Returns: layer -> square of the mean root of the weighted squared errors of single images; larger is worse. Small
+    values of several layers may be added: their rounding errors are independent.
 
     Raises:
         ValueError: no image.
