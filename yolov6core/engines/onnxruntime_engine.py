@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yolov6core.engines.onnx_export import INPUT, OUTPUTS
 from yolov6core.engines.onnx_facts import read_facts
 from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
 from yolov6core.engines.runtime import (
@@ -89,15 +87,6 @@ def open_file(path: Path, settings: BuildSettings) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(path, engine_info(path, facts, settings, _built(path, path.name, start)))
     except Exception as error:  # ONNX Runtime's errors share no other base class
         raise ValueError(f"ONNX Runtime cannot read {path}: {error}") from None
-
-
-def run_file(path: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Any exported file without an engine around it, node by node as it stands: the judge of what a file says."""
-    ort = _module()
-    options = _options(ort, threads=0)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda images: tuple(session.run(list(OUTPUTS), {INPUT: images}))
 
 
 class OnnxRuntimeEngine:

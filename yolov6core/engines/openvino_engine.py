@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,17 +90,6 @@ def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
         raise ValueError(f"OpenVINO cannot read {path}: {str(error).strip().splitlines()[-1]}") from None
     built = _built(compiled, path.name, settings, time.perf_counter() - start)
     return OpenVinoEngine(path, engine_info(path, facts, settings, built), compiled)
-
-
-def run_file(path: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """A file of dialect 'openvino' without an engine around it, in INT8 as it will run."""
-    request = _compile(path, BuildSettings()).create_infer_request()
-
-    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        result = request.infer([images], share_outputs=False)
-        return result["boxes"], result["scores"]
-
-    return run
 
 
 class OpenVinoEngine:

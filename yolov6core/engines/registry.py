@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from yolov6core.engines import onnxruntime_engine, opencv_engine, openvino_engine
 from yolov6core.engines.runtime import (
@@ -90,16 +87,6 @@ def pick_runtime(wanted: str) -> tuple[str, str]:
             return candidate, "auto: " + "; ".join([*skipped, f"{candidate} {found.version} runs here"])
         skipped.append(f"{candidate}: {found.problem or 'builds here, but cannot run without a GPU'}")
     raise RuntimeMissing("no runtime is usable here: " + "; ".join(skipped))
-
-
-def open_onnx(path: Path, dialect: str) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Run an exported file as it is, to check its numbers: OpenVINO reads its own dialect, ONNX Runtime the others.
-
-    Returns: images [B, 3, H, W] to (boxes, scores).
-    """
-    if dialect == "openvino":
-        return openvino_engine.run_file(path)
-    return onnxruntime_engine.run_file(path)
 
 
 def open_file(path: Path, runtime: str, settings: BuildSettings) -> tuple[Engine, str]:

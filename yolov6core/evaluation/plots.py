@@ -143,31 +143,6 @@ def batch_picture(images: Tensor, targets: Tensor, names: Sequence[str], *, colu
     return stack_rows([np.concatenate(panels[i : i + columns], axis=1) for i in range(0, len(panels), columns)])
 
 
-def label_statistics(targets: Tensor, names: Sequence[str], path: Path) -> None:
-    """Save a picture of what the labels of some batches look like: classes, places and sizes of boxes.
-
-    Args:
-        targets: [M, 6] image in batch, class, cx, cy, w, h as fractions.
-        path: PNG or JPEG to write.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    labels = targets.numpy()
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    bars, places, sizes = figure.subplots(1, 3)
-    bars.bar(list(names), np.bincount(labels[:, 1].astype(int), minlength=len(names)), color="tab:blue")
-    bars.set(title="boxes per class", ylabel="boxes")
-    bars.tick_params(axis="x", rotation=30 if len(names) <= 10 else 90)
-    places.hist2d(labels[:, 2], labels[:, 3], bins=32, range=((0, 1), (0, 1)), cmap="viridis")
-    places.invert_yaxis()
-    places.set(title="centres", xlabel="x / width", ylabel="y / height")
-    sizes.hist2d(labels[:, 4], labels[:, 5], bins=32, range=((0, 1), (0, 1)), cmap="viridis")
-    sizes.set(title="sizes", xlabel="width", ylabel="height")
-    figure.savefig(path, dpi=80)
-
-
 def tradeoff_picture(points: Mapping[str, tuple[float, float]], path: Path, *, title: str) -> None:
     """Save a picture of mAP against latency, one point an engine.
 
