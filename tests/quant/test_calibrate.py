@@ -117,3 +117,29 @@ def test_no_images_and_broken_weights_are_errors(net, images):
     gm.depthwise.weight.data[0, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="relu_1: a tensor holds NaN"):
         collect(gm, [images()])
+
+
+@pytest.mark.parametrize("dialect_name", DIALECTS)
+def test_what_an_activation_does_not_tell_apart_needs_no_range(images, dialect_name):
+    class Hard(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.gate, self.both = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+            self.swish, self.sigmoid = nn.Hardswish(inplace=True), nn.Hardsigmoid()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.swish(self.first(x))
+            x = x * self.sigmoid(self.gate(x))
+            both = self.both(x)
+            return nn.functional.hardswish(both) + both.tanh()
+
+    net = Hard().eval().requires_grad_(False)
+    for conv in (net.first, net.gate, net.both):
+        conv.weight.mul_(50)
+    gm = insert_quantizers(net, dialect_name=dialect_name)
+    found = ranges(collect(gm, [images()]), Method("max"))
+    first, gate, both = (found[name] for name in ("first", "gate", "both"))
+    assert first[0] == -3.0 and first[1] > 10
+    assert gate == (-3.0, 3.0)
+    assert both[0] < -10, "another reader tells these values apart"
+    assert found["swish"][0] == pytest.approx(-0.375, abs=1e-3), "what the activation makes is whole"

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from yolov6core.quant.fake_quant import channel_amax
+from yolov6core.quant.graph_ops import Kind, kind_of
 from yolov6core.quant.insert import QuantizedModel, convolution_names, quantizers_off, state_of
 from yolov6core.quant.observers import BINS, Histogram, Method, clipped_range, noise_ratio_db
 from yolov6core.quant.spec import INT8
 
 Ranges = dict[str, tuple[float, float]]
 """Scale group -> (amin, amax)."""
+
+_SATURATION = {
+    **dict.fromkeys((nn.Hardswish, functional.hardswish), (-3.0, math.inf)),
+    **dict.fromkeys((nn.Hardsigmoid, functional.hardsigmoid), (-3.0, 3.0)),
+}
+"""Where an activation becomes constant: what lies beyond need not be represented."""
 
 
 @dataclass
@@ -26,12 +35,14 @@ class Statistics:
         histograms: scale group -> histogram over all values of the group.
         channel_peaks: tensor (node name) -> largest magnitude of each channel [C], of tensors with four dimensions.
         inputs: scale groups that hold the network's input; its range is known, so nothing of it is clipped.
+        read: scale group -> interval of the values that its readers tell apart, where it is not all numbers.
         images: number of images.
     """
 
     histograms: dict[str, Histogram]
     inputs: frozenset[str] = frozenset()
     channel_peaks: dict[str, Tensor] = field(default_factory=dict)
+    read: dict[str, tuple[float, float]] = field(default_factory=dict)
     images: int = 0
 
 
@@ -65,7 +76,7 @@ def collect(gm: QuantizedModel, batches: Iterable[Tensor], *, bins: int = BINS) 
     groups = state_of(gm).groups
     placeholders = (node.name for node in gm.graph.nodes if node.op == "placeholder")
     inputs = frozenset(groups.group_of[name] for name in placeholders if name in groups.group_of)
-    statistics = Statistics({name: Histogram(bins) for name in groups.sources}, inputs)
+    statistics = Statistics({name: Histogram(bins) for name in groups.sources}, inputs, read=_read_limits(gm))
 
     def see(tensor: str, group: str, value: Tensor) -> None:
         try:
@@ -93,12 +104,38 @@ def collect(gm: QuantizedModel, batches: Iterable[Tensor], *, bins: int = BINS) 
     return statistics
 
 
+def _read_limits(gm: QuantizedModel) -> dict[str, tuple[float, float]]:
+    """Scale group -> the interval of its values that its readers tell apart, where there is an end to it."""
+    groups, limits = state_of(gm).groups, {}
+    for node in gm.graph.nodes:
+        group = groups.group_of.get(node.name)
+        for reader in _readers(node, gm) if group else ():
+            if groups.group_of.get(reader.name) == group:  # carries the values on
+                continue
+            target = type(gm.get_submodule(str(reader.target))) if reader.op == "call_module" else reader.target
+            low, high = _SATURATION.get(target, (-math.inf, math.inf))
+            before = limits.get(group, (low, high))
+            limits[group] = min(before[0], low), max(before[1], high)
+    return {group: interval for group, interval in limits.items() if interval != (-math.inf, math.inf)}
+
+
+def _readers(node: fx.Node, gm: QuantizedModel) -> list[fx.Node]:
+    """Readers of a value, quantized or not."""
+    found = [_readers(user, gm) if kind_of(user, gm) is Kind.RANGE else [user] for user in node.users]
+    return [reader for readers in found for reader in readers]
+
+
 def ranges(statistics: Statistics, method: Method) -> Ranges:
-    """The range of every scale group by one method; (0, 0) for groups of which nothing was seen."""
-    return {
-        name: clipped_range(histogram, Method("max") if name in statistics.inputs else method)
-        for name, histogram in statistics.histograms.items()
-    }
+    """The range of every scale group by one method; (0, 0) for groups of which nothing was seen.
+
+    It ends where all readers of a tensor become constant, -3 for hard-swish: no output changes by that.
+    """
+    found = {}
+    for name, histogram in statistics.histograms.items():
+        amin, amax = clipped_range(histogram, Method("max") if name in statistics.inputs else method)
+        low, high = statistics.read.get(name, (-math.inf, math.inf))
+        found[name] = max(amin, low), min(amax, high)
+    return found
 
 
 @dataclass(frozen=True)
