@@ -58,13 +58,15 @@ def load_quantized(path: Path, *, dialect: str = "trt", device: str = "cpu") -> 
     import torch
 
     from yolov6core.models.blocks import deploy_
+    from yolov6core.quant.equalize import scaled_inputs, with_input_scales
     from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_
 
     tensors, meta = _read(path)
     if "quant" not in meta:
         raise StageError(f"{path} holds a float network; a quantized one is made by 'dvc repro ptq-calib'")
     with torch.random.fork_rng(devices=[]):
-        gm = insert_quantizers(deploy_(_built(meta).eval()), dialect_name=dialect)
+        network = with_input_scales(deploy_(_built(meta).eval()), scaled_inputs(tensors))
+        gm = insert_quantizers(network, dialect_name=dialect)
     _load(gm, tensors, path)
     set_float_layers_(gm, meta["quant"]["float_layers"])
     for name in convolution_names(gm):

@@ -134,7 +134,7 @@ def ranges(statistics: Statistics, method: Method) -> Ranges:
     for name, histogram in statistics.histograms.items():
         amin, amax = clipped_range(histogram, Method("max") if name in statistics.inputs else method)
         low, high = statistics.read.get(name, (-math.inf, math.inf))
-        found[name] = max(amin, low), min(amax, high)
+        found[name] = min(max(amin, low), high), min(max(amax, low), high)
     return found
 
 
