@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,10 +93,7 @@ def spread(length: int, count: int) -> list[int]:
 
 
 def _counted(pairs: list[dict[str, str]]) -> list[dict[str, Any]]:
-    counts: dict[tuple[str, str], int] = {}
-    for pair in pairs:
-        key = (pair["actual"], pair["predicted"])
-        counts[key] = counts.get(key, 0) + 1
+    counts = Counter((pair["actual"], pair["predicted"]) for pair in pairs)
     return [{"actual": actual, "predicted": predicted, "count": n} for (actual, predicted), n in sorted(counts.items())]
 
 

@@ -45,6 +45,14 @@ def predictor(network: nn.Module, meta: dict[str, Any]) -> Callable[[Tensor], tu
     return predict
 
 
+def image_batches(
+    dataset: DetectionDataset, meta: dict[str, Any], *, batch_size: int = 8, device: str = "cpu"
+) -> Iterator[Tensor]:
+    """Letterboxed batches float32 [B, 3, H, W] in 0..1 of a dataset, in its order."""
+    for batch in dataset.eval_batches(image_size=tuple(meta["image_size"]), batch_size=batch_size):
+        yield network_input(batch.images, device)
+
+
 def evaluate_split(
     network: nn.Module, meta: dict[str, Any], split: str, *, batch_size: int, part: tuple[int, int] = (0, 1)
 ) -> EvalResult:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from stages._keeper import CtrlC, Keeper, exclusive, explained
 from stages._params import Bounds
-from stages._report import logger
+from stages._report import fingerprint, logger
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -128,12 +128,7 @@ def finish(state: Path) -> None:
 
 def state_path(stage: str, *parts: Any, inputs: tuple[Path, ...] = ()) -> Path:
     """State file of a run, named after parameters, inputs and the project's code, so that no run resumes another."""
-    import yolov6core
-    from yolov6core.training.resume import fingerprint
-
-    packages = (Path(__file__).parent, Path(yolov6core.__file__).parent)
-    sources = sorted(path for package in packages for path in package.rglob("*.py"))
-    return STATE_ROOT / stage / fingerprint(*parts, files=(*sources, *inputs)) / "state.safetensors"
+    return STATE_ROOT / stage / fingerprint(*parts, files=inputs) / "state.safetensors"
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

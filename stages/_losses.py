@@ -84,4 +84,6 @@ def detection_criterion(meta: Mapping[str, Any], *, iou: str, atss_epochs: int) 
 
 def distance_bins(meta: Mapping[str, Any]) -> int:
     """Last bin of the distance distribution that a network learns, in its output or its branch; 0: none."""
-    return 16 if meta.get("branch") == "distribution" else meta["model"]["reg_max"]
+    from yolov6core.models.head import BRANCH_REG_MAX
+
+    return BRANCH_REG_MAX if meta.get("branch") == "distribution" else meta["model"]["reg_max"]

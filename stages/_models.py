@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages._evaluation import DATASET, network_input
+from stages._evaluation import DATASET, image_batches
+from stages._networks import fresh_network, load_tensors, stored_network
 from stages._report import StageError
 
 if TYPE_CHECKING:
@@ -35,11 +36,7 @@ def load_float_model(path: Path, *, device: str = "cpu") -> tuple[nn.Module, dic
 
     tensors, meta = _read(path)
     with torch.random.fork_rng(devices=[]):  # fresh weights are thrown away; they must not cost random numbers
-        network = _built(meta).eval()
-        if meta.get("deployed"):
-            deploy_(network)
-        _load(network, tensors, path)
-        return _placed(deploy_(network), device), meta
+        return _placed(deploy_(stored_network(tensors, meta, path=path)), device), meta
 
 
 def load_quantized(path: Path, *, dialect: str = "trt", device: str = "cpu") -> tuple[QuantizedModel, dict[str, Any]]:
@@ -65,9 +62,9 @@ def load_quantized(path: Path, *, dialect: str = "trt", device: str = "cpu") -> 
     if "quant" not in meta:
         raise StageError(f"{path} holds a float network; a quantized one is made by 'dvc repro ptq-calib'")
     with torch.random.fork_rng(devices=[]):
-        network = with_input_scales(deploy_(_built(meta).eval()), scaled_inputs(tensors))
+        network = with_input_scales(deploy_(fresh_network(meta).eval()), scaled_inputs(tensors))
         gm = insert_quantizers(network, dialect_name=dialect)
-    _load(gm, tensors, path)
+    load_tensors(gm, tensors, path=path)
     set_float_layers_(gm, meta["quant"]["float_layers"])
     for name in convolution_names(gm):
         gm.get_submodule(name).frozen = meta["quant"]["weight_ranges"] == "frozen"
@@ -103,9 +100,7 @@ def calibration_batches(
     """
     from yolov6core.data.dataset import DetectionDataset
 
-    dataset = DetectionDataset(DATASET, "calib", limit=images)
-    for batch in dataset.eval_batches(image_size=tuple(meta["image_size"]), batch_size=batch_size):
-        yield network_input(batch.images, device)
+    return image_batches(DetectionDataset(DATASET, "calib", limit=images), meta, batch_size=batch_size, device=device)
 
 
 def matching_layers(names: Iterable[str], patterns: Iterable[str], *, where: str) -> list[str]:
@@ -134,23 +129,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return load_checkpoint(path)
     except ValueError as error:
         raise StageError(str(error)) from None
-
-
-def _built(meta: dict[str, Any]) -> nn.Module:
-    from yolov6core.models.detector import build_detector
-    from yolov6core.models.variants import ModelSpec
-
-    spec = ModelSpec.from_meta(meta["model"])
-    return build_detector(
-        spec, num_classes=len(meta["names"]), block=meta.get("block"), branch=meta.get("branch", "none")
-    )
-
-
-def _load(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise StageError(f"{path} does not fit the network it describes; make it again ({error})") from None
 
 
 def _placed(network: Any, device: str) -> Any:

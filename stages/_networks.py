@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages._params import ModelParams
 from stages._report import StageError
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from yolov6core.models.detector import Detector
 
 
@@ -57,7 +60,33 @@ def fresh_network(meta: Mapping[str, Any]) -> Detector:
     from yolov6core.models.variants import ModelSpec
 
     spec = ModelSpec.from_meta(meta["model"])
+    form = {"block": meta.get("block"), "branch": meta.get("branch", "none")}
     try:
-        return build_detector(spec, num_classes=len(meta["names"]), block=meta["block"], branch=meta["branch"])
+        return build_detector(spec, num_classes=len(meta["names"]), **form)
     except ValueError as error:
         raise StageError(f"model.variant {meta['variant']}: {error}") from None
+
+
+def stored_network(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, path: Path) -> Detector:
+    """The network of a float checkpoint in the form it was stored in, evaluation mode.
+
+    Fresh weights are drawn on the way, as in `fresh_network`.
+
+    Raises:
+        StageError: the tensors of `path` are not those of the network that its `meta` describes.
+    """
+    from yolov6core.models.blocks import deploy_
+
+    network = fresh_network(meta).eval()
+    if meta.get("deployed"):
+        deploy_(network)
+    load_tensors(network, tensors, path=path)
+    return network
+
+
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, path: Path) -> None:
+    """Fill a network with the tensors of a file; StageError naming the file where they do not fit."""
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise StageError(f"{path} does not fit the network it describes; make it again ({error})") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from stages._report import logger, write_text
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-    from yolov6core.data.dataset import DetectionDataset
     from yolov6core.evaluation.evaluator import EvalResult
     from yolov6core.quant.insert import QuantizedModel
     from yolov6core.quant.selection import Score
@@ -34,16 +33,6 @@ def readout(meta: dict[str, Any]) -> Readout:
 
     size, strides = tuple(meta["image_size"]), meta["model"]["strides"]
     return lambda raw: detection_readout(*decode(*raw, image_size=size, strides=strides))
-
-
-def image_batches(
-    dataset: DetectionDataset, meta: dict[str, Any], *, batch_size: int = 8, device: str = "cpu"
-) -> Iterator[Tensor]:
-    """Letterboxed batches float32 [B, 3, H, W] in 0..1 of a dataset, in its order."""
-    from stages._evaluation import network_input
-
-    for batch in dataset.eval_batches(image_size=tuple(meta["image_size"]), batch_size=batch_size):
-        yield network_input(batch.images, device)
 
 
 def score_of(result: EvalResult, truth: dict[str, Any]) -> Score:

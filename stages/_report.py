@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,14 @@ def source_digests() -> dict[str, str]:
     root = Path(__file__).parents[1]
     sources = [path for package in ("stages", "yolov6core") for path in (root / package).rglob("*.py")]
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
+
+
+def fingerprint(*parts: Any, files: Iterable[Path] = ()) -> str:
+    """Sixteen hex digits that change with the project's code, any of the JSON-serialisable parts, or file contents."""
+    digest = hashlib.sha256(json.dumps([source_digests(), *parts], sort_keys=True, default=str).encode())
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def need(path: Path, made_by: str) -> Path:

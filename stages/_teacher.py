@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages._evaluation import network_input
 from stages._losses import LOSS_WEIGHTS, Losses, detection_criterion, distance_bins, training_forward
-from stages._networks import fresh_network
+from stages._networks import stored_network
 from stages._report import StageError
 
 if TYPE_CHECKING:
@@ -83,13 +83,10 @@ def load_teacher(path: Path, student: Mapping[str, Any], *, device: str) -> tupl
         raise StageError(f"train.teacher: {error}") from None
     meta = {"branch": "none"} | meta
     _check(path, meta, student)
-    with torch.random.fork_rng(devices=[]):  # fresh weights are thrown away; they must not cost random numbers
-        network = fresh_network(meta).eval()
-    if meta.get("deployed"):
-        deploy_(network)
-    network.load_state_dict(tensors)
-    branch = network.head.branch
-    deploy_(network).requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):  # as in load_float_model
+        network = stored_network(tensors, meta, path=path)
+        branch = network.head.branch
+        deploy_(network).requires_grad_(False)
     network.head.branch = branch
     return network.to(device, memory_format=torch.channels_last), meta
 

@@ -194,7 +194,7 @@ def distillation_losses(
     import torch
 
     from stages._losses import detection_criterion
-    from yolov6core.losses.distill import channel_wise_kl
+    from yolov6core.losses.distill import channel_wise_kl, matching_terms
 
     criterion = detection_criterion(meta, iou=qat.iou, atss_epochs=0)
     names = distilled_maps(teacher) if qat.features else []
@@ -218,27 +218,6 @@ def distillation_losses(
         return terms
 
     return compute
-
-
-def matching_terms(
-    student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], *, temperature: float
-) -> dict[str, Tensor]:
-    """`output_matching` of raw outputs; where distances come as bins, of their means, and `match_dfl` beside it.
-
-    student, teacher: class logits [B, A, C], and distances [B, A, 4] in strides or logits [B, A, 4 * K] of K bins.
-    `match_dfl` is the KL divergence of the bins, weighted as the boxes are, by the teacher's best score at each anchor.
-    """
-    from yolov6core.losses.distill import distance_kl, output_matching
-    from yolov6core.losses.functional import expected_distances
-
-    if student[1].shape[-1] == 4:
-        return output_matching(student, teacher, temperature=temperature)
-    means = [(logits, expected_distances(bins.float())) for logits, bins in (student, teacher)]
-    terms = output_matching(*means, temperature=temperature)
-    pair = [bins.flatten(0, 1).unflatten(-1, (4, -1)) for _, bins in (student, teacher)]  # [B * A, 4, K]
-    confidence = teacher[0].float().sigmoid().amax(dim=-1).flatten()  # [B * A]
-    divergence = distance_kl(*pair, temperature=temperature)
-    return terms | {"match_dfl": (divergence * confidence).sum() / confidence.sum().clamp(min=1)}
 
 
 def distilled_maps(detector: nn.Module) -> list[str]:

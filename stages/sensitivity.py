@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, RuntimeParams, read_params
-from stages._ranking import Columns, image_batches, log_agreement, measure_exactly, readout, score_of
+from stages._ranking import Columns, log_agreement, measure_exactly, readout, score_of
 from stages._report import (
+    fingerprint,
     logger,
     replace_folder,
     set_threads,
-    source_digests,
     stage_errors,
     write_json,
     write_text,
@@ -74,7 +72,7 @@ def sensitivity(params: SensitivityParams, runtime: RuntimeParams) -> None:
     Layers are ranked on the select split, whose images no range was fitted to, and which of them stay float is decided
     there as well (see `yolov6core.quant.selection`); val is evaluated for the result only.
     """
-    from stages._evaluation import evaluate_split
+    from stages._evaluation import evaluate_split, image_batches
     from stages._models import FLOAT_WEIGHTS, load_float_model, load_quantized
     from yolov6core.quant.insert import set_float_layers_, state_of
     from yolov6core.quant.sensitivity import fast_harm
@@ -124,10 +122,8 @@ def _state_path(batch_size: int) -> Path:
     """Named after the code, the weights and the dataset's lists and labels, so that no run continues another."""
     from stages._evaluation import DATASET
 
-    digest = hashlib.sha256(json.dumps([source_digests(), batch_size], sort_keys=True).encode())
-    for path in (PTQ_WEIGHTS, DATASET / "select.txt", DATASET / "annotations" / "instances_select.json"):
-        digest.update(path.read_bytes())
-    return STATE_ROOT / f"{digest.hexdigest()[:16]}.json"
+    inputs = (PTQ_WEIGHTS, DATASET / "select.txt", DATASET / "annotations" / "instances_select.json")
+    return STATE_ROOT / f"{fingerprint(batch_size, files=inputs)}.json"
 
 
 def _layers(

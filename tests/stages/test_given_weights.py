@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from typer.testing import CliRunner
 
-from stages.__main__ import app
 from stages.draw_sample import draw_sample
-from tests.stages.test_pipeline import small_params
+from tests.stages.test_pipeline import run_small
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
@@ -30,7 +27,7 @@ def prepared(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in ("prepare-voc2yolo", "search-scales"):
-            result = run(stage, search={"scales": "off"})
+            result = run_small(stage, search={"scales": "off"})
             assert result.exit_code == 0, result.output
     return folder
 
@@ -39,15 +36,6 @@ def prepared(tmp_path_factory) -> Path:
 def project(prepared, monkeypatch) -> Path:
     monkeypatch.chdir(prepared)
     return prepared
-
-
-def run(stage: str, *arguments: str, **changes: dict):
-    """Run a command with the small parameters, changed."""
-    params = small_params()
-    for section, values in changes.items():
-        params[section] |= values
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    return CliRunner().invoke(app, [stage, *arguments])
 
 
 def weights_file(path: Path, *, classes: int, block: str = "repvgg", branch: str = "none", seed: int = 0) -> dict:
@@ -59,7 +47,7 @@ def weights_file(path: Path, *, classes: int, block: str = "repvgg", branch: str
 
 def test_no_epochs_take_the_weights_as_they_are(project):
     expected = weights_file(project / "a.pt", classes=CLASSES, branch="anchors")
-    result = run("train-repopt", train={"block": "repvgg", "weights": "a.pt", "epochs": 0})
+    result = run_small("train-repopt", train={"block": "repvgg", "weights": "a.pt", "epochs": 0})
     assert result.exit_code == 0, result.output
     tensors, meta = load_checkpoint(TRAINED)
     assert meta["block"] == "repvgg" and not any(name.startswith("head.branch") for name in tensors)
@@ -71,17 +59,17 @@ def test_folded_weights_are_used_but_not_trained(project):
     network = deploy_(build_detector(VARIANTS["test"], num_classes=CLASSES).eval())
     save_checkpoint(project / "folded.safetensors", network.state_dict(), {"variant": "test", "names": list("abcde")})
     train = {"weights": "folded.safetensors", "epochs": 0}
-    assert run("train-repopt", train=train).exit_code == 0
+    assert run_small("train-repopt", train=train).exit_code == 0
     assert load_checkpoint(TRAINED)[1]["deployed"] is True
-    assert run("ptq-calib").exit_code == 0
-    result = run("train-repopt", train=train | {"epochs": 1})
+    assert run_small("ptq-calib").exit_code == 0
+    result = run_small("train-repopt", train=train | {"epochs": 1})
     assert result.exit_code == 1 and "batch norm is folded" in result.output
 
 
 def test_another_class_count_is_an_error_that_counts_and_a_parameter_that_cures_it(project):
     given = weights_file(project / "seven.pt", classes=7)
     train = {"block": "repvgg", "weights": "seven.pt", "epochs": 1, "lr": 0.0}
-    result = run("train-repopt", train=train)
+    result = run_small("train-repopt", train=train)
     assert result.exit_code == 1
     total = len(given)
     for part in (
@@ -91,12 +79,12 @@ def test_another_class_count_is_an_error_that_counts_and_a_parameter_that_cures_
         "new_tensors",
     ):
         assert part in result.output, result.output
-    result = run("train-repopt", train=train | {"new_tensors": ["head.cls_preds.*"]})
+    result = run_small("train-repopt", train=train | {"new_tensors": ["head.cls_preds.*"]})
     assert result.exit_code == 0, result.output
     tensors, _ = load_checkpoint(TRAINED)
     assert tensors["head.cls_preds.0.weight"].shape[0] == CLASSES
     assert torch.equal(tensors["backbone.stem.dense.conv.weight"], given["backbone.stem.dense.conv.weight"])
-    result = run("train-repopt", train=train | {"new_tensors": ["head.class*"]})
+    result = run_small("train-repopt", train=train | {"new_tensors": ["head.class*"]})
     assert result.exit_code == 1 and "'head.class*' fits no tensor" in result.output
 
 
@@ -111,7 +99,7 @@ def test_another_class_count_is_an_error_that_counts_and_a_parameter_that_cures_
 )
 def test_what_does_not_fit_is_named(project, train, parts):
     weights_file(project / "a.pt", classes=CLASSES)
-    result = run("train-repopt", train={"weights": "a.pt", "epochs": 1} | train)
+    result = run_small("train-repopt", train={"weights": "a.pt", "epochs": 1} | train)
     assert result.exit_code == 1
     for part in parts[1:] if train.get("branch") else parts:
         assert part in result.output, result.output
@@ -121,29 +109,29 @@ def test_blocks_of_equal_tensors_and_another_function_are_told_apart(project):
     network = build_detector(VARIANTS["test"], num_classes=CLASSES, block="conv_silu")
     save_checkpoint(project / "silu.safetensors", network.state_dict(), {"variant": "test", "block": "conv_silu"})
     train = {"weights": "silu.safetensors", "epochs": 0}
-    result = run("train-repopt", train=train | {"block": "conv_relu"})
+    result = run_small("train-repopt", train=train | {"block": "conv_relu"})
     assert result.exit_code == 1 and "set train.block to conv_silu" in result.output
-    assert run("train-repopt", train=train | {"block": "conv_silu"}).exit_code == 0
+    assert run_small("train-repopt", train=train | {"block": "conv_silu"}).exit_code == 0
 
 
 def test_anchor_aided_training_ends_in_the_same_engine(project):
-    result = run("train-repopt", train={"block": "repvgg", "branch": "anchors", "epochs": 1})
+    result = run_small("train-repopt", train={"block": "repvgg", "branch": "anchors", "epochs": 1})
     assert result.exit_code == 0, result.output
     header = Path("artifacts/train/epochs.csv").read_text().splitlines()[0].split(",")
     assert {"anchor_class", "anchor_iou", "class", "iou"} <= set(header)
     assert any(name.startswith("head.branch.cls_preds") for name in load_checkpoint(TRAINED)[0])
-    assert run("ptq-calib").exit_code == 0
+    assert run_small("ptq-calib").exit_code == 0
     assert not any("branch" in name for name in load_checkpoint(Path("artifacts/ptq/weights.safetensors"))[0])
 
 
 def test_repopt_without_scales_says_what_to_do(project):
-    result = run("train-repopt", train={"epochs": 1})
+    result = run_small("train-repopt", train={"epochs": 1})
     assert result.exit_code == 1 and "search.scales is off" in result.output
 
 
 def test_import_checkpoint_tells_what_it_found(project):
     weights_file(project / "b.pt", classes=CLASSES, block="repvgg", branch="anchors")
-    result = run("import-checkpoint", "b.pt", "--out", "b.safetensors", "--names", "v,w,x,y,z")
+    result = run_small("import-checkpoint", "b.pt", "--out", "b.safetensors", "--names", "v,w,x,y,z")
     assert result.exit_code == 0, result.output
     for part in (
         "network: test",
@@ -155,23 +143,23 @@ def test_import_checkpoint_tells_what_it_found(project):
     ):
         assert part in result.output
     train = {"block": "repvgg", "weights": "b.safetensors", "epochs": 0}
-    assert run("train-repopt", train=train).exit_code == 0
+    assert run_small("train-repopt", train=train).exit_code == 0
 
 
 def test_import_checkpoint_turns_a_search_into_scales(project):
     weights_file(project / "search.pt", classes=CLASSES, block="scaled")
-    result = run("import-checkpoint", "search.pt", "--out", "scales.safetensors")
+    result = run_small("import-checkpoint", "search.pt", "--out", "scales.safetensors")
     assert result.exit_code == 0 and "scales of 20 blocks" in result.output, result.output
     for scales in ("scales.safetensors", "search.pt"):
-        assert run("search-scales", search={"scales": scales}).exit_code == 0
+        assert run_small("search-scales", search={"scales": scales}).exit_code == 0
     kept = load_checkpoint(Path("artifacts/scales/scales.safetensors"))[0]
     assert kept["backbone.stem/dense"].shape == (8,)
-    assert run("search-scales", search={"scales": "off"}).exit_code == 0
+    assert run_small("search-scales", search={"scales": "off"}).exit_code == 0
 
 
 def test_an_unknown_network_is_refused_with_what_differs(project):
     torch.save({"head.cls_preds.0.bias": torch.zeros(CLASSES)}, project / "odd.pt")
-    result = run("import-checkpoint", "odd.pt")
+    result = run_small("import-checkpoint", "odd.pt")
     assert result.exit_code == 1 and "of no network in the table" in result.output
-    result = run("import-checkpoint", "odd.pt", "--variant", "yolov6z")
+    result = run_small("import-checkpoint", "odd.pt", "--variant", "yolov6z")
     assert result.exit_code == 1 and "yolov6z" in result.output

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import Result
 from typer.testing import CliRunner
 
 from stages.__main__ import STAGES, app
@@ -34,6 +35,15 @@ def small_params() -> dict:
     for section, values in SMALL.items():
         params[section] |= values
     return params
+
+
+def run_small(stage: str, *arguments: str, **changes: dict) -> Result:
+    """Run a command with the small parameters, changed."""
+    params = small_params()
+    for section, values in changes.items():
+        params[section] |= values
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    return CliRunner().invoke(app, [stage, *arguments])
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from stages.draw_sample import draw_sample
-from tests.stages.test_pipeline import ROOT, small_params
-from tests.stages.test_train_options import run
+from tests.stages.test_pipeline import ROOT, run_small, small_params
 from yolov6core.checkpoint import load_checkpoint
 
 
@@ -25,7 +24,7 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path, monkeypatch):
     # Batch norm uses its stored statistics: those of half a batch are others than those of the whole.
     recipe = {"block": "conv_relu", "epochs": 3, "freeze_norm_epochs": 3, "batch_size": 4}
     for stage in ("prepare-voc2yolo", "search-scales", "train-repopt"):
-        result = run(stage, search={"scales": "off"}, train=recipe)
+        result = run_small(stage, search={"scales": "off"}, train=recipe)
         assert result.exit_code == 0, result.output
     alone = results()
     params = small_params()

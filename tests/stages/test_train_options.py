@@ -7,12 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-import yaml
-from typer.testing import CliRunner
 
-from stages.__main__ import app
 from stages.draw_sample import draw_sample
-from tests.stages.test_pipeline import small_params
+from tests.stages.test_pipeline import run_small, small_params
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 
 WEIGHTS = Path("artifacts/train/weights.safetensors")
@@ -25,8 +22,8 @@ def prepared(tmp_path_factory) -> Path:
     draw_sample(folder / "data" / "sample_voc", images=12)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run("prepare-voc2yolo")
-        run("search-scales", search={"scales": "off"})
+        run_small("prepare-voc2yolo")
+        run_small("search-scales", search={"scales": "off"})
         result = train(branch="distribution")
         assert result.exit_code == 0, result.output
         assert {"iou", "dfl", "direct_iou"} <= set(last_epoch().index)
@@ -45,17 +42,8 @@ def project(prepared, monkeypatch) -> Path:
     return prepared
 
 
-def run(stage: str, **changes: dict):
-    """Run a command with the small parameters, changed."""
-    params = small_params()
-    for section, values in changes.items():
-        params[section] |= values
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    return CliRunner().invoke(app, [stage])
-
-
 def train(**changes):
-    return run("train-repopt", train={"block": "conv_relu", "epochs": 1} | changes)
+    return run_small("train-repopt", train={"block": "conv_relu", "epochs": 1} | changes)
 
 
 def last_epoch() -> pd.Series:

@@ -8,7 +8,7 @@ from torch import nn
 
 from yolov6core.training.ema import ModelEma
 from yolov6core.training.loop import Course, Learner, NonFiniteLossError, train_one_epoch
-from yolov6core.training.resume import fingerprint, load_state, save_state
+from yolov6core.training.resume import load_state, save_state
 from yolov6core.training.schedule import OPTIMIZERS, Schedule, bounded_warmup
 
 SCHEDULE = Schedule(
@@ -176,13 +176,3 @@ def test_frozen_norm_uses_and_keeps_its_stored_statistics():
 def test_an_epoch_without_batches_is_an_error():
     with pytest.raises(ValueError, match="no batches"):
         train_one_epoch(make_learner(), [], lambda _: {}, {})
-
-
-def test_fingerprint_sees_parts_and_files(tmp_path):
-    path = tmp_path / "a"
-    path.write_text("1")
-    first = fingerprint({"lr": 1}, files=(path,))
-    assert first == fingerprint({"lr": 1}, files=(path,))
-    assert first != fingerprint({"lr": 2}, files=(path,))
-    path.write_text("2")
-    assert first != fingerprint({"lr": 1}, files=(path,))

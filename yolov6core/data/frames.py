@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yolov6core.data.image_header import IMAGE_SUFFIXES
 from yolov6core.data.transforms import Image
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 
@@ -82,23 +82,23 @@ def find_frames(source: str) -> Frames:
         return Frames(path.name, paths=_images_in(path))
     if not path.is_file():
         raise ValueError(f"source {source} does not exist; give an image, a folder, a video, or a camera's number")
-    if path.suffix.lower() in IMAGES:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
         return Frames(path.name, paths=(path,))
     if path.suffix.lower() in VIDEOS:
         _open(source).release()
         return Frames(path.name, video=source)
     raise ValueError(
-        f"source {source} is neither an image ({', '.join(IMAGES)}) nor a video ({', '.join(VIDEOS)}) by its name"
+        f"source {source} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a video ({', '.join(VIDEOS)}) by its name"
     )
 
 
 def _images_in(folder: Path) -> tuple[Path, ...]:
-    found = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file()))
+    found = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()))
     if found:
         return found
-    below = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in IMAGES})
+    below = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES})
     hint = f"; there are some in {below[0]}" if below else ""
-    raise ValueError(f"folder {folder} holds no images ({', '.join(IMAGES)}){hint}")
+    raise ValueError(f"folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}){hint}")
 
 
 def _read(path: Path) -> Frame:

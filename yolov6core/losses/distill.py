@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolov6core.losses.functional import giou_loss
+from yolov6core.losses.functional import expected_distances, giou_loss
 
 
 def _kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -100,3 +100,21 @@ def output_matching(
         "match_class": (cross - entropy) * temperature**2 / normaliser,
         "match_box": (box_loss * confidence).sum() / normaliser,
     }
+
+
+def matching_terms(
+    student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], *, temperature: float
+) -> dict[str, Tensor]:
+    """`output_matching` of raw outputs; where distances come as bins, of their means, and `match_dfl` beside it.
+
+    student, teacher: class logits [B, A, C], and distances [B, A, 4] in strides or logits [B, A, 4 * K] of K bins.
+    `match_dfl` is the KL divergence of the bins, weighted as the boxes are, by the teacher's best score at each anchor.
+    """
+    if student[1].shape[-1] == 4:
+        return output_matching(student, teacher, temperature=temperature)
+    means = [(logits, expected_distances(bins.float())) for logits, bins in (student, teacher)]
+    terms = output_matching(*means, temperature=temperature)
+    pair = [bins.flatten(0, 1).unflatten(-1, (4, -1)) for _, bins in (student, teacher)]  # [B * A, 4, K]
+    confidence = teacher[0].float().sigmoid().amax(dim=-1).flatten()  # [B * A]
+    divergence = distance_kl(*pair, temperature=temperature)
+    return terms | {"match_dfl": (divergence * confidence).sum() / confidence.sum().clamp(min=1)}

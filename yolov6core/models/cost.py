@@ -34,8 +34,13 @@ def cost_of(model: nn.Module, *, image_size: tuple[int, int] = (640, 640)) -> Co
 
 
 @torch.no_grad()
-def convolution_macs(model: nn.Module, *, image_size: tuple[int, int]) -> int:
-    """Multiply-adds of all convolutions of `model` for one image (height, width); moves it to the meta device."""
+def convolution_macs(
+    model: nn.Module,
+    *,
+    image_size: tuple[int, int],
+    kinds: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.ConvTranspose2d),
+) -> int:
+    """Multiply-adds of convolutions of these kinds for one image (height, width); moves `model` to the meta device."""
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -44,11 +49,7 @@ def convolution_macs(model: nn.Module, *, image_size: tuple[int, int]) -> int:
         pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
         total += module.weight.numel() * pixels.shape[-2] * pixels.shape[-1]
 
-    handles = [
-        module.register_forward_hook(count)
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-    ]
+    handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, kinds)]
     model.to("meta")(torch.empty(1, 3, *image_size, device="meta"))
     for handle in handles:
         handle.remove()

@@ -17,6 +17,9 @@ from yolov6core.boxes import anchor_points, distances_to_boxes
 PRIOR = 0.01
 """Score that every anchor starts with, so that background does not drown the first steps (RetinaNet, 1708.02002)."""
 
+BRANCH_REG_MAX = 16
+"""Last distance bin, in strides, of the branch of distributions (2301.05586, section 2.3)."""
+
 
 class Features(NamedTuple):
     """What the prediction layers read, one map [B, C_l, H_l, W_l] of each kind per level."""
@@ -112,7 +115,7 @@ class DistributionBranch(nn.Module):
     (2301.05586, section 2.3: decoupled localization distillation.)
     """
 
-    def __init__(self, *, inputs: Sequence[int], reg_max: int = 16) -> None:
+    def __init__(self, *, inputs: Sequence[int], reg_max: int = BRANCH_REG_MAX) -> None:
         super().__init__()
         self.reg_preds = distance_layers(inputs, 4 * (reg_max + 1))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,14 +14,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from yolov6core.training.loop import Learner
-
-
-def fingerprint(*parts: Any, files: tuple[Path, ...] = ()) -> str:
-    """Sixteen hex digits that change with any of the JSON-serialisable parts or file contents."""
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    for path in files:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def save_state(path: Path, learner: Learner, *, extra: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
