@@ -1,8 +1,11 @@
-"""INT8 against FP32 engines of one network, in turns in one process. Weights are random: this is about speed only.
+"""INT8 against float engines of one network, in turns in one process. Weights are random: this is about speed only.
 
-    python benchmarks/engine_speed.py --variant yolov6n_v2 --size 640 --threads 2
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/engine_speed.py --variant yolov6n_v2 --size 640 --threads 2
 
-Prints, for every runtime that is installed, the median of per-round ratios FP32 / INT8 with their spread.
+(The setting keeps torch's waiting threads off the engines' cores.) Prints how many times faster INT8 is: by the medians
+of each round, and of these ratios the median, smallest and largest. BF16 and streams are OpenVINO's; `torch` is the
+float network in eager mode. `--nncf` adds what NNCF makes of the same float file (pip install nncf). At last the bytes
+of the convolutions' weights, INT8 over float.
 """
 
 from __future__ import annotations
@@ -10,17 +13,18 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
 from yolov6core.engines.dialects import GRID, RUNTIME_DIALECT, write_dialect
-from yolov6core.engines.latency import measure
+from yolov6core.engines.latency import Latency, measure
 from yolov6core.engines.registry import RUNTIMES, open_engine
-from yolov6core.engines.runtime import BuildSettings
+from yolov6core.engines.runtime import BuildSettings, Engine
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.head import decode
@@ -28,6 +32,16 @@ from yolov6core.models.variants import variant
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import insert_quantizers, ready_for_export_, set_dialect_, set_ranges_
 from yolov6core.quant.observers import Method
+
+COMPARED = (
+    ("openvino int8", "openvino float"),
+    ("openvino int8 streams", "openvino float streams"),
+    ("openvino int8", "openvino bf16"),
+    ("onnxruntime int8", "onnxruntime float"),
+    ("openvino int8", "torch float"),
+    ("openvino int8", "openvino nncf"),
+)
+"""What is measured, against what."""
 
 
 class Decoded(nn.Module):
@@ -67,32 +81,96 @@ def main() -> None:
     parser.add_argument("--variant", default="yolov6n_v2")
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--nncf", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(1)  # torch's waiting threads would take the engines' cores
-    models = dict(networks(options.variant, options.size))
+    torch.set_num_threads(options.threads)
     image = np.random.default_rng(0).random((1, 3, options.size, options.size), dtype=np.float32)
-    settings = BuildSettings(threads=options.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        for runtime in ("openvino", "onnxruntime"):
-            engines = {}
-            for kind, module in models.items():
-                dialect = RUNTIME_DIALECT[runtime]
-                if kind == "int8":
-                    set_dialect_(module.network, GRID[dialect])
-                source = Path(folder) / f"{kind}.{dialect}.onnx"
-                write_dialect(module, source, dialect=dialect, input_shape=image.shape)
-                RUNTIMES[runtime].build(source, Path(folder) / runtime / kind, settings)
-                engines[kind] = open_engine(Path(folder) / runtime / kind)
-            calls = {kind: (lambda engine=engine: engine.infer(image)) for kind, engine in engines.items()}
-            times = measure(calls, rounds=options.rounds, repeats=options.repeats)
-            ratios = sorted(a / b for a, b in zip(times["float"].rounds_ms, times["int8"].rounds_ms, strict=True))
-            print(
-                f"{options.variant} {options.size} {runtime}: INT8 {ratios[len(ratios) // 2]:.2f} times FP32 "
-                f"({ratios[0]:.2f} to {ratios[-1]:.2f}), {engines['int8'].info.int8_convs} of "
-                f"{engines['int8'].info.convs} convolutions INT8; {times['int8'].median_ms:.1f} ms"
-            )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        models = dict(networks(options.variant, options.size))
+        files = exported(models, folder, image.shape)
+        engines = open_engines(files, folder, options.threads)
+        calls: dict[str, Callable[[], object]] = {
+            kind: (lambda engine=engine: engine.infer(image)) for kind, engine in engines.items()
+        }
+        eager = torch.from_numpy(image)
+        calls["torch float"] = torch.inference_mode()(lambda: models["float"](eager))
+        if options.nncf:
+            calls["openvino nncf"] = nncf_call(files["openvino float"], image, options.threads)
+        streams = {f"{kind} streams": engines[kind] for kind in ("openvino float", "openvino int8")}
+        for kind, engine in streams.items():
+            engine.stream(image, 1)
+            calls[kind] = lambda engine=engine: engine.stream(image, 4)
+        times = measure(calls, rounds=options.rounds, repeats=options.repeats, warmup=2)
+        print(f"{options.variant} at {options.size}, batch 1, {options.threads} threads; times faster than:")
+        for fast, slow in COMPARED:
+            if slow in times and fast in times:
+                report(fast, slow, times)
+        for kind, engine in engines.items():
+            print(f"{kind}: {engine.info.int8_convs} of {engine.info.convs} convolutions in INT8")
+        ratio = weight_bytes(files["tensorrt int8"]) / weight_bytes(files["openvino float"])
+        print(f"bytes of convolution weights, INT8 over float: {ratio:.4f}")
+
+
+def exported(models: dict[str, nn.Module], folder: Path, shape: tuple[int, ...]) -> dict[str, Path]:
+    """'<runtime> <kind>' -> ONNX file in the runtime's dialect."""
+    files = {}
+    for runtime in ("openvino", "onnxruntime", "tensorrt"):
+        for kind, module in models.items():
+            dialect = RUNTIME_DIALECT[runtime]
+            if kind == "int8":
+                set_dialect_(module.network, GRID[dialect])
+            files[f"{runtime} {kind}"] = folder / f"{kind}.{dialect}.onnx"
+            write_dialect(module, files[f"{runtime} {kind}"], dialect=dialect, input_shape=shape)
+    return files
+
+
+def open_engines(files: dict[str, Path], folder: Path, threads: int) -> dict[str, Engine]:
+    """Engines of the CPU runtimes, and of the float file with what is not INT8 in BF16."""
+    engines = {}
+    for runtime, kind, precision in (
+        ("openvino", "float", "f32"),
+        ("openvino", "int8", "f32"),
+        ("openvino", "float", "bf16"),
+        ("onnxruntime", "float", "f32"),
+        ("onnxruntime", "int8", "f32"),
+    ):
+        name = f"{runtime} {'bf16' if precision == 'bf16' else kind}"
+        target = folder / name.replace(" ", "_")
+        settings = BuildSettings(threads=threads, precision=precision)
+        RUNTIMES[runtime].build(files[f"{runtime} {kind}"], target, settings)
+        engines[name] = open_engine(target)
+    return engines
+
+
+def nncf_call(path: Path, image: np.ndarray, threads: int) -> Callable[[], object]:
+    """A call of the float file after NNCF's post-training quantization, in OpenVINO with float for what is not INT8."""
+    import nncf
+    import openvino as ov
+
+    model = nncf.quantize(ov.convert_model(path), nncf.Dataset([image]), subset_size=1)
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda: request.infer([image], share_inputs=True)
+
+
+def report(fast: str, slow: str, times: dict[str, Latency]) -> None:
+    """One line: how many times faster, round by round."""
+    rounds = zip(times[slow].rounds_ms, times[fast].rounds_ms, strict=True)
+    ratios = sorted(a / b for a, b in rounds)
+    print(f"  {fast:26s} {slow:26s} {ratios[len(ratios) // 2]:5.2f}  ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+
+
+def weight_bytes(path: Path) -> int:
+    """Bytes of all four-dimensional constants of a file: the kernels of its convolutions."""
+    graph = onnx.load(path).graph
+    return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer if len(tensor.dims) == 4)
 
 
 if __name__ == "__main__":

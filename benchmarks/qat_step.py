@@ -31,6 +31,7 @@ from yolov6core.models.variants import variant
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import insert_quantizers, learn_ranges_, set_ranges_
 from yolov6core.quant.observers import Method
+from yolov6core.training.distributed import Ranks
 from yolov6core.training.loop import Batch, train_one_epoch
 
 RECIPE = SimpleNamespace(  # a learning rate of almost nothing: the weights stay where they are
@@ -72,7 +73,7 @@ def make_steps(name: str, data: Batch, *, classes: int) -> dict[str, Callable[[]
         return lambda batch: criterion(*model(images), batch[1], image_size=size, epoch=0)
 
     taught = copy.deepcopy(quantized)
-    distilled = distillation_losses(taught, teacher, meta=meta, qat=TERMS, device="cpu")
+    distilled = distillation_losses(taught, teacher, meta=meta, qat=TERMS, ranks=Ranks())
     kinds = {
         "float": (network, detection(network)),
         "quantized": (quantized, detection(quantized)),

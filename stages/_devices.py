@@ -11,10 +11,11 @@ from stages._report import StageError, logger
 
 if TYPE_CHECKING:
     from stages._training import RecipeParams
+    from stages.qat_distill import QatParams
     from yolov6core.training.distributed import Ranks
 
 
-def run_on_devices(stage: str, recipe: RecipeParams, runtime: RuntimeParams, params: Path) -> bool:
+def run_on_devices(stage: str, recipe: RecipeParams | QatParams, runtime: RuntimeParams, params: Path) -> bool:
     """Run the stage in several processes if more than one device is asked for; whether that was done.
 
     Processes that torchrun has started, whoever called it, are not multiplied further.
@@ -34,12 +35,16 @@ def run_on_devices(stage: str, recipe: RecipeParams, runtime: RuntimeParams, par
     return True
 
 
-def check_devices(recipe: RecipeParams, ranks: Ranks) -> None:
-    """StageError for what this machine cannot do; and let only the first process speak."""
+def check_devices(batch_size: int, ranks: Ranks) -> None:
+    """StageError for batches that cannot be shared; and let only the first process speak."""
     if not ranks.main:
         logger.setLevel(logging.ERROR)
-    if recipe.batch_size % ranks.count:
-        raise StageError(f"batch_size is {recipe.batch_size}; it has to be a multiple of the {ranks.count} devices")
+    if batch_size % ranks.count:
+        raise StageError(f"batch_size is {batch_size}; it has to be a multiple of the {ranks.count} devices")
+
+
+def check_precision(recipe: RecipeParams, ranks: Ranks) -> None:
+    """StageError for what this machine cannot do."""
     on_gpu = ranks.device.startswith("cuda")
     if recipe.amp == "fp16" and not on_gpu:
         raise StageError(f"amp is fp16, which needs runtime.device cuda (it is {ranks.device}); take bf16 or off")

@@ -40,12 +40,12 @@ def detection_losses(
     aided = AnchorAidedLoss(num_classes=criterion.num_classes, strides=criterion.strides, iou_type=recipe.iou)
     for loss in (criterion, aided.detection):
         loss.normalise_over(ranks.count, ranks.sum)
-    image_size = tuple(meta["image_size"])
     forward = training_forward(model, recipe=recipe, device=ranks.device)
 
     def compute(batch: Any, epoch: int) -> Mapping[str, Tensor]:
         images, targets = network_input(batch[0], ranks.device), batch[1].to(ranks.device)
         output = forward(images)
+        image_size = tuple(images.shape[-2:])
         settings = {"image_size": image_size, "epoch": epoch}
         if meta["branch"] == "distribution":
             return criterion.with_direct(output.cls_logits, output.distances, output.branch, targets, **settings)

@@ -39,15 +39,17 @@ def load_float_model(path: Path, *, device: str = "cpu") -> tuple[nn.Module, dic
         return _placed(deploy_(stored_network(tensors, meta, path=path)), device), meta
 
 
-def load_quantized(path: Path, *, dialect: str = "trt", device: str = "cpu") -> tuple[QuantizedModel, dict[str, Any]]:
+def load_quantized(
+    path: Path, *, dialect: str | None = None, device: str = "cpu"
+) -> tuple[QuantizedModel, dict[str, Any]]:
     """Read a quantized checkpoint (PTQ, partial or QAT) as a GraphModule with calibrated ranges, in evaluation mode.
 
     Args:
         path: written by `save_quantized`.
-        dialect: `trt`, `openvino` or `ort`; `set_dialect_` switches later.
+        dialect: `trt`, `openvino` or `ort`; None for the one that it was calibrated in. `set_dialect_` switches later.
 
-    Returns: the model, and the metadata: as of the float checkpoint, and `quant` with `method`, `float_layers` and
-    `weight_ranges` (`follow` the weights or `frozen`).
+    Returns: the model, and the metadata: as of the float checkpoint, and `quant` with `method`, `dialect`,
+    `float_layers` and `weight_ranges` (`follow` the weights or `frozen`).
 
     Raises:
         StageError: as `load_float_model`, or the checkpoint is a float one.
@@ -63,7 +65,7 @@ def load_quantized(path: Path, *, dialect: str = "trt", device: str = "cpu") -> 
         raise StageError(f"{path} holds a float network; a quantized one is made by 'dvc repro ptq-calib'")
     with torch.random.fork_rng(devices=[]):
         network = with_input_scales(deploy_(fresh_network(meta).eval()), scaled_inputs(tensors))
-        gm = insert_quantizers(network, dialect_name=dialect)
+        gm = insert_quantizers(network, dialect_name=dialect or meta["quant"]["dialect"])
     load_tensors(gm, tensors, path=path)
     set_float_layers_(gm, meta["quant"]["float_layers"])
     for name in convolution_names(gm):
@@ -84,6 +86,7 @@ def save_quantized(path: Path, gm: QuantizedModel, meta: dict[str, Any], *, meth
     frozen = gm.get_submodule(convolution_names(gm)[0]).frozen
     quant = {
         "method": method,
+        "dialect": state_of(gm).dialect.name,
         "float_layers": sorted(state_of(gm).float_layers),
         "weight_ranges": "frozen" if frozen else "follow",
     }

@@ -37,7 +37,7 @@ def network_meta(model: ModelParams, architecture: Architecture, *, names: Seque
         raise StageError(
             f"model.image_size is {list(model.size)}; both sides have to be multiples of {coarsest} for {model.variant}"
         )
-    return {
+    meta = {
         "model": spec.to_meta(),
         "variant": model.variant,
         "block": block_form(model, architecture),
@@ -45,6 +45,7 @@ def network_meta(model: ModelParams, architecture: Architecture, *, names: Seque
         "names": list(names),
         "image_size": list(model.size),
     }
+    return meta | {"shrink": model.shrink} if model.shrink else meta
 
 
 def block_form(model: ModelParams, architecture: Architecture) -> str:

@@ -61,10 +61,15 @@ class ModelParams:
 
     variant: str
     image_size: list[Annotated[int, Bounds(32, 4096)]]
+    shrink: Annotated[int, Bounds(0, 4096)]
 
     def __post_init__(self) -> None:
         if len(self.image_size) != 2 or any(side % 32 for side in self.image_size):
             raise ValueError(f"image_size is {self.image_size}; give [height, width], both multiples of 32")
+        if 2 * self.shrink > min(self.image_size):
+            raise ValueError(
+                f"shrink is {self.shrink}; it is the pixels of the grey frame, at most half a side of {self.image_size}"
+            )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,6 +92,7 @@ class AugmentParams:
     hsv_v: Annotated[float, Bounds(0, 1)]
     flip_lr: Annotated[float, Bounds(0, 1)]
     flip_ud: Annotated[float, Bounds(0, 1)]
+    multi_scale: Annotated[float, Bounds(0, 0.9)]
 
 
 @dataclass(frozen=True)

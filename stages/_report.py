@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger("yolov6-quant")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, the user's share of it is
 
 
 class StageError(Exception):
@@ -37,8 +39,25 @@ def setup_logging() -> None:
 
 
 @contextlib.contextmanager
+def room_needed(path: Path | None = None) -> Iterator[None]:
+    """Turn the error of a full disk into a StageError about the output `path`; None: about the file of the error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        output = path or error.filename or "an output"
+        raise StageError(
+            f"{output} could not be written ({error.strerror}); what was there before is kept. "
+            "Make room and give the same command again: a training that had ended only writes its outputs then"
+        ) from error
+
+
+@contextlib.contextmanager
 def stage_errors() -> Iterator[None]:
     """Turn StageError into its message and exit code 1, Ctrl-C into exit code 130; others keep their traceback.
+
+    A full disk is a StageError, too, whatever was being written.
 
     At the end, a warning names code of the project that was edited in the meantime: what was computed is of the old.
     """
@@ -47,7 +66,8 @@ def stage_errors() -> Iterator[None]:
     setup_logging()
     before = source_digests()
     try:
-        yield
+        with room_needed():
+            yield
     except StageError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
@@ -112,24 +132,38 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all (temporary file in the same folder, then rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file whole or not at all (temporary file in the same folder, then rename).
+
+    Raises:
+        StageError: the disk is full.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with room_needed(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; on success it becomes `path`, on any error `path` stays as it was."""
+    """Give an empty folder to fill; on success it becomes `path`, on any error `path` stays as it was.
+
+    Raises:
+        StageError: the disk was full.
+    """
     temporary = path.with_name(path.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with room_needed(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
     shutil.rmtree(path, ignore_errors=True)
     os.replace(temporary, path)
 

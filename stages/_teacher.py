@@ -43,7 +43,6 @@ def self_distillation_losses(model: Detector, *, meta: Mapping[str, Any], recipe
     criterion = detection_criterion(meta, iou=recipe.iou, atss_epochs=recipe.atss_epochs)
     criterion.normalise_over(ranks.count, ranks.sum)
     loss = SelfDistillationLoss(criterion, epochs=recipe.epochs)
-    image_size = tuple(meta["image_size"])
     forward = training_forward(model, recipe=recipe, device=ranks.device)
     teach = torch.no_grad()(training_forward(teacher, recipe=recipe, device=ranks.device))
 
@@ -54,7 +53,7 @@ def self_distillation_losses(model: Detector, *, meta: Mapping[str, Any], recipe
             _raw(ours, meta),
             _raw(theirs, teacher_meta),
             targets,
-            image_size=image_size,
+            image_size=tuple(images.shape[-2:]),
             epoch=epoch,
             maps=(ours.features, theirs.features) if recipe.distill_features else None,
         )

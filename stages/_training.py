@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from stages._devices import check_devices
+from stages._devices import check_devices, check_precision
 from stages._evaluation import DATASET, evaluate_split
 from stages._fit import Fit, LoopParams, fit, state_path
 from stages._losses import LOSS_WEIGHTS, Losses, detection_losses
 from stages._networks import Architecture, fresh_network, network_meta
 from stages._params import AugmentParams, Bounds, ModelParams, RuntimeParams
-from stages._report import need, set_threads
+from stages._report import StageError, need, set_threads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +45,7 @@ class RecipeParams(LoopParams):
     compile: bool
     devices: Annotated[int, Bounds(1, 1024)] | Literal["auto"]
     sync_norm: bool
+    rectangular: bool
 
     def __post_init__(self) -> None:
         if self.accumulate_to is not None and self.accumulate_to % self.batch_size:
@@ -115,7 +116,8 @@ def train_float(stage: str, sections: Sections, task: Task) -> Trained:
 
     model, augment, recipe, runtime = sections.model, sections.augment, sections.recipe, sections.runtime
     ranks = join(runtime.device)
-    check_devices(recipe, ranks)
+    check_devices(recipe.batch_size, ranks)
+    check_precision(recipe, ranks)
     set_threads(runtime.threads)
     torch.manual_seed(recipe.seed)
     dataset = DetectionDataset(need(DATASET, "prepare-voc2yolo"), "train", cache_mib=runtime.cache_mib)
@@ -126,7 +128,7 @@ def train_float(stage: str, sections: Sections, task: Task) -> Trained:
     if recipe.sync_norm:
         network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
     batches, steps = training_batches(
-        dataset, recipe=recipe, augment=augment, image_size=model.size, workers=runtime.workers, ranks=ranks
+        dataset, recipe=recipe, augment=augment, meta=meta, workers=runtime.workers, ranks=ranks
     )
     how = Optimisation.of(recipe, device=ranks.device)
     learner = make_learner(network, recipe=recipe, steps_per_epoch=steps, scale_lr=task.scale_lr, how=how)
@@ -139,7 +141,7 @@ def train_float(stage: str, sections: Sections, task: Task) -> Trained:
         batches=batches,
         compute_losses=with_averaged_gradients(network, losses, ranks),
         weights=task.weights,
-        evaluate=select_evaluation(meta, batch_size=recipe.batch_size, ranks=ranks),
+        evaluate=select_evaluation(meta, batch_size=recipe.batch_size, ranks=ranks, rectangular=recipe.rectangular),
         state=state,
         freeze_norm_epochs=recipe.freeze_norm_epochs,
     )
@@ -151,20 +153,25 @@ def training_batches(
     *,
     recipe: LoopParams,
     augment: AugmentParams,
-    image_size: tuple[int, int],
+    meta: Mapping[str, Any],
     workers: int,
     ranks: Ranks | None = None,
 ) -> tuple[Callable[..., Iterable], int]:
     """Batches of an epoch, from its beginning or from a later one on; and their number per epoch.
 
     Each of several processes gets its share of every batch. The last `plain_epochs` epochs are only flipped: the
-    network, and above all its batch-norm statistics, settle on images as they are in use.
+    network, and above all its batch-norm statistics, settle on images as they are in use. `meta` as of a checkpoint.
+
+    Raises:
+        StageError: `augment.multi_scale` is too small for the network's strides.
     """
     from yolov6core.data.augment import TrainTransform
-    from yolov6core.data.loader import epoch_plan, planned_batches
+    from yolov6core.data.loader import batch_sizes, epoch_plan, planned_batches
     from yolov6core.training.distributed import Ranks
 
     settings = asdict(augment)
+    multi_scale = settings.pop("multi_scale")
+    image_size, stride = tuple(meta["image_size"]), max(meta["model"]["strides"])
     full = TrainTransform(dataset, image_size=image_size, **settings)
     flips = {name: value for name, value in settings.items() if name.startswith("flip")}
     plain = TrainTransform(dataset, image_size=image_size, **(dict.fromkeys(settings, 0.0) | flips))
@@ -175,11 +182,27 @@ def training_batches(
         whole = epoch_plan(len(dataset), batch_size=recipe.batch_size, seed=recipe.seed, epoch=epoch)
         return [share(indices) for indices in whole]
 
-    def batches(epoch: int, first: int = 0) -> Iterable:
-        transform = plain if epoch >= recipe.epochs - recipe.plain_epochs else full
-        return planned_batches(transform, plan(epoch)[first:], seed=recipe.seed, epoch=epoch, workers=workers)
+    count = len(plan(0))
 
-    return batches, len(plan(0))
+    def sizes(epoch: int, change: float) -> list[tuple[int, int]]:
+        return batch_sizes(count, image_size=image_size, change=change, stride=stride, seed=recipe.seed, epoch=epoch)
+
+    def batches(epoch: int, first: int = 0) -> Iterable:
+        transform, change = (full, multi_scale) if epoch < recipe.epochs - recipe.plain_epochs else (plain, 0.0)
+        return planned_batches(
+            transform,
+            plan(epoch)[first:],
+            seed=recipe.seed,
+            epoch=epoch,
+            workers=workers,
+            sizes=sizes(epoch, change)[first:],
+        )
+
+    try:
+        sizes(0, multi_scale)
+    except ValueError as error:
+        raise StageError(f"augment.multi_scale: {error}") from None
+    return batches, count
 
 
 @dataclass(frozen=True)
@@ -256,20 +279,21 @@ def make_learner(
 
 
 def select_evaluation(
-    meta: Mapping[str, Any], *, batch_size: int, ranks: Ranks | None = None
+    meta: Mapping[str, Any], *, batch_size: int, ranks: Ranks | None = None, rectangular: bool = False
 ) -> Callable[[nn.Module], Mapping[str, float]]:
     """Model -> COCO figures on the split that exists for choosing. `meta` as of a checkpoint of the model.
 
-    Several processes share the images, and all get the figures of the whole split.
+    Several processes share the images, and all get the figures of the whole split. `rectangular`: see `evaluate_split`.
     """
+    how = {"batch_size": batch_size, "rectangular": rectangular}
     if ranks is None or ranks.count == 1:
-        return lambda model: evaluate_split(model, dict(meta), "select", batch_size=batch_size).stats
+        return lambda model: evaluate_split(model, dict(meta), "select", **how).stats
 
     from yolov6core.data.dataset import DetectionDataset
     from yolov6core.evaluation.coco_map import coco_metrics
 
     def evaluate_shares(model: nn.Module) -> Mapping[str, float]:
-        found = evaluate_split(model, dict(meta), "select", batch_size=batch_size, part=(ranks.rank, ranks.count))
+        found = evaluate_split(model, dict(meta), "select", part=(ranks.rank, ranks.count), **how)
         detections = {image: rows for part in ranks.gather(found.detections) for image, rows in part.items()}
         return coco_metrics(DetectionDataset(DATASET, "select").ground_truth(), detections).stats
 

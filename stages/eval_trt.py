@@ -118,13 +118,14 @@ def _open(folder: Path) -> dict[str, Engine]:
 
 
 def _evaluate(engine: Engine, dataset: DetectionDataset, evaluation: EvalParams) -> EvalResult:
+    from stages._evaluation import View
     from yolov6core.engines.runtime import infer_any
     from yolov6core.evaluation.evaluator import evaluate
 
     batch, _, height, width = engine.info.input_shape
     return evaluate(
         lambda images: infer_any(engine, images.numpy()),
-        dataset,
+        View(dataset, shrink=engine.info.interface.shrink),
         image_size=(height, width),
         batch_size=min(evaluation.batch_size, engine.info.settings.max_batch) if batch == -1 else batch,
         score_threshold=evaluation.score_threshold,
@@ -164,6 +165,7 @@ def _around(
 
     import numpy as np
 
+    from yolov6core.data.loader import shrunk
     from yolov6core.data.transforms import chw_rgb, letterbox
     from yolov6core.engines.runtime import infer_any
     from yolov6core.evaluation.evaluator import in_source_pixels
@@ -171,11 +173,12 @@ def _around(
 
     before: list[float] = []
     after: dict[str, list[float]] = {name: [] for name in engines}
-    size = next(iter(engines.values())).info.input_shape[2:]
+    info = next(iter(engines.values())).info
+    size, inside = info.input_shape[2:], shrunk(info.input_shape[2:], info.interface.shrink)
     for index in spread(len(dataset), AROUND_IMAGES):
         image, labels = dataset.load(index)
         start = time.perf_counter()
-        picture, _, geometry = letterbox(image, labels, size=size)
+        picture, _, geometry = letterbox(image, labels, size=size, inside=inside)
         batch = chw_rgb(picture)[None].astype(np.float32) / np.float32(255)
         before.append(1000 * (time.perf_counter() - start))
         for name, engine in engines.items():

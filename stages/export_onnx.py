@@ -100,7 +100,7 @@ def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = OUT
 def _export_variant(variant: str, weights: Path, export: ExportParams, folder: Path) -> dict[str, dict[str, Any]]:
     """Write one variant in all dialects; returns a row of the report for each file."""
     from stages._models import load_float_model, load_quantized
-    from yolov6core.engines.dialects import GRID, write_traced
+    from yolov6core.engines.dialects import grid_of, write_traced
     from yolov6core.quant.insert import quantizers_off, ready_for_export_, set_dialect_
 
     quantized = variant != "float"
@@ -116,7 +116,7 @@ def _export_variant(variant: str, weights: Path, export: ExportParams, folder: P
     for dialect in export.dialects:
         if dialect == "cache" and not quantized:
             continue
-        grid = GRID[dialect] if quantized else "float"
+        grid = grid_of(dialect, nms=export.nms, dynamic_batch=export.dynamic_batch) if quantized else "float"
         if quantized:
             set_dialect_(network, grid)
         if grid not in traced:
@@ -146,6 +146,7 @@ def _image_size(export: ExportParams, meta: dict[str, Any]) -> list[int]:
 
 
 def _interface(export: ExportParams, meta: dict[str, Any]) -> Interface:
+    from stages._evaluation import grey_frame
     from yolov6core.engines.interface import Interface
 
     return Interface(
@@ -156,6 +157,7 @@ def _interface(export: ExportParams, meta: dict[str, Any]) -> Interface:
         score_threshold=export.score_threshold,
         iou_threshold=export.iou_threshold,
         max_detections=export.max_detections,
+        shrink=grey_frame(meta),
     )
 
 

@@ -108,8 +108,11 @@ class Detector:
     """An engine with what comes before and after it."""
 
     def __init__(self, engine: Engine, names: tuple[str, ...], thresholds: Thresholds) -> None:
+        from yolov6core.data.loader import shrunk
+
         self.engine, self.names, self.thresholds = engine, names, thresholds
         self.size = engine.info.input_shape[2:]
+        self.inside = shrunk(self.size, engine.info.interface.shrink)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
         """uint8 BGR [h, w, 3] to detections [N, 6] in its pixels (see `nms`), and the milliseconds of each step."""
@@ -121,7 +124,9 @@ class Detector:
         from yolov6core.evaluation.nms import nms
 
         times = [time.perf_counter()]
-        picture, _, geometry = letterbox(image, np.zeros((0, 5), np.float32), size=self.size, nearest=True)
+        picture, _, geometry = letterbox(
+            image, np.zeros((0, 5), np.float32), size=self.size, inside=self.inside, nearest=True
+        )
         batch = chw_rgb(picture)[None].astype(np.float32) / np.float32(255)
         times.append(time.perf_counter())
         boxes, scores = infer_any(self.engine, batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +11,10 @@ from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
 from stages._report import StageError, logger, replace_folder, stage_errors, write_json, write_text
 
 if TYPE_CHECKING:
-    from yolov6core.data.annotated import AnnotatedImage, Problem, Source
+    from collections import Counter
+
+    from yolov6core.data.annotated import Problem, Source
+    from yolov6core.data.images import Images
 
 OUT = Path("artifacts/dataset")
 METRICS = Path("metrics/prepare.json")
@@ -47,10 +49,11 @@ class PrepareParams:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The checked dataset in memory, everything sorted by path."""
+    """The checked dataset in memory, everything sorted by path; `boxes` counts those of every class by split."""
 
-    splits: dict[str, list[AnnotatedImage]]
-    calib: list[AnnotatedImage]
+    splits: dict[str, Images]
+    calib: Images
+    boxes: dict[str, Counter[str]]
     names: list[str]
     problems: list[Problem]
 
@@ -89,7 +92,7 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path =
             write_dataset(folder, prepared.splits, prepared.names, calib=prepared.calib)
             write_text(folder / "dataset.yaml", _dataset_yaml(prepare, prepared))
             if prepare.images != "reference":
-                both = sorted(prepared.splits["train"] + prepared.splits["select"], key=lambda image: image.path)
+                both = sorted((*prepared.splits["train"], *prepared.splits["select"]), key=lambda image: image.path)
                 parts = {"train": both, "val": prepared.splits["val"]}
                 shown, copy = out.as_posix(), prepare.images == "copy"
                 add_yolo_folder(folder, parts, prepared.names, shown_as=shown, copy=copy)
@@ -112,18 +115,15 @@ def _prepare(prepare: PrepareParams) -> Prepared:
     problems.sort(key=lambda problem: (problem.kind, problem.where, problem.detail))
     _need_enough(prepare, checked, problems)
     count = min(max(1, round(len(checked["train"]) * prepare.select_fraction)), len(checked["train"]) - 1)
-    select = {image.path for image in seeded_part(checked["train"], count, prepare.seed)}
-    splits = {
-        "train": [image for image in checked["train"] if image.path not in select],
-        "select": [image for image in checked["train"] if image.path in select],
-        "val": checked["val"],
-    }
-    calib = sorted(seeded_part(splits["train"], prepare.calib_images, prepare.seed), key=lambda image: image.path)
-    occurring = sorted({item.name for images in checked.values() for image in images for item in image.objects})
-    return Prepared(splits, calib, list(prepare.classes or source.names or occurring), problems)
+    select, train = checked["train"].divide(seeded_part(checked["train"], count, prepare.seed))
+    splits = {"train": train, "select": select, "val": checked["val"]}
+    calib, _ = train.divide(seeded_part(train, prepare.calib_images, prepare.seed))
+    boxes = {split: images.class_counts() for split, images in splits.items()}
+    names = list(prepare.classes or source.names or sorted(set().union(*boxes.values())))
+    return Prepared(splits, calib, boxes, names, problems)
 
 
-def _need_enough(prepare: PrepareParams, checked: dict[str, list[AnnotatedImage]], problems: list[Problem]) -> None:
+def _need_enough(prepare: PrepareParams, checked: dict[str, Images], problems: list[Problem]) -> None:
     """Raise DatasetError where what is left cannot be trained and evaluated on."""
     from yolov6core.data.annotated import DatasetError, count_problems
 
@@ -131,7 +131,7 @@ def _need_enough(prepare: PrepareParams, checked: dict[str, list[AnnotatedImage]
     for split, images in checked.items():
         if not images:
             raise DatasetError(f"no usable image in the split {split!r} of {prepare.root}; problems: {so_far}")
-        if not any(image.objects for image in images):
+        if not images.class_counts():
             named = sorted({problem.detail.split(" (")[0] for problem in problems if problem.kind == "unknown_class"})
             hint = f"; classes in the data: {', '.join(named[:20])}" if named else ""
             raise DatasetError(f"no usable box in the split {split!r} of {prepare.root}; problems: {so_far}{hint}")
@@ -141,9 +141,10 @@ def _need_enough(prepare: PrepareParams, checked: dict[str, list[AnnotatedImage]
         )
 
 
-def _checked_splits(prepare: PrepareParams, source: Source, problems: list[Problem]) -> dict[str, list[AnnotatedImage]]:
+def _checked_splits(prepare: PrepareParams, source: Source, problems: list[Problem]) -> dict[str, Images]:
     """Checked images of the dataset's own splits, or of seeded ones that keep the classes' shares."""
     from yolov6core.data.check import BoxRules, check_images
+    from yolov6core.data.images import Images
     from yolov6core.data.split import remove_shared, stratified_part
 
     rules = BoxRules(
@@ -151,7 +152,7 @@ def _checked_splits(prepare: PrepareParams, source: Source, problems: list[Probl
         keep_difficult=prepare.difficult == "keep",
         min_box=prepare.min_box,
     )
-    given = {"train": source.splits.get("all", []), "val": []} | source.splits
+    given = {"train": source.splits.get("all", Images()), "val": Images()} | source.splits
     train, val, shared = remove_shared(given["train"], given["val"])
     problems += shared
     checked = {}
@@ -161,12 +162,8 @@ def _checked_splits(prepare: PrepareParams, source: Source, problems: list[Probl
     if "all" in source.splits:
         images = checked["train"]
         logger.info("no splits in %s: %g of the images are held out for val", prepare.root, prepare.val_fraction)
-        checked["val"] = stratified_part(
-            images, min(len(images), max(1, round(len(images) * prepare.val_fraction))), prepare.seed
-        )
-        checked["val"].sort(key=lambda image: image.path)
-        held_out = {image.path for image in checked["val"]}
-        checked["train"] = [image for image in images if image.path not in held_out]
+        count = min(len(images), max(1, round(len(images) * prepare.val_fraction)))
+        checked["val"], checked["train"] = images.divide(stratified_part(images, count, prepare.seed))
     return checked
 
 
@@ -203,9 +200,7 @@ def _figures(prepared: Prepared) -> dict[str, int]:
 
     figures = {f"{split}_images": len(images) for split, images in prepared.splits.items()}
     figures["calib_images"] = len(prepared.calib)
-    figures |= {
-        f"{split}_boxes": sum(len(image.objects) for image in images) for split, images in prepared.splits.items()
-    }
+    figures |= {f"{split}_boxes": boxes.total() for split, boxes in prepared.boxes.items()}
     figures["classes"] = len(prepared.names)
     figures["problems"] = len(prepared.problems)
     return figures | {f"problem_{kind}": count for kind, count in count_problems(prepared.problems).items()}
@@ -213,10 +208,9 @@ def _figures(prepared: Prepared) -> dict[str, int]:
 
 def _totals(prepared: Prepared) -> dict[str, int]:
     """What the metrics file says: few keys, because `dvc metrics show` makes a column of each."""
-    images = [image for split in prepared.splits.values() for image in split]
     return {
-        "images": len(images),
-        "boxes": sum(len(image.objects) for image in images),
+        "images": sum(map(len, prepared.splits.values())),
+        "boxes": sum(boxes.total() for boxes in prepared.boxes.values()),
         "classes": len(prepared.names),
         "problems": len(prepared.problems),
     }
@@ -229,13 +223,11 @@ def _summarise(prepared: Prepared, figures: dict[str, int]) -> None:
     for split, images in prepared.splits.items():
         logger.info("%-6s %6d images %7d boxes", split, len(images), figures[f"{split}_boxes"])
     logger.info("calib  %6d images of train", len(prepared.calib))
-    boxes = {
-        split: Counter(item.name for image in images for item in image.objects)
-        for split, images in prepared.splits.items()
-    }
     for name in prepared.names:
-        logger.info("class  %s: %s", name, ", ".join(f"{count[name]} {split}" for split, count in boxes.items()))
-        if not boxes["train"][name]:
+        logger.info(
+            "class  %s: %s", name, ", ".join(f"{count[name]} {split}" for split, count in prepared.boxes.items())
+        )
+        if not prepared.boxes["train"][name]:
             logger.warning("class %s has no box in train: it cannot be learnt", name)
     for kind, meaning in PROBLEM_KINDS.items():
         found = [problem for problem in prepared.problems if problem.kind == kind]
@@ -265,14 +257,17 @@ def _write_statistics(folder: Path, prepared: Prepared) -> None:
 
     from yolov6core.data.statistics import class_rows, collect_boxes, statistics_picture
 
-    boxes = {split: collect_boxes(images, prepared.names) for split, images in prepared.splits.items()}
-    rows = class_rows(boxes, prepared.names)
+    rows = []
+    for split, images in prepared.splits.items():  # one at a time: in memory, arrays take as much as the images
+        boxes = collect_boxes(images, prepared.names)
+        rows += class_rows(split, boxes, prepared.names)
+        if split == "train":
+            encoded = cv2.imencode(".jpg", statistics_picture(boxes, prepared.names))[1]
+            (folder / "statistics.jpg").write_bytes(encoded.tobytes())
     with open(folder / "statistics.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    encoded = cv2.imencode(".jpg", statistics_picture(boxes["train"], prepared.names))[1]
-    (folder / "statistics.jpg").write_bytes(encoded.tobytes())
 
 
 def _dataset_yaml(prepare: PrepareParams, prepared: Prepared) -> str:

@@ -30,6 +30,7 @@ class PtqParams:
 
     method: Literal["auto", "max", "percentile", "mse", "entropy"]
     percentiles: list[Annotated[float, Bounds(50, 100)]]
+    dialect: Literal["openvino", "ort", "trt"]
     batch_size: Annotated[int, Bounds(1, 4096)]
     float_layers: list[str]
     equalize: Literal["off", "depthwise", "chains", "all"]
@@ -66,7 +67,8 @@ def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
 
     set_threads(runtime.threads)
     network, meta = load_float_model(FLOAT_WEIGHTS, device=runtime.device)
-    gm = insert_quantizers(_equalized(network, meta, ptq, device=runtime.device))
+    equalized = _equalized(network, meta, ptq, device=runtime.device)
+    gm = insert_quantizers(equalized, dialect_name=ptq.dialect)
     extra = matching_layers(convolution_names(gm), ptq.float_layers, where="ptq.float_layers")
     set_float_layers_(gm, state_of(gm).float_layers | set(extra))
     try:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from stages._devices import check_devices, run_on_devices
 from stages._evaluation import DATASET, evaluate_split, network_input
 from stages._fit import LoopParams
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ParamsFile, RuntimeParams, read_params
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from stages._fit import Fit
     from yolov6core.quant.insert import QuantizedModel
+    from yolov6core.training.distributed import Ranks
 
 STARTS = {
     "ptq": Path("artifacts/ptq/weights.safetensors"),
@@ -44,6 +46,7 @@ class QatParams(LoopParams):
     match_dfl: Weight
     features: Weight
     temperature: Annotated[float, Bounds(0.01, 100)]
+    devices: Annotated[int, Bounds(1, 1024)] | Literal["auto"]
 
     def __post_init__(self) -> None:
         if not self.detection + self.match_class + self.match_box + self.features:
@@ -54,7 +57,8 @@ def qat_distill_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Fine-tune the calibrated network with fake quantizers: artifacts/qat, metrics/qat.json."""
     augment, qat, runtime = read_params(params, augment=AugmentParams, qat=QatParams, runtime=RuntimeParams)
     with stage_errors():
-        qat_distill(augment, qat, runtime)
+        if not run_on_devices("qat-distill", qat, runtime, params):
+            qat_distill(augment, qat, runtime)
 
 
 def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) -> None:
@@ -71,16 +75,19 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
     from stages._training import LABELS, make_learner, select_evaluation, training_batches
     from yolov6core.data.dataset import DetectionDataset
     from yolov6core.quant.insert import fix_ranges_, learn_ranges_
+    from yolov6core.training.distributed import join, with_averaged_gradients
 
+    ranks = join(runtime.device)
+    check_devices(qat.batch_size, ranks)
     set_threads(runtime.threads)
     torch.manual_seed(qat.seed)
-    teacher, _ = load_float_model(FLOAT_WEIGHTS, device=runtime.device)
-    student, meta = load_quantized(STARTS[qat.start], device=runtime.device)
+    teacher, _ = load_float_model(FLOAT_WEIGHTS, device=ranks.device)
+    student, meta = load_quantized(STARTS[qat.start], device=ranks.device)
     dataset = DetectionDataset(DATASET, "train", cache_mib=runtime.cache_mib)
     batches, steps = training_batches(
-        dataset, recipe=qat, augment=augment, image_size=tuple(meta["image_size"]), workers=runtime.workers
+        dataset, recipe=qat, augment=augment, meta=meta, workers=runtime.workers, ranks=ranks
     )
-    evaluate = select_evaluation(meta, batch_size=qat.batch_size)
+    evaluate = select_evaluation(meta, batch_size=qat.batch_size, ranks=ranks)
     start_map = evaluate(student)["map50_95"]
     logger.info("start (%s): select mAP50:95 %.4f", qat.start, start_map)
     if qat.scales == "learned":
@@ -91,24 +98,28 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
         _keep_multipliers(student, meta)
         inputs = (*inputs, SCALES)
     state = state_path("qat-distill", asdict(augment), asdict(qat), inputs=inputs)
+    losses = distillation_losses(student, teacher, meta=meta, qat=qat, ranks=ranks)
+    if ranks.count > 1:
+        _freeze_unused(student, losses(next(iter(batches(0))), 0))
+    learner = make_learner(student, recipe=qat, steps_per_epoch=steps)
+    learner.ranks = ranks
     run = fit(
-        make_learner(student, recipe=qat, steps_per_epoch=steps),
+        learner,
         recipe=qat,
         batches=batches,
-        compute_losses=distillation_losses(student, teacher, meta=meta, qat=qat, device=runtime.device),
+        compute_losses=with_averaged_gradients(student, losses, ranks),
         weights=loss_weights(qat),
         evaluate=evaluate,
         state=state,
     )
-    if run.best_map < start_map:
-        _explain(run, start_map, qat)
-        run.best_map, run.best_epoch, run.best_state = start_map, 0, start_state
+    _compare(run, start_map, start_state, qat=qat)
     student.load_state_dict(run.best_state)
     fix_ranges_(student)
     if qat.scales == "reestimate" and run.best_epoch:
-        _reestimate(student, run, meta, evaluate=evaluate, device=runtime.device)
-    _write(student, run, meta)
-    finish(state)
+        _reestimate(student, run, meta, evaluate=evaluate, device=ranks.device)
+    if ranks.main:
+        _write(student, run, meta)
+        finish(state)
 
 
 def _keep_multipliers(student: QuantizedModel, meta: dict[str, Any]) -> None:
@@ -127,7 +138,10 @@ def _keep_multipliers(student: QuantizedModel, meta: dict[str, Any]) -> None:
         raise StageError(f"qat.keep_multipliers: {SCALES}: {error}") from None
 
 
-def _explain(run: Fit, start_map: float, qat: QatParams) -> None:
+def _compare(run: Fit, start_map: float, start_state: dict[str, Tensor], *, qat: QatParams) -> None:
+    """Put the start in the place of the best epoch if none was as good, and say so."""
+    if run.best_map >= start_map:
+        return
     best = max((row["map50_95"], row["epoch"]) for row in run.rows if "map50_95" in row)
     logger.warning(
         "no epoch beat the start on the select split: mAP50:95 %.4f at best (epoch %d), %.4f at the start, which is "
@@ -139,6 +153,7 @@ def _explain(run: Fit, start_map: float, qat: QatParams) -> None:
         qat.epochs,
         qat.scales,
     )
+    run.best_map, run.best_epoch, run.best_state = start_map, 0, start_state
 
 
 def _reestimate(
@@ -185,11 +200,11 @@ def loss_weights(qat: QatParams) -> dict[str, float]:
 
 
 def distillation_losses(
-    student: nn.Module, teacher: nn.Module, *, meta: Mapping[str, Any], qat: QatParams, device: str
+    student: nn.Module, teacher: nn.Module, *, meta: Mapping[str, Any], qat: QatParams, ranks: Ranks
 ) -> Callable[[Any, int], dict[str, Tensor]]:
     """(batch, epoch) -> detection terms, output matching, channel-wise feature distillation, where they count.
 
-    Labels are read for the detection terms only.
+    Labels are read for the detection terms only. Each of several processes divides by what the whole batch has in mind.
     """
     import torch
 
@@ -197,27 +212,50 @@ def distillation_losses(
     from yolov6core.losses.distill import channel_wise_kl, matching_terms
 
     criterion = detection_criterion(meta, iou=qat.iou, atss_epochs=0)
+    criterion.normalise_over(ranks.count, ranks.sum)
     names = distilled_maps(teacher) if qat.features else []
     student_maps, teacher_maps = record_outputs(student, names), record_outputs(teacher, names)
     matching = bool(qat.match_class + qat.match_box + qat.match_dfl)
 
     def compute(batch: Any, epoch: int) -> dict[str, Tensor]:
-        images = network_input(batch[0], device)
+        images = network_input(batch[0], ranks.device)
         if matching or names:
             with torch.no_grad():
                 teacher_raw = teacher(images)
         raw = student(images)
         terms: dict[str, Tensor] = {}
         if qat.detection:
-            terms |= criterion(*raw, batch[1].to(device), image_size=tuple(images.shape[-2:]), epoch=epoch)
+            terms |= criterion(*raw, batch[1].to(ranks.device), image_size=tuple(images.shape[-2:]), epoch=epoch)
         if matching:
-            terms |= matching_terms(raw, teacher_raw, temperature=qat.temperature)
+            share = _share_of_batch(teacher_raw[0], ranks)
+            matched = matching_terms(raw, teacher_raw, temperature=qat.temperature)
+            terms |= {name: share * term for name, term in matched.items()}
         if names:
             ours, theirs = ([maps[name] for name in names] for maps in (student_maps, teacher_maps))
             terms["features"] = channel_wise_kl(ours, theirs, temperature=qat.temperature)
         return terms
 
     return compute
+
+
+def _freeze_unused(student: nn.Module, terms: Mapping[str, Tensor]) -> None:
+    """Let go of parameters that no term of a batch depends on: processes would wait for gradients to average.
+
+    Such are scales that the dialect does not use, and prediction layers where only features count.
+    """
+    sum(terms.values()).backward()
+    for parameter in student.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+
+
+def _share_of_batch(teacher_logits: Tensor, ranks: Ranks) -> Tensor | float:
+    """Factor that makes matching terms of this process's images, which are divided by the teacher's confidence in them
+    (at least 1), terms whose mean over the processes is that of the whole batch. 1 for a process alone."""
+    if ranks.count == 1:
+        return 1.0
+    confidence = teacher_logits.float().sigmoid().amax(dim=-1).sum()
+    return ranks.count * confidence.clamp(min=1) / ranks.sum(confidence).clamp(min=1)
 
 
 def distilled_maps(detector: nn.Module) -> list[str]:

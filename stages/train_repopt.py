@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SCALES = Path("artifacts/scales/scales.safetensors")
 OUT = Path("artifacts/train")
 METRICS = Path("metrics/train.json")
+BATCHES_SHOWN = 3
+"""Batches of the first epoch in `batch.jpg`, as the network gets them."""
 Weight = Annotated[float, Bounds(0, None)]
 
 
@@ -185,14 +188,15 @@ def _use_scales(network: Detector, *, seed: int, reinitialize: bool) -> None:
 def _write(network: Detector, trained: Trained) -> None:
     from stages._fit import write_rows
     from yolov6core.checkpoint import save_checkpoint
-    from yolov6core.evaluation.plots import batch_picture, save_jpeg
+    from yolov6core.evaluation.plots import batch_picture, save_jpeg, stack_rows
 
     run, meta = trained.run, trained.meta
     scores = evaluate_split(network, meta, "val", batch_size=16).stats
     with replace_folder(OUT) as folder:
         save_checkpoint(folder / "weights.safetensors", network.state_dict(), meta)
         write_rows(folder / "epochs.csv", run.rows)
-        save_jpeg(batch_picture(*next(iter(trained.batches(0))), meta["names"]), folder / "batch.jpg")
+        pictures = [batch_picture(*batch, meta["names"]) for batch in islice(trained.batches(0), BATCHES_SHOWN)]
+        save_jpeg(stack_rows(pictures), folder / "batch.jpg")
     _report(scores, f"epoch {run.best_epoch} was best on select")
 
 

@@ -34,3 +34,13 @@ def test_foreign_files_are_refused(tmp_path):
     save_file({"a": torch.ones(1)}, newer, {"meta": '{"format_version": 99}'})
     with pytest.raises(ValueError, match="format 99"):
         load_checkpoint(newer)
+
+
+def test_a_full_disk_leaves_the_former_file(tmp_path):
+    path = tmp_path / "one.safetensors"
+    save_checkpoint(path, TENSORS, META)
+    former = path.read_bytes()
+    (tmp_path / "one.safetensors.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, {"a": torch.zeros(9)}, META)
+    assert path.read_bytes() == former and list(tmp_path.iterdir()) == [path]

@@ -21,17 +21,24 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]
         path: target file, `.safetensors`.
         tensors: name -> tensor, any dtype that safetensors holds; stored as given, contiguous, on the CPU.
         meta: JSON-serialisable description (model spec, class names, image size, what was quantized).
+
+    Raises:
+        OSError: the file could not be written (a full disk, for one); a former one is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Several metadata keys come out in random order (safetensors#584); one key of sorted JSON does not.
     text = json.dumps({"format_version": FORMAT_VERSION, **meta}, sort_keys=True)
     temporary = path.with_name(path.name + ".tmp")
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"meta": text})
-    with open(temporary, "wb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())  # a rename must never become durable before its contents
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())  # a rename must never become durable before its contents
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -8,6 +8,7 @@ import pytest
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, Problem
 from yolov6core.data.check import BoxRules, check_images, clip_box, turn_box
+from yolov6core.data.images import Images
 
 
 @pytest.fixture
@@ -17,8 +18,8 @@ def path(tmp_path):
 
 
 def check(path, *objects, size=(80, 100), **rules):
-    images, problems = check_images([AnnotatedImage(path, size, objects)], BoxRules(**rules))
-    return images, [problem.kind for problem in problems]
+    images, problems = check_images(Images([AnnotatedImage(path, size, objects)]), BoxRules(**rules))
+    return list(images), [problem.kind for problem in problems]
 
 
 @pytest.mark.parametrize(

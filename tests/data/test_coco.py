@@ -6,6 +6,7 @@ import pytest
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, DatasetError
 from yolov6core.data.coco import is_coco, read_coco
+from yolov6core.data.images import Images
 from yolov6core.data.write import coco_text
 
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
@@ -54,7 +55,7 @@ def test_bad_entries_cost_themselves_only(tmp_path):
 
 def test_what_is_written_can_be_read(tmp_path):
     objects = (AnnotatedObject("dog", (1.5, 2, 30, 40)), AnnotatedObject("person", (0, 0, 100, 80)))
-    written = "".join(coco_text([AnnotatedImage("a.jpg", (80, 100), objects)], ["person", "dog"]))
+    written = "".join(coco_text(Images([AnnotatedImage("a.jpg", (80, 100), objects)]), ["person", "dog"]))
     write(tmp_path, "instances", written)
     [image] = read_coco(str(tmp_path)).splits["all"]
     assert image.objects == objects
@@ -87,3 +88,11 @@ def test_names_may_not_leave_the_folder(tmp_path, name):
     source = read_coco(str(root))
     assert [image.stem for image in source.splits["all"]] == ["b"]
     assert [p.kind for p in source.problems] == ["unsafe_path"]
+
+
+@pytest.mark.parametrize(("told", "size"), [("80", ("80", 100)), ([80], ("[80]", 100)), (0, None)])
+def test_sizes_are_taken_as_told(tmp_path, told, size):
+    content = document()
+    content["images"][0] |= {"height": told, "width": 100}
+    write(tmp_path, "instances", content)
+    assert read_coco(str(tmp_path)).splits["all"].sizes() == [size]

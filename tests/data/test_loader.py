@@ -9,6 +9,7 @@ import torch
 from yolov6core.data.augment import TrainTransform
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.loader import (
+    batch_sizes,
     collate,
     epoch_plan,
     eval_batches,
@@ -85,6 +86,51 @@ def test_an_epoch_visits_every_image_once() -> None:
     assert sorted(plans[0]) == sorted(plans[1]) == list(range(50)) and plans[0] != plans[1]
 
 
+def sizes(count: int = 200, **options) -> list[tuple[int, int]]:
+    options = {"image_size": (320, 160), "change": 0.5, "stride": 32, "seed": 3, "epoch": 0} | options
+    return batch_sizes(count, **options)
+
+
+def test_input_sizes_vary_within_their_bounds() -> None:
+    found = sizes()
+    assert {height for height, _ in found} == set(range(160, 481, 32))
+    assert {width for _, width in found} == {96, 128, 160, 192, 224}, "80 and 240 are no whole strides"
+    assert all(abs(height / 320 - width / 160) <= 0.25 for height, width in found), "both sides change alike"
+    assert {height for height, _ in sizes(change=0.1)} == {288, 320, 352}, "the bounds are sizes too"
+    assert set(sizes(change=0.0)) == {(320, 160)}
+
+
+def test_an_input_size_depends_on_seed_epoch_and_position_only() -> None:
+    assert sizes()[:7] == sizes(7)
+    assert sizes() != sizes(epoch=1) and sizes() != sizes(seed=4)
+
+
+def test_a_change_of_less_than_a_stride_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"change of 0.09 moves no side .* by a whole stride of 32; give at least 0.1,"
+    ):
+        sizes(change=0.09)
+
+
+def test_resized_batches_keep_their_targets_whoever_makes_them(dataset) -> None:
+    plan = epoch_plan(7, batch_size=2, seed=3, epoch=0)
+    wanted = sizes(len(plan), image_size=SIZE)
+    assert len(set(wanted)) > 1
+
+    def resized(first: int = 0, workers: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        transform = TrainTransform(dataset, image_size=SIZE)
+        rest = {"seed": 3, "epoch": 0, "workers": workers, "sizes": wanted[first:]}
+        return list(planned_batches(transform, plan[first:], **rest))
+
+    found = resized()
+    assert same(found, resized(workers=1)) and same(found[1:], resized(first=1))
+    assert [tuple(images.shape[-2:]) for images, _ in found] == wanted
+    for (images, targets), (plain, plain_targets) in zip(found, batches(dataset), strict=True):
+        assert images.dtype == torch.uint8 and torch.equal(targets, plain_targets)
+        expected = torch.nn.functional.interpolate(plain.float(), images.shape[-2:], mode="bilinear")
+        assert (images - expected.round()).abs().max() <= 1
+
+
 def test_collate_numbers_the_images() -> None:
     image = np.zeros((3, 4, 4), np.uint8)
     labels = [np.full((n, 5), n, np.float32) for n in (2, 0, 1)]
@@ -119,3 +165,20 @@ def test_rectangular_batches_hold_every_image_once(dataset) -> None:
     assert all(side % 32 == 0 and side <= 128 for _, size in plan for side in size)
     for (indices, size), batch in zip(plan, rectangular_batches(dataset, plan, image_size=(128, 128)), strict=True):
         assert batch.images.shape[2:] == size and batch.image_ids == [index + 1 for index in indices]
+
+
+def test_rectangular_batches_leave_the_same_grey_frame(dataset) -> None:
+    sizes, shrink = dataset.source_sizes(), 6
+    plan = rectangular_plan(sizes, image_size=(128, 128), batch_size=1, stride=32, shrink=shrink)
+    square = {
+        batch.image_ids[0]: batch.geometry[0]
+        for batch in eval_batches(dataset, image_size=(128, 128), batch_size=1, shrink=shrink)
+    }
+    assert any(min(size) < 128 for _, size in plan)
+    for batch in rectangular_batches(dataset, plan, image_size=(128, 128), shrink=shrink):
+        assert max(batch.images.shape[2:]) <= 128
+        frame = batch.images[0].clone()
+        frame[:, 3:-3, 3:-3] = 114
+        assert (frame == 114).all(), "3 pixels on every side"
+        there = square[batch.image_ids[0]]
+        assert (batch.geometry[0].scale_x, batch.geometry[0].scale_y) == (there.scale_x, there.scale_y)

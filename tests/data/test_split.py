@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject
+from yolov6core.data.images import Images
 from yolov6core.data.split import remove_shared, seeded_part, stratified_part
 
 
 def images_of(*classes):
     """An image for every string; each letter is an object of that class."""
     box = (0.0, 0.0, 9.0, 9.0)
-    return [
+    return Images(
         AnnotatedImage(f"{i:05d}.jpg", (10, 10), tuple(AnnotatedObject(c, box) for c in text))
         for i, text in enumerate(classes)
-    ]
+    )
 
 
 def count_images(images):
@@ -26,19 +27,23 @@ def count_images(images):
 
 def test_splits_become_disjoint():
     a, b, c = (AnnotatedImage(f"{name}.jpg", None, ()) for name in "abc")
-    train, val, problems = remove_shared([c, b, a, a], [b])
-    assert (train, val) == ([a, c], [b])
+    train, val, problems = remove_shared(Images([c, b, a, a]), Images([b]))
+    assert (list(train), list(val)) == ([a, c], [b])
     assert [problem.kind for problem in problems] == ["duplicate_entry", "in_both_splits"]
 
 
 @pytest.mark.parametrize("part", [seeded_part, stratified_part])
 def test_the_choice_is_stable(part):
     images = images_of(*["abc"[i % 3] for i in range(100)])
-    chosen = {image.path for image in part(images, 20, 0)}
+
+    def choose(images, seed=0):
+        return {*images.part(part(images, 20, seed)).paths()}
+
+    chosen = choose(images)
     assert len(chosen) == 20
-    assert chosen == {image.path for image in part(images[::-1], 20, 0)}
-    assert chosen != {image.path for image in part(images, 20, 1)}
-    assert len(chosen & {image.path for image in part(images[:95], 20, 0)}) >= 15
+    assert chosen == choose(images.part(range(99, -1, -1)))
+    assert chosen != choose(images, seed=1)
+    assert len(chosen & choose(images.part(range(95)))) >= 15
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -51,14 +56,14 @@ def test_every_class_keeps_its_share(seed, fraction):
     drawn = [rng.choice(letters, rng.integers(0, 5), p=weights / weights.sum()) for _ in range(3000)]
     images = images_of(*["".join(names) for names in drawn])
     count = round(fraction * len(images))
-    val = stratified_part(images, count, seed)
-    assert len(val) == len({image.path for image in val}) == count
+    val = images.part(stratified_part(images, count, seed))
+    assert len(val) == len({*val.paths()}) == count
     total, part = count_images(images), count_images(val)
     for name, number in total.items():
         assert abs(part[name] - fraction * number) <= max(1.5, 0.03 * fraction * number), name
     empty = sum(not image.objects for image in images)
     assert sum(not image.objects for image in val) == pytest.approx(fraction * empty, abs=10)
-    chance = count_images(seeded_part(images, count, seed))
+    chance = count_images(images.part(seeded_part(images, count, seed)))
     error, by_chance = (sum(abs(c[n] / k - fraction) for n, k in total.items()) for c in (part, chance))
     assert error < by_chance / 2
 
@@ -66,7 +71,7 @@ def test_every_class_keeps_its_share(seed, fraction):
 def test_rare_classes_are_in_both_parts():
     images = images_of(*["a"] * 96, "ab", "ab", "ac", "d")
     for seed in range(20):
-        val = stratified_part(images, 10, seed)
+        val = images.part(stratified_part(images, 10, seed))
         assert len(val) == 10
         held_out = count_images(val)
         assert held_out["b"] == 1, "one of two"

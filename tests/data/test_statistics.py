@@ -5,27 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject
+from yolov6core.data.images import Images
 from yolov6core.data.statistics import class_rows, collect_boxes, statistics_picture
 
 NAMES = ["cat", "dog", "Bär"]
-IMAGES = [
-    AnnotatedImage(
-        "a.jpg",
-        (200, 400),
-        (
-            AnnotatedObject("cat", (0, 0, 10, 20)),
-            AnnotatedObject("cat", (0, 0, 30, 40)),
-            AnnotatedObject("dog", (100, 100, 300, 200)),
+IMAGES = Images(
+    [
+        AnnotatedImage(
+            "a.jpg",
+            (200, 400),
+            (
+                AnnotatedObject("cat", (0, 0, 10, 20)),
+                AnnotatedObject("cat", (0, 0, 30, 40)),
+                AnnotatedObject("dog", (100, 100, 300, 200)),
+            ),
         ),
-    ),
-    AnnotatedImage("b.jpg", (100, 100), ()),
-    AnnotatedImage("c.jpg", (100, 100), (AnnotatedObject("cat", (0, 0, 50, 60)),)),
-]
+        AnnotatedImage("b.jpg", (100, 100), ()),
+        AnnotatedImage("c.jpg", (100, 100), (AnnotatedObject("cat", (0, 0, 50, 60)),)),
+    ]
+)
 
 
 def test_rows_of_every_split_and_class():
-    boxes = collect_boxes(IMAGES, NAMES)
-    rows = class_rows({"train": boxes, "val": collect_boxes([], NAMES)}, NAMES)
+    rows = class_rows("train", collect_boxes(IMAGES, NAMES), NAMES)
+    rows += class_rows("val", collect_boxes(Images(), NAMES), NAMES)
     assert [(row["split"], row["class"]) for row in rows] == [(s, n) for s in ("train", "val") for n in NAMES]
     assert rows[0] == {
         "split": "train",
@@ -51,6 +54,6 @@ def test_picture():
     picture = statistics_picture(boxes, NAMES)
     assert picture.dtype == np.uint8 and picture.shape == (380, 1080, 3)
     np.testing.assert_array_equal(picture, statistics_picture(boxes, NAMES))
-    assert (picture != statistics_picture(collect_boxes(IMAGES[:1], NAMES), NAMES)).any()
+    assert (picture != statistics_picture(collect_boxes(IMAGES.part([0]), NAMES), NAMES)).any()
     many = [f"class {i}" for i in range(80)]
-    assert statistics_picture(collect_boxes([], many), many).shape == picture.shape
+    assert statistics_picture(collect_boxes(Images(), many), many).shape == picture.shape

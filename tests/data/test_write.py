@@ -3,11 +3,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 
 import numpy as np
 import pytest
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, DatasetError
+from yolov6core.data.images import Images
 from yolov6core.data.voc import voc_box
 from yolov6core.data.write import coco_text, label_row, label_text, write_dataset
 
@@ -17,7 +19,7 @@ def image(path="set/a.jpg", *objects, size=(80, 100)):
 
 
 def coco_document(images, names):
-    return json.loads("".join(coco_text(images, names)))
+    return json.loads("".join(coco_text(Images(images), names)))
 
 
 def test_whole_image_and_one_pixel():
@@ -67,7 +69,7 @@ def test_pycocotools_scores_the_truth_with_one(tmp_path):
     from pycocotools.cocoeval import COCOeval
 
     images = [image("a.jpg", AnnotatedObject("cat", (10, 20, 30, 60)), AnnotatedObject("dog", (0, 0, 100, 80)))]
-    write_dataset(tmp_path, {"val": images}, ["cat", "dog"], calib=[])
+    write_dataset(tmp_path, {"val": Images(images)}, ["cat", "dog"], calib=Images())
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(tmp_path / "annotations/instances_val.json"))
         found = truth.loadRes([{**a, "score": 0.9} for a in truth.dataset["annotations"]])
@@ -79,7 +81,7 @@ def test_pycocotools_scores_the_truth_with_one(tmp_path):
 def test_folder(tmp_path):
     box = AnnotatedObject("cat", (10, 20, 30, 60))
     a, b, c = image("set/a.jpg", box), image("set/b.jpg"), image("set/ä b.png", box)
-    write_dataset(tmp_path, {"train": [a, b], "val": [c]}, ["cat"], calib=[a])
+    write_dataset(tmp_path, {"train": Images([a, b]), "val": Images([c])}, ["cat"], calib=Images([a]))
     assert (tmp_path / "train.txt").read_text() == "set/a.jpg\nset/b.jpg\n"
     assert (tmp_path / "val.txt").read_text(encoding="utf-8") == "set/ä b.png\n"
     assert (tmp_path / "calib.txt").read_text() == "set/a.jpg\n"
@@ -92,4 +94,13 @@ def test_folder(tmp_path):
 
 def test_same_names_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="x/a.jpg and y/a.png have the same name"):
-        write_dataset(tmp_path, {"train": [image("x/a.jpg")], "val": [image("y/a.png")]}, [], calib=[])
+        splits = {"train": Images([image("x/b.jpg"), image("x/a.jpg")]), "val": Images([image("y/a.png")])}
+        write_dataset(tmp_path, splits, [], calib=Images())
+
+
+def test_a_disk_that_takes_a_part_at_a_time(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:7]))
+    cat = image("a.jpg", AnnotatedObject("cat", (10, 20, 30, 60)))
+    write_dataset(tmp_path, {"val": Images([cat])}, ["cat"], calib=Images())
+    assert (tmp_path / "labels/a.txt").read_text() == label_text(cat, {"cat": 0})

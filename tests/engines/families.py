@@ -130,6 +130,6 @@ def _snap_biases(gm: QuantizedModel) -> None:
 
 def _power_of_two(amin: float, amax: float, dialect: str) -> tuple[float, float]:
     """A wider range whose scale is a power of two, with and without its negative part."""
-    levels = 255 if dialect == "ort" else 127
+    levels = 255 if dialect == "ort" or (dialect == "openvino" and amin >= 0) else 127
     bound = levels * 2.0 ** math.ceil(math.log2(max(-amin, amax, 1e-6) / levels))
     return (0.0 if amin >= 0 else -bound), bound

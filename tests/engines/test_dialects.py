@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from yolov6core.engines.calibration_cache import read_cache, write_cache
-from yolov6core.engines.dialects import check_combination, write_dialect
+from yolov6core.engines.dialects import GRID, check_combination, write_dialect
 from yolov6core.engines.onnx_run import open_outputs
 
 SHAPE = (1, 3, 32, 32)
@@ -51,7 +51,9 @@ def test_broken_caches_are_refused(text):
         read_cache(text or "\n")
 
 
-@pytest.mark.parametrize("grid, dialect", [("ort", "trt"), ("ort", "openvino"), ("ort", "cache"), ("trt", "ort")])
+@pytest.mark.parametrize(
+    "grid, dialect", [("ort", "trt"), ("openvino", "trt"), ("openvino", "cache"), ("ort", "cache"), ("trt", "ort")]
+)
 def test_a_model_on_the_wrong_grid_is_refused(tmp_path, toy_net, grid, dialect):
     with pytest.raises(ValueError, match="grid"):
         write(toy_net(grid), tmp_path, dialect)
@@ -72,7 +74,7 @@ WRONG = [
 
 @pytest.mark.parametrize("dialect, runtime, reason", WRONG)
 def test_wrong_combinations_are_refused(tmp_path, toy_net, dialect, runtime, reason):
-    export = write(toy_net("ort" if dialect == "ort" else "trt"), tmp_path, dialect)
+    export = write(toy_net(GRID[dialect]), tmp_path, dialect)
     with pytest.raises(ValueError, match=reason):
         check_combination(onnx.load(export.path), runtime, version="10.3.0")
 
@@ -138,7 +140,9 @@ def test_openvino_is_as_near_to_the_float_network_as_onnx_runtime(tmp_path, toy_
     assert error("trt", "openvino") > 1.5 * oracle, "OpenVINO reads Q/DQ rightly now: its own dialect may go"
 
 
-@pytest.mark.parametrize("grid, dialect", [("trt", "openvino"), ("ort", "ort"), ("trt", "trt"), ("trt", "cache")])
+@pytest.mark.parametrize(
+    "grid, dialect", [("openvino", "openvino"), ("trt", "openvino"), ("ort", "ort"), ("trt", "trt"), ("trt", "cache")]
+)
 def test_open_batches_equal_single_images(tmp_path, toy_net, images, grid, dialect):
     export = write(toy_net(grid, exact=True), tmp_path, dialect, dynamic_batch=True)
     run = open_outputs(export.path, dialect)

@@ -14,7 +14,7 @@ import pytest
 from yolov6core.engines import qdq
 from yolov6core.engines.calibration_cache import read_cache
 from yolov6core.engines.compare import compare_outputs
-from yolov6core.engines.dialects import write_traced
+from yolov6core.engines.dialects import GRID, write_traced
 from yolov6core.engines.interface import Interface
 from yolov6core.engines.onnx_export import RAW_OUTPUTS, to_onnx
 from yolov6core.engines.onnx_graph import GraphView
@@ -65,7 +65,9 @@ def test_float_files_agree_with_torch(tmp_path, name):
     assert error(export, decoded) < HALF_BOUND
 
 
-@pytest.mark.parametrize("grid, dialects", [("trt", ("trt", "openvino")), ("ort", ("ort",))])
+@pytest.mark.parametrize(
+    "grid, dialects", [("trt", ("trt", "openvino")), ("openvino", ("openvino",)), ("ort", ("ort",))]
+)
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_quantized_files_agree_with_torch(tmp_path, name, grid, dialects):
     """For OpenVINO with the concats through which it would compute Q/DQ wrongly."""
@@ -107,7 +109,7 @@ def test_caches_hold_every_scale_of_the_quantized_graph(tmp_path, name):
 @pytest.mark.parametrize("dialect", ["openvino", "ort", "trt"])
 @pytest.mark.parametrize("name", ["yolov6m", "yolov6n6"])
 def test_raw_maps_decode_to_the_same_boxes(tmp_path, name, dialect):
-    gm, decoded, _ = exact(name, "ort" if dialect == "ort" else "trt")
+    gm, decoded, _ = exact(name, GRID[dialect])
     interface = Interface(form="raw", strides=decoded.strides)
     trace = traced(gm, dynamic=True, outputs=RAW_OUTPUTS)
     export = write_traced(trace, tmp_path / "model.onnx", dialect=dialect, interface=interface)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolov6core.engines.dialects import check_combination, write_traced
+from yolov6core.engines.dialects import GRID, check_combination, write_traced
 from yolov6core.engines.interface import Interface, decode_maps
 from yolov6core.engines.onnx_export import RAW_OUTPUTS, to_onnx
 from yolov6core.engines.onnx_facts import read_facts
@@ -95,7 +95,7 @@ def test_raw_needs_one_map_per_level(tmp_path):
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_pixels_give_what_float_images_give(tmp_path, toy_net, dialect, dynamic):
     """Bit-equal: pixels are divided as on the host, and from there on the graphs are the same."""
-    net = toy_net(dialect, exact=True)
+    net = toy_net(GRID[dialect], exact=True)
     trace = to_onnx(net, input_shape=(1, 3, 32, 32), dynamic_batch=dynamic, opset=19)
     images = np.random.default_rng(4).integers(0, 256, (2 if dynamic else 1, 3, 32, 32)).astype(np.float32) / 255
     plain = write_traced(trace, tmp_path / "plain.onnx", dialect=dialect)
@@ -148,6 +148,7 @@ def test_metadata_comes_back():
     for interface in (
         Interface(form="raw", strides=(8, 16, 32, 64), input="uint8"),
         Interface(nms="topk", classes=80, score_threshold=0.25, iou_threshold=0.5, max_detections=17, candidates=99),
+        Interface(shrink=4),
     ):
         model = onnx.ModelProto()
         for key, value in interface.notes().items():

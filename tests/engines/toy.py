@@ -19,11 +19,11 @@ def _snap(parameter: nn.Parameter, step: float) -> None:
 
 
 class FakeQuant(nn.Module):
-    """One activation quantizer: int8 symmetric for 'trt' and 'openvino', uint8 for 'ort'."""
+    """One activation quantizer: int8 symmetric for 'trt', uint8 for 'ort', for 'openvino' what fits the sign."""
 
     def __init__(self, low: float, high: float, dialect: str, *, exact: bool = False) -> None:
         super().__init__()
-        if dialect != "ort":
+        if dialect == "trt" or (dialect == "openvino" and low < 0):
             self.scale, self.zero_point, self.grid = max(-low, high) / 127, 0, (-128, 127)
         elif low >= 0:
             self.scale, self.zero_point, self.grid = high / 255, 0, (0, 255)

@@ -49,8 +49,8 @@ def scene(seed: int) -> tuple[dict, dict[int, np.ndarray]]:
     return truth, detections
 
 
-def stock(truth: dict, detections: dict[int, np.ndarray]) -> np.ndarray:
-    """The 12 figures as pycocotools computes them."""
+def stock(truth: dict, detections: dict[int, np.ndarray]) -> COCOeval:
+    """What pycocotools itself finds."""
     rows = [
         {"image_id": image, "category_id": int(d[5]) + 1, "bbox": [d[0], d[1], d[2] - d[0], d[3] - d[1]], "score": d[4]}
         for image, found in detections.items()
@@ -64,13 +64,28 @@ def stock(truth: dict, detections: dict[int, np.ndarray]) -> np.ndarray:
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return evaluation.stats
+    return evaluation
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_figures_equal_those_of_pycocotools(seed) -> None:
     truth, detections = scene(seed)
-    np.testing.assert_array_equal(list(coco_metrics(truth, detections).stats.values()), stock(truth, detections))
+    result, expected = coco_metrics(truth, detections), stock(truth, detections)
+    np.testing.assert_array_equal(list(result.stats.values()), expected.stats)
+    precision = expected.eval["precision"][:, :, :, 0, -1]
+    np.testing.assert_array_equal(result.precision, precision[0])
+    np.testing.assert_array_equal(result.confidence, expected.eval["scores"][0, :, :, 0, -1])
+    for place, figures in enumerate(result.per_class.values()):
+        assert figures == {"map50_95": precision[:, :, place].mean(), "map50": precision[0, :, place].mean()}
+
+
+def test_figures_of_some_images_equal_those_of_pycocotools() -> None:
+    truth, detections = scene(3)
+    part = {**truth, "images": truth["images"][1:4]}
+    part["annotations"] = [row for row in truth["annotations"] if row["image_id"] in (2, 3, 4)]
+    expected = stock(part, {image: detections[image] for image in (2, 3, 4)})
+    figures = coco_metrics(truth, detections, image_ids=[4, 2, 3]).stats
+    np.testing.assert_array_equal(list(figures.values()), expected.stats)
 
 
 def test_rule_by_hand() -> None:

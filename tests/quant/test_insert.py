@@ -91,10 +91,18 @@ def test_switching_there_and_back_changes_nothing(net, calibrated, images):
     assert all(torch.equal(a, b) for a, b in zip(gm(images()), before, strict=True))
 
 
-def test_trt_and_openvino_are_the_same_numbers(net, calibrated, images):
+def test_openvino_quantizes_where_trt_does_and_rounds_less(net, calibrated, images):
+    """Unsigned integers have twice the levels for what is never negative."""
     gm = calibrated(net)
-    outputs = [set_dialect_(gm, name)(images()) for name in ("trt", "openvino")]
-    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+    sites = state_of(set_dialect_(gm, "trt")).sites
+    with quantizers_off(gm):
+        exact = gm(images())
+    errors = []
+    for name in ("trt", "openvino"):
+        found = set_dialect_(gm, name)(images())
+        errors.append(sum((a - b).square().sum().item() for a, b in zip(found, exact, strict=True)))
+    assert state_of(gm).sites == sites
+    assert errors[1] < errors[0]
 
 
 def test_more_sites_on_the_same_grid_are_the_same_numbers(calibrated, images):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -118,6 +119,25 @@ def test_a_built_engine_runs_and_carries_its_names(tmp_path, model, folder) -> N
 def test_a_fixed_batch_is_filled_up(tmp_path, patches, folder) -> None:
     infer(patches.write_patch_detector(tmp_path / "four.onnx", batch=4), str(folder), out=tmp_path / "out")
     assert [image["detections"][0]["name"] for image in found_in(tmp_path / "out")] == ["green", "red"]
+
+
+def test_images_are_set_into_the_grey_frame_that_a_file_asks_for(tmp_path, patches, model, folder, monkeypatch) -> None:
+    from yolov6core.engines import runtime
+
+    given = onnx.load(model)
+    given.metadata_props.add(key="shrink", value="16")
+    onnx.save(given, model)
+    fed, real = [], runtime.infer_any
+    monkeypatch.setattr(runtime, "infer_any", lambda engine, batch: fed.append(batch) or real(engine, batch))
+    infer(model, str(folder), out=tmp_path / "out")
+    frame = np.ones((64, 64), bool)
+    frame[8:56, 8:56] = False
+    np.testing.assert_allclose(fed[0][0][:, frame], 114 / 255, atol=1e-6)
+    assert not np.isclose(fed[0][0][:, ~frame], 114 / 255, atol=1e-3).any()
+    left, top, *_ = found_in(tmp_path / "out")[0]["detections"][0]["box"]
+    assert (left * 0.75 + 8, top * 0.75 + 8) == pytest.approx(
+        (16, 32), abs=0.01
+    )  # the cell that holds the green square
 
 
 def test_names_are_taken_from_a_file(tmp_path, model, folder) -> None:

@@ -66,5 +66,9 @@ def test_sections_are_checked_too():
 
 
 def test_checks_between_values():
+    good = {"variant": "yolov6n_v2", "image_size": [96, 160], "shrink": 48}
+    parse_params({"model": good}, model=ModelParams)
     with pytest.raises(ParamsError, match="multiples of 32"):
-        parse_params({"model": {"variant": "yolov6n_v2", "image_size": [100, 160]}}, model=ModelParams)
+        parse_params({"model": good | {"image_size": [100, 160]}}, model=ModelParams)
+    with pytest.raises(ParamsError, match="shrink is 49; .* at most half a side"):
+        parse_params({"model": good | {"shrink": 49}}, model=ModelParams)

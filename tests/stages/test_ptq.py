@@ -24,6 +24,7 @@ RUNTIME = SimpleNamespace(threads=1, workers=0, device="cpu")
 PTQ = {
     "method": "mse",
     "percentiles": [99.99],
+    "dialect": "openvino",
     "batch_size": 4,
     "float_layers": [],
     "equalize": "depthwise",

@@ -30,6 +30,7 @@ from yolov6core.models.variants import VARIANTS, ModelSpec
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import get_ranges, insert_quantizers, set_ranges_
 from yolov6core.quant.observers import Method
+from yolov6core.training.distributed import Ranks
 from yolov6core.training.repopt import BlockScales, scales_to_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +87,7 @@ def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """(select scores in order of evaluation, parameters) -> runs the stage; what it wrote and its log are checked."""
     monkeypatch.chdir(workplace)
 
-    def go(scores: list[float], **changes: object):
+    def go(scores: list[float], *, augment: dict | None = None, **changes: object):
         left = iter(scores)
 
         def evaluate(network, meta, split, **_):
@@ -95,7 +96,7 @@ def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
 
         monkeypatch.setattr(_training, "evaluate_split", evaluate)
         monkeypatch.setattr(qat_distill, "evaluate_split", evaluate)
-        qat_distill.qat_distill(AugmentParams(**section("augment")), qat(**changes), RUNTIME)
+        qat_distill.qat_distill(AugmentParams(**section("augment") | (augment or {})), qat(**changes), RUNTIME)
         assert next(left, None) is None, "not every score was asked for"
         assert json.loads(qat_distill.METRICS.read_text()) == {"map50_95": 0.25, "map50": 0.25}
         return load_quantized(qat_distill.OUT / "weights.safetensors")
@@ -145,6 +146,20 @@ def test_ranges_calibrated_again_are_kept_unless_worse(run, caplog, again, kept)
     assert (get_ranges(gm) == start()[1]) == (kept == "old") and meta["quant"]["method"] == "max"
 
 
+def test_batches_of_many_sizes_teach(run, monkeypatch):
+    real, sizes = qat_distill.network_input, []
+
+    def network_input(batch, device):
+        sizes.append(tuple(batch.shape[-2:]))
+        return real(batch, device)
+
+    monkeypatch.setattr(qat_distill, "network_input", network_input)
+    run([0.1, 0.3, 0.2], augment={"multi_scale": 0.5}, batch_size=1, plain_epochs=1)
+    steps = len(sizes) // 2
+    assert len(set(sizes[:steps])) > 1 and set(sizes[:steps]) <= {(32, 32), (64, 64), (96, 96)}
+    assert set(sizes[steps:]) == {(64, 64)}, "plain epochs"
+
+
 def test_multipliers_of_the_float_training_can_stay(run, monkeypatch):
     network, meta = load_float_model(_models.FLOAT_WEIGHTS)
     scales = {}
@@ -188,7 +203,7 @@ def pair(spec: ModelSpec, classes: int) -> tuple[nn.Module, nn.Module, dict]:
 @pytest.mark.parametrize(("spec", "bins"), [(VARIANTS["test"], False), (BINS, True)], ids=["distances", "bins"])
 def test_terms(spec, bins, classes):
     student, teacher, meta = pair(spec, classes)
-    losses = distillation_losses(student, teacher, meta=meta, qat=qat(), device="cpu")
+    losses = distillation_losses(student, teacher, meta=meta, qat=qat(), ranks=Ranks())
     targets = torch.tensor([[0, 0, 0.5, 0.5, 0.4, 0.4], [1, classes - 1, 0.4, 0.6, 0.3, 0.5]])
     terms = losses((images(), targets), 0)
     dfl = {"dfl", "match_dfl"} if bins else set()
@@ -203,7 +218,7 @@ def test_matching_is_zero_for_the_teacher_itself():
     for spec in (VARIANTS["test"], BINS):
         _, teacher, meta = pair(spec, 2)
         settings = qat(detection=0)
-        terms = distillation_losses(copy.deepcopy(teacher), teacher, meta=meta, qat=settings, device="cpu")(
+        terms = distillation_losses(copy.deepcopy(teacher), teacher, meta=meta, qat=settings, ranks=Ranks())(
             (images(), None), 0
         )
         assert all(term.detach().abs() < 1e-4 for term in terms.values()), terms
@@ -211,10 +226,10 @@ def test_matching_is_zero_for_the_teacher_itself():
 
 def test_without_detection_no_labels_are_read():
     student, teacher, meta = pair(VARIANTS["test"], 2)
-    terms = distillation_losses(student, teacher, meta=meta, qat=qat(detection=0), device="cpu")((images(), None), 0)
+    terms = distillation_losses(student, teacher, meta=meta, qat=qat(detection=0), ranks=Ranks())((images(), None), 0)
     assert set(terms) == {"match_class", "match_box", "features"}
     only = qat(detection=0, match_class=0, match_box=0, match_dfl=0)
-    assert set(distillation_losses(student, teacher, meta=meta, qat=only, device="cpu")((images(), None), 0)) == {
+    assert set(distillation_losses(student, teacher, meta=meta, qat=only, ranks=Ranks())((images(), None), 0)) == {
         "features"
     }
 
@@ -230,4 +245,4 @@ def test_maps_are_found_in_every_family(name):
 def test_a_checkpoint_of_the_stage_says_where_it_comes_from(run):
     run([0.1, 0.3, 0.2])
     meta = load_checkpoint(qat_distill.OUT / "weights.safetensors")[1]
-    assert meta["variant"] == "test" and set(meta["quant"]) == {"method", "float_layers", "weight_ranges"}
+    assert meta["variant"] == "test" and set(meta["quant"]) == {"method", "dialect", "float_layers", "weight_ranges"}

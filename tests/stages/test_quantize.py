@@ -35,6 +35,7 @@ RUNTIME = SimpleNamespace(threads=1, workers=0, device="cpu")
 PTQ = {
     "method": "auto",
     "percentiles": [99.9, 99.99],
+    "dialect": "openvino",
     "batch_size": 4,
     "float_layers": [],
     "equalize": "depthwise",
@@ -239,7 +240,7 @@ def test_frozen_weight_ranges_come_back_frozen(pipeline, scored):
             parameter.mul_(1.1)
     x = torch.rand(1, 3, 64, 64)
     save_quantized(pipeline / "frozen.safetensors", gm, meta, method="qat")
-    again, meta = load_quantized(pipeline / "frozen.safetensors", dialect="trt")
+    again, meta = load_quantized(pipeline / "frozen.safetensors")
     assert meta["quant"] == {**meta["quant"], "method": "qat", "weight_ranges": "frozen"}
     with torch.no_grad():
         assert torch.equal(again(x)[0], gm(x)[0])

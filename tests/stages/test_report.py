@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from stages._report import fingerprint
+import errno
+import os
+
+import pytest
+import typer
+
+from stages._report import StageError, fingerprint, replace_folder, stage_errors, write_text
 
 
 def test_fingerprint_sees_parts_files_and_code(tmp_path, monkeypatch):
@@ -16,3 +22,35 @@ def test_fingerprint_sees_parts_files_and_code(tmp_path, monkeypatch):
     path.write_text("1")
     monkeypatch.setattr("stages._report.source_digests", lambda: {"stages/a.py": "0"})
     assert first != fingerprint({"lr": 1}, files=(path,))
+
+
+def test_a_full_disk_is_named_and_the_former_file_kept(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_text(path, "former")
+    (tmp_path / "metrics.json.tmp").symlink_to("/dev/full")
+    with pytest.raises(StageError, match=r"metrics.json could not be written \(No space left .* Make room"):
+        write_text(path, "new")
+    assert path.read_text() == "former" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named_and_the_former_folder_kept(tmp_path):
+    out = tmp_path / "out"
+    with replace_folder(out) as folder:
+        (folder / "a").write_text("former")
+    with pytest.raises(StageError, match="out could not be written"), replace_folder(out) as folder:
+        (folder / "b").write_text("new")
+        with open("/dev/full", "w") as file:
+            file.write("new")
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["former"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_any_stage_with_a_message(number, capsys):
+    with pytest.raises(typer.Exit), stage_errors():
+        raise OSError(number, os.strerror(number))
+    assert f"error: an output could not be written ({os.strerror(number)})" in capsys.readouterr().err
+
+
+def test_other_errors_of_the_system_keep_their_traceback(tmp_path):
+    with pytest.raises(PermissionError), stage_errors(), replace_folder(tmp_path / "out"):
+        raise PermissionError(errno.EACCES, "no")

@@ -179,6 +179,45 @@ def test_a_full_disk_leaves_the_last_good_state(project, monkeypatch):
     assert code == 0 and OUTS["train-repopt"].read_bytes() == project["train-repopt"]
 
 
+SMALL_DISK = """
+mkdir small && mount -t tmpfs -o size=32m none small || exit 77
+cp -a "$PROJECT/." small && rm -rf small/.ckpt && ln -s ../state small/.ckpt && cd small
+for stage in prepare-voc2yolo train-repopt; do
+    cat /dev/zero 2>/dev/null >filler
+    python -m stages $stage; echo "full: exit $?"
+    ls -d artifacts/*.tmp artifacts/*/*.tmp metrics/*.tmp
+    rm filler
+    python -m stages $stage; echo "room: exit $?"
+done
+cp -a artifacts ..
+"""
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_training(project, tmp_path):
+    """On a real small file system: the training keeps its state elsewhere, and outputs find no room."""
+    if sys.platform != "linux" or subprocess.run(["unshare", "-rm", "true"]).returncode:
+        pytest.skip("no mount of one's own")
+    (tmp_path / "state").mkdir()
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", SMALL_DISK],
+        cwd=tmp_path,
+        env={**os.environ, "PROJECT": str(project["folder"]), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode == 77:
+        pytest.skip("no mount of one's own")
+    assert "Traceback" not in done.stdout, done.stdout
+    for folder in ("dataset", "train"):
+        assert f"error: artifacts/{folder} could not be written (No space left on device)" in done.stdout
+    assert "continuing after epoch 3 of 3" in done.stdout
+    assert (tmp_path / OUTS["train-repopt"]).read_bytes() == project["train-repopt"]
+    assert done.stdout.count("full: exit 1") == done.stdout.count("room: exit 0") == 2
+    assert ".tmp\n" not in done.stdout
+    assert not list((tmp_path / "state").rglob("*.safetensors*")), "the state goes when the outputs are written"
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_loader_processes_change_no_byte(project, workers):
     text = Path("params.yaml").read_text()

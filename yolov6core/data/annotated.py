@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from yolov6core.data.images import Images
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in continuous pixels: the image spans 0..width and 0..height."""
@@ -37,8 +41,7 @@ class DatasetError(ValueError):
     """Nothing usable is left, or the request does not fit the data; the message says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnnotatedObject:
+class AnnotatedObject(NamedTuple):
     """One object; a `crowd` is a region of many objects: evaluation ignores it, training does not see it."""
 
     name: str
@@ -47,8 +50,7 @@ class AnnotatedObject:
     crowd: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AnnotatedImage:
+class AnnotatedImage(NamedTuple):
     """An image file with its objects.
 
     Args:
@@ -64,9 +66,7 @@ class AnnotatedImage:
     @property
     def stem(self) -> str:
         """File name without folder and suffix; names the label file."""
-        name = self.path[self.path.rfind("/") + 1 :]  # as PurePosixPath(path).stem, in a tenth of the time
-        dot = name.rfind(".")
-        return name[:dot] if 0 < dot < len(name) - 1 else name
+        return stem_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,16 @@ class Source:
         names: class names in the order that the dataset declares, None where it declares none.
     """
 
-    splits: dict[str, list[AnnotatedImage]]
+    splits: dict[str, Images]
     problems: list[Problem]
     names: tuple[str, ...] | None = None
+
+
+def stem_of(path: str) -> str:
+    """File name without folder and suffix: as PurePosixPath(path).stem, in a tenth of the time."""
+    name = path[path.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return name[:dot] if 0 < dot < len(name) - 1 else name
 
 
 def is_safe_name(name: str) -> bool:

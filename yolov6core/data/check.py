@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, Box, Problem
 from yolov6core.data.image_header import ImageError, ImageHeader, read_image_header
+from yolov6core.data.images import Images
 
 _ROUNDING = 0.01  # pixels: what the decimals of a text format may put a box over the edge without being told
 
@@ -26,33 +26,35 @@ class BoxRules:
     min_box: float = 0.0
 
 
-def check_images(images: Iterable[AnnotatedImage], rules: BoxRules) -> tuple[list[AnnotatedImage], list[Problem]]:
+def check_images(images: Images, rules: BoxRules) -> tuple[Images, list[Problem]]:
     """Check images and objects; unusable ones are left out and reported.
 
     Returns: the usable images with the size of their file and boxes inside it, and the problems found.
     """
-    usable: list[AnnotatedImage] = []
     problems: list[Problem] = []
-    for image in images:
-        if not image.path.isprintable():  # a line break would make two entries of a list
-            problems.append(Problem("unsafe_path", image.path))
-            continue
-        try:
-            header = read_image_header(image.path)
-        except (ImageError, OSError) as error:
-            kind = "missing_image" if isinstance(error, FileNotFoundError) else "unreadable_image"
-            problems.append(Problem(kind, image.path, str(error)))
-            continue
-        if header.orientation != 1:
-            image = _turn(image, header, problems)
-        size = (header.height, header.width)
-        if image.size is not None and image.size != size:
-            told, found = (f"{width}x{height}" for height, width in (image.size, size))
-            problems.append(Problem("size_mismatch", image.path, f"annotation {told}, file {found}"))
-        objects = _check_objects(image, size, rules, problems)
-        sound = image.size == size and image.objects == objects
-        usable.append(image if sound else AnnotatedImage(image.path, size, objects))
-    return usable, problems
+    return images.revised(lambda image: _check_image(image, rules, problems)), problems
+
+
+def _check_image(image: AnnotatedImage, rules: BoxRules, problems: list[Problem]) -> AnnotatedImage | None:
+    """The image itself where nothing is to be said about it, None where it cannot be used."""
+    if not image.path.isprintable():  # a line break would make two entries of a list
+        problems.append(Problem("unsafe_path", image.path))
+        return None
+    try:
+        header = read_image_header(image.path)
+    except (ImageError, OSError) as error:
+        kind = "missing_image" if isinstance(error, FileNotFoundError) else "unreadable_image"
+        problems.append(Problem(kind, image.path, str(error)))
+        return None
+    if header.orientation != 1:
+        image = _turn(image, header, problems)
+    size = (header.height, header.width)
+    if image.size is not None and image.size != size:
+        told, found = (f"{width}x{height}" for height, width in (image.size, size))
+        problems.append(Problem("size_mismatch", image.path, f"annotation {told}, file {found}"))
+    objects = _check_objects(image, size, rules, problems)
+    sound = image.size == size and objects is image.objects
+    return image if sound else AnnotatedImage(image.path, size, objects)
 
 
 def _turn(image: AnnotatedImage, header: ImageHeader, problems: list[Problem]) -> AnnotatedImage:
@@ -62,7 +64,7 @@ def _turn(image: AnnotatedImage, header: ImageHeader, problems: list[Problem]) -
         problems.append(Problem("rotated_image", image.path, f"EXIF orientation {header.orientation}"))
         return image
     problems.append(Problem("turned_boxes", image.path, f"EXIF orientation {header.orientation}"))
-    objects = tuple(replace(item, box=turn_box(item.box, header.orientation, stored)) for item in image.objects)
+    objects = tuple(item._replace(box=turn_box(item.box, header.orientation, stored)) for item in image.objects)
     return AnnotatedImage(image.path, (header.height, header.width), objects)
 
 
@@ -87,6 +89,8 @@ def clip_box(box: Box, size: tuple[int, int]) -> Box:
 def _check_objects(
     image: AnnotatedImage, size: tuple[int, int], rules: BoxRules, problems: list[Problem]
 ) -> tuple[AnnotatedObject, ...]:
+    if len(set(image.objects)) == len(image.objects) and all(_is_sound(item, size, rules) for item in image.objects):
+        return image.objects
     kept: dict[AnnotatedObject, None] = {}
     height, width = size
     for item in image.objects:
@@ -99,11 +103,23 @@ def _check_objects(
         if fate == "clipped_box":
             problems.append(Problem(fate, image.path, f"{item.name} {_numbers(item.box)} in {width}x{height}"))
         if not _inside(item.box, size):
-            item = replace(item, box=clip_box(item.box, size))
+            item = item._replace(box=clip_box(item.box, size))
         if item in kept:
             problems.append(Problem("duplicate_box", image.path, f"{item.name} {_numbers(item.box)}"))
         kept[item] = None
     return tuple(kept)
+
+
+def _is_sound(item: AnnotatedObject, size: tuple[int, int], rules: BoxRules) -> bool:
+    """Whether nothing at all is to be said or done about an object, as about nearly every one."""
+    left, top, right, bottom = item.box
+    return (
+        0 <= left < right <= size[1]
+        and 0 <= top < bottom <= size[0]
+        and right - left >= rules.min_box <= bottom - top
+        and (rules.classes is None or item.name in rules.classes)
+        and (rules.keep_difficult or not item.difficult)
+    )
 
 
 def _inside(box: Box, size: tuple[int, int]) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, Source, is_safe_name
+from yolov6core.data.images import Images
 
 
 def is_coco(root: str) -> bool:
@@ -35,14 +36,14 @@ def read_coco(root: str, *, train_split: Sequence[str] = ("train",), val_split: 
     known: dict[str, None] = {}  # class names in order
     if len(files) == 1:
         [(name, path)] = files.items()
-        return Source({"all": _read_file(path, root, name, problems, known)}, problems, tuple(known))
-    splits: dict[str, list[AnnotatedImage]] = {}
+        return Source({"all": Images(_read_file(path, root, name, problems, known))}, problems, tuple(known))
+    splits = {"train": Images(), "val": Images()}
     for split, names in (("train", train_split), ("val", val_split)):
-        splits[split] = []
         for name in names:
             if name not in files:
                 raise DatasetError(f"no annotations/instances_{name}.json in {root}; there are: {', '.join(files)}")
-            splits[split] += _read_file(files[name], root, name, problems, known)
+            for image in _read_file(files[name], root, name, problems, known):
+                splits[split].append(image)
     return Source(splits, problems, tuple(known))
 
 
@@ -60,7 +61,7 @@ def _json_files(root: str) -> dict[str, str]:
 
 def _read_file(
     path: str, root: str, split: str, problems: list[Problem], known: dict[str, None]
-) -> list[AnnotatedImage]:
+) -> Iterator[AnnotatedImage]:
     document = _load(path)
     names = {entry["id"]: str(entry["name"]) for entry in sorted(document["categories"], key=lambda e: e["id"])}
     known |= dict.fromkeys(names.values())
@@ -71,7 +72,6 @@ def _read_file(
             problems.append(Problem("broken_object", path, f"annotation id {entry.get('id')}"))
         else:
             objects.setdefault(entry.get("image_id"), []).append(item)
-    images = []
     for entry in document["images"]:
         file_name = str(entry["file_name"]).replace("\\", "/")
         if not is_safe_name(file_name):
@@ -82,9 +82,11 @@ def _read_file(
         if found is None:
             problems.append(Problem("missing_image", path, file_name))
             continue
-        size = (entry["height"], entry["width"]) if entry.get("height") and entry.get("width") else None
-        images.append(AnnotatedImage(found, size, tuple(objects.get(entry["id"], ()))))
-    return images
+        size = None
+        if entry.get("height") and entry.get("width"):
+            told = (entry["height"], entry["width"])  # checking compares what is told, whatever it is, with the file
+            size = tuple(side if isinstance(side, int | float) else str(side) for side in told)
+        yield AnnotatedImage(found, size, tuple(objects.get(entry["id"], ())))
 
 
 def _load(path: str) -> dict[str, Any]:

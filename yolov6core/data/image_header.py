@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
-from io import FileIO
 from typing import NamedTuple
+
+from yolov6core.data.files import open_to_read, read_rest
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 2**28
@@ -41,8 +42,9 @@ def read_image_header(path: str) -> ImageHeader:
         ImageError: not an image, an incomplete one, or one of more than MAX_PIXELS.
         OSError: the file cannot be opened.
     """
-    with open(path, "rb", buffering=0) as file:  # a few bytes at three places: a buffer would only cost
-        head = file.read(_HEAD)
+    file = open_to_read(path)
+    try:
+        head = os.read(file, _HEAD)
         if head[:3] == b"\xff\xd8\xff":
             return _jpeg(file, head)
         if head[:8] == _PNG_SIGNATURE:
@@ -50,6 +52,8 @@ def read_image_header(path: str) -> ImageHeader:
         if not head:
             raise ImageError("the file is empty")
         return _decoded(path, file, head)
+    finally:
+        os.close(file)
 
 
 def read_jpeg_header(data: bytes) -> ImageHeader | None:
@@ -71,19 +75,19 @@ def _upright(height: int, width: int, orientation: int, kind: str) -> ImageHeade
     return ImageHeader(width, height, orientation) if orientation >= 5 else ImageHeader(height, width, orientation)
 
 
-def _jpeg(file: FileIO, head: bytes) -> ImageHeader:
+def _jpeg(file: int, head: bytes) -> ImageHeader:
     frame = _jpeg_frame(head)
     if frame is None:  # long metadata in front of the frame
-        head += file.readall()
+        head += read_rest(file)
         frame = _jpeg_frame(head)
     if frame is None:
         raise ImageError("JPEG without a frame header")
     header, position = frame
     # Some cameras append data to the picture; thumbnails, which end the same way, lie in front of the frame.
-    file.seek(-2, os.SEEK_END)
-    if file.read(2) != b"\xff\xd9":
-        file.seek(position)
-        if b"\xff\xd9" not in file.readall():
+    os.lseek(file, -2, os.SEEK_END)
+    if os.read(file, 2) != b"\xff\xd9":
+        os.lseek(file, position, os.SEEK_SET)
+        if b"\xff\xd9" not in read_rest(file):
             raise ImageError("JPEG is cut short: no end marker")
     return header
 
@@ -131,7 +135,7 @@ def _tiff_tags(tiff: bytes) -> dict[int, int]:
     return tags
 
 
-def _png(file: FileIO, head: bytes) -> ImageHeader:
+def _png(file: int, head: bytes) -> ImageHeader:
     """Walk the chunks (W3C PNG, 5.3): size from IHDR, orientation from eXIf, all there with IEND."""
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise ImageError("PNG without a header")
@@ -141,20 +145,20 @@ def _png(file: FileIO, head: bytes) -> ImageHeader:
         if position + 12 <= len(head):
             chunk = head[position : position + 8]
         else:
-            file.seek(position)
-            chunk = file.read(8)
+            os.lseek(file, position, os.SEEK_SET)
+            chunk = os.read(file, 8)
         if len(chunk) < 8:
             raise ImageError("PNG is cut short: no end chunk")
         length, kind = struct.unpack(">I4s", chunk)
         if kind == b"IEND":
             return _upright(height, width, orientation, "PNG")
         if kind == b"eXIf":
-            file.seek(position + 8)
-            orientation = _orientation(file.read(min(length, _HEAD)))
+            os.lseek(file, position + 8, os.SEEK_SET)
+            orientation = _orientation(os.read(file, min(length, _HEAD)))
         position += 12 + length
 
 
-def _decoded(path: str, file: FileIO, head: bytes) -> ImageHeader:
+def _decoded(path: str, file: int, head: bytes) -> ImageHeader:
     """Other formats: what the header claims is checked where a small file can claim much, then the file is decoded."""
     import cv2
 
@@ -162,7 +166,7 @@ def _decoded(path: str, file: FileIO, head: bytes) -> ImageHeader:
         width, height = struct.unpack_from("<ii", head, 18)
         _upright(abs(height), abs(width), 1, "BMP")
     elif head[:2] in _TIFF_ORDER:
-        tags = _tiff_tags(head + file.readall())  # the directory often lies at the end
+        tags = _tiff_tags(head + read_rest(file))  # the directory often lies at the end
         _upright(tags.get(_HEIGHT, 1), tags.get(_WIDTH, 1), 1, "TIFF")
     try:
         image = cv2.imread(path, cv2.IMREAD_COLOR)

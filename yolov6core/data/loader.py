@@ -1,7 +1,8 @@
 """Batches for training and evaluation.
 
-Training: what a sample looks like depends on (seed, epoch, index) and on nothing else, so the number of worker
-processes never changes a byte. Evaluation: letterboxed images with the geometry that maps boxes back.
+Training: what a sample looks like depends on (seed, epoch, index) and the size of a batch on (seed, epoch, position),
+and on nothing else, so the number of worker processes never changes a byte. Evaluation: letterboxed images with the
+geometry that maps boxes back.
 """
 
 from __future__ import annotations
@@ -89,14 +90,54 @@ def train_batches(
     return planned_batches(transform, plan, seed=seed, epoch=epoch, workers=workers)
 
 
+def batch_sizes(count: int, *, image_size: Size, change: float, stride: int, seed: int, epoch: int) -> list[Size]:
+    """Input sizes of an epoch's batches for multi-scale training (YOLO9000, 1612.08242, section 2).
+
+    A size depends on (seed, epoch, position of the batch in the epoch): all processes of a training draw the same, and
+    so does one that continues in the middle of an epoch.
+
+    Args:
+        count: batches of the epoch.
+        image_size: (height, width) without the change, multiples of `stride`.
+        change: largest relative change of both sides; 0 changes none.
+        stride: sides are whole multiples of it.
+
+    Raises:
+        ValueError: `change` is less than a stride of the longer side.
+    """
+    if 0 < change * max(image_size) < stride:
+        raise ValueError(
+            f"a change of {change} moves no side of {tuple(image_size)} by a whole stride of {stride}; "
+            f"give at least {math.ceil(100 * stride / max(image_size)) / 100}, or 0 for one size"
+        )
+    # 1e-9: a bound that is a whole number of strides must not be lost to float rounding
+    bounds = [
+        (math.ceil(side * (1 - change) / stride - 1e-9), math.floor(side * (1 + change) / stride + 1e-9))
+        for side in image_size
+    ]
+    sizes = []
+    for draw in np.random.default_rng((seed, epoch, 0, 1)).uniform(-change, change, count):  # a key of no sample
+        strides = [round(side * (1 + draw) / stride) for side in image_size]
+        height, width = (min(max(n, low), high) * stride for n, (low, high) in zip(strides, bounds, strict=True))
+        sizes.append((height, width))
+    return sizes
+
+
 def planned_batches(
-    transform: Transform, plan: Sequence[Sequence[int]], *, seed: int, epoch: int, workers: int = 0
+    transform: Transform,
+    plan: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    epoch: int,
+    workers: int = 0,
+    sizes: Sequence[Size] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of the given sample indices, in that order; see `train_batches`.
 
-    With several GPUs each rank passes its share of every batch of the common `epoch_plan`.
+    With several GPUs each rank passes its share of every batch of the common `epoch_plan`. Every batch is resized to
+    its size among `sizes` (see `batch_sizes`); targets are fractions and stay as they are.
     """
-    source = _PlannedBatches(transform, plan, seed, epoch)
+    source = _PlannedBatches(transform, plan, seed, epoch, sizes)
     if workers == 0:
         for position in range(len(plan)):
             yield source[position]
@@ -109,8 +150,15 @@ def planned_batches(
 class _PlannedBatches(torch.utils.data.Dataset):
     """Item i is the i-th whole batch, so that a worker collates what it made and sends two tensors."""
 
-    def __init__(self, transform: Transform, plan: Sequence[Sequence[int]], seed: int, epoch: int) -> None:
-        self.transform, self.plan, self.seed, self.epoch = transform, plan, seed, epoch
+    def __init__(
+        self,
+        transform: Transform,
+        plan: Sequence[Sequence[int]],
+        seed: int,
+        epoch: int,
+        sizes: Sequence[Size] | None,
+    ) -> None:
+        self.transform, self.plan, self.seed, self.epoch, self.sizes = transform, plan, seed, epoch, sizes
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -118,7 +166,10 @@ class _PlannedBatches(torch.utils.data.Dataset):
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
         indices = self.plan[position]
         generators = (np.random.default_rng((self.seed, self.epoch, index)) for index in indices)
-        return collate([self.transform(index, rng) for index, rng in zip(indices, generators, strict=True)])
+        images, targets = collate([self.transform(index, rng) for index, rng in zip(indices, generators, strict=True)])
+        if self.sizes is not None and self.sizes[position] != images.shape[-2:]:
+            images = torch.nn.functional.interpolate(images, size=self.sizes[position], mode="bilinear")
+        return images, targets
 
 
 def _prepare_worker(_: int) -> None:
@@ -141,16 +192,36 @@ def eval_batches(dataset: Source, *, image_size: Size, batch_size: int, shrink: 
         image_size: (height, width) of the network input.
         shrink: pixels taken off both sides before fitting; the frame becomes grey.
     """
+    plan = square_plan(range(len(dataset)), image_size=image_size, batch_size=batch_size)
+    return rectangular_batches(dataset, plan, image_size=image_size, shrink=shrink)
+
+
+def shrunk(image_size: Size, shrink: int) -> Size:
+    """(height, width) that images are fitted into, so that a grey frame of `shrink` pixels, half a side, is left.
+
+    Raises:
+        ValueError: nothing would be left.
+    """
     inside = (image_size[0] - shrink, image_size[1] - shrink)
     if min(inside) < 1:
         raise ValueError(f"shrink {shrink} leaves nothing of image_size {image_size}; it is in pixels, make it smaller")
-    for start in range(0, len(dataset), batch_size):
-        indices = list(range(start, min(start + batch_size, len(dataset))))
-        yield _letterboxed(dataset, indices, (image_size[0], image_size[1]), inside)
+    return inside
+
+
+def square_plan(indices: Sequence[int], *, image_size: Size, batch_size: int) -> list[tuple[list[int], Size]]:
+    """The given images in their order, in batches that are all of the network's whole input."""
+    starts = range(0, len(indices), batch_size)
+    return [(list(indices[start : start + batch_size]), tuple(image_size)) for start in starts]
 
 
 def rectangular_plan(
-    source_sizes: Sequence[Size], *, image_size: Size, batch_size: int, stride: int, pad: float = 0.0
+    source_sizes: Sequence[Size],
+    *,
+    image_size: Size,
+    batch_size: int,
+    stride: int,
+    pad: float = 0.0,
+    shrink: int = 0,
 ) -> list[tuple[list[int], Size]]:
     """Batches of images of similar shape, each with the smallest (height, width) that holds them.
 
@@ -159,26 +230,29 @@ def rectangular_plan(
         image_size: the images are fitted into this; each side of a batch is at most that, plus padding.
         stride: sides are whole multiples of it.
         pad: further padding in strides before rounding up.
+        shrink: as of `eval_batches`; the frame is part of a batch's size.
 
     Returns: image indices and size of each batch, tall batches first.
     """
+    inside = shrunk(image_size, shrink)
     order = sorted(range(len(source_sizes)), key=lambda index: source_sizes[index][1] / source_sizes[index][0])
     plan = []
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        ratios = [min(image_size[0] / h, image_size[1] / w) for h, w in (source_sizes[i] for i in indices)]
-        sides = [max(source_sizes[i][axis] * r for i, r in zip(indices, ratios, strict=True)) for axis in (0, 1)]
+        ratios = [min(inside[0] / h, inside[1] / w) for h, w in (source_sizes[i] for i in indices)]
+        fitted = [max(source_sizes[i][axis] * r for i, r in zip(indices, ratios, strict=True)) for axis in (0, 1)]
         # 1e-9: a side that is a whole number of strides must not grow because of float rounding
-        plan.append((indices, tuple(math.ceil(side / stride + pad - 1e-9) * stride for side in sides)))
+        plan.append((indices, tuple(math.ceil((side + shrink) / stride + pad - 1e-9) * stride for side in fitted)))
     return plan
 
 
 def rectangular_batches(
-    dataset: Source, plan: Sequence[tuple[list[int], Size]], *, image_size: Size
+    dataset: Source, plan: Sequence[tuple[list[int], Size]], *, image_size: Size, shrink: int = 0
 ) -> Iterator[EvalBatch]:
-    """The batches of a `rectangular_plan`."""
+    """The batches of a `rectangular_plan`, or of any plan of image indices and sizes."""
+    inside = shrunk(image_size, shrink)
     for indices, size in plan:
-        yield _letterboxed(dataset, indices, size, image_size)
+        yield _letterboxed(dataset, indices, size, inside)
 
 
 def _letterboxed(dataset: Source, indices: list[int], size: Size, inside: Size) -> EvalBatch:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov6core.data.annotated import AnnotatedImage
+from yolov6core.data.images import Images
 
 SMALL, MEDIUM = 32.0**2, 96.0**2
 """Areas in pixels that part small, medium and large objects, as COCO counts them."""
@@ -17,6 +17,7 @@ _PANEL = 320
 _GAP = 30
 _BINS = 64
 _BARS = 14
+_AT_ONCE = 1 << 14  # points
 _BLUE, _BLACK = (180, 119, 31), (40, 40, 40)
 
 
@@ -24,44 +25,44 @@ _BLUE, _BLACK = (180, 119, 31), (40, 40, 40)
 class Boxes:
     """Boxes of a split: class index int [n], image index int [n], xyxy in pixels and in fractions, float32 [n, 4]."""
 
-    classes: NDArray[np.int64]
-    images: NDArray[np.int64]
+    classes: NDArray[np.int32]
+    images: NDArray[np.int32]
     pixels: NDArray[np.float32]
     fractions: NDArray[np.float32]
 
 
-def collect_boxes(images: Sequence[AnnotatedImage], names: Sequence[str]) -> Boxes:
+def collect_boxes(images: Images, names: Sequence[str]) -> Boxes:
     """All boxes of checked images."""
     index = {name: position for position, name in enumerate(names)}
-    found = [(index[item.name], i, item.box) for i, image in enumerate(images) for item in image.objects]
-    classes, owners = (np.array([row[k] for row in found], dtype=np.int64) for k in (0, 1))
-    pixels = np.array([row[2] for row in found], dtype=np.float32).reshape(-1, 4)
-    sizes = np.array([image.size for image in images], dtype=np.float32).reshape(-1, 2)  # height, width
-    return Boxes(classes, owners, pixels, pixels / sizes[owners][:, [1, 0, 1, 0]])
+    found, codes, owners, pixels = images.arrays()
+    classes = np.array([index.get(name, -1) for name in found], dtype=np.int32)[codes]
+    sides = np.array(images.sizes(), dtype=np.float32).reshape(-1, 2)[:, [1, 0, 1, 0]]  # width, height, width, height
+    fractions = sides[owners]
+    np.divide(pixels, fractions, out=fractions)
+    return Boxes(classes, owners, pixels, fractions)
 
 
-def class_rows(splits: Mapping[str, Boxes], names: Sequence[str]) -> list[dict[str, object]]:
-    """One row for each split and class: images and boxes with it, boxes by area, median width and height in pixels."""
+def class_rows(split: str, boxes: Boxes, names: Sequence[str]) -> list[dict[str, object]]:
+    """One row for each class of a split: images and boxes with it, boxes by area, median width and height in pixels."""
     rows: list[dict[str, object]] = []
-    for split, boxes in splits.items():
-        for position, name in enumerate(names):
-            own = boxes.classes == position
-            sides = boxes.pixels[own, 2:] - boxes.pixels[own, :2]
-            area = sides.prod(axis=1)
-            width, height = np.median(sides, axis=0) if len(sides) else (0.0, 0.0)
-            rows.append(
-                {
-                    "split": split,
-                    "class": name,
-                    "images": len(np.unique(boxes.images[own])),
-                    "boxes": len(sides),
-                    "small": int((area < SMALL).sum()),
-                    "medium": int(((area >= SMALL) & (area < MEDIUM)).sum()),
-                    "large": int((area >= MEDIUM).sum()),
-                    "median_width": round(float(width), 1),
-                    "median_height": round(float(height), 1),
-                }
-            )
+    for position, name in enumerate(names):
+        own = boxes.classes == position
+        sides = boxes.pixels[own, 2:] - boxes.pixels[own, :2]
+        area = sides.prod(axis=1)
+        width, height = np.median(sides, axis=0) if len(sides) else (0.0, 0.0)
+        rows.append(
+            {
+                "split": split,
+                "class": name,
+                "images": len(np.unique(boxes.images[own])),
+                "boxes": len(sides),
+                "small": int((area < SMALL).sum()),
+                "medium": int(((area >= SMALL) & (area < MEDIUM)).sum()),
+                "large": int((area >= MEDIUM).sum()),
+                "median_width": round(float(width), 1),
+                "median_height": round(float(height), 1),
+            }
+        )
     return rows
 
 
@@ -99,7 +100,10 @@ def _density(points: NDArray[np.float32]) -> NDArray[np.uint8]:
     """How many points (x, y) in 0..1 lie where, on a logarithmic scale of colours, the origin at the top left."""
     import cv2
 
-    counts, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=_BINS, range=((0, 1), (0, 1)))
+    counts = np.zeros((_BINS, _BINS))
+    for first in range(0, len(points), _AT_ONCE):  # histogram2d copies what it counts several times
+        x, y = points[first : first + _AT_ONCE].T
+        counts += np.histogram2d(y, x, bins=_BINS, range=((0, 1), (0, 1)))[0]
     scaled = np.log1p(counts) / max(float(np.log1p(counts.max())), 1e-9)
     colours = cv2.applyColorMap((scaled * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     return cv2.resize(colours, (_PANEL, _PANEL), interpolation=cv2.INTER_NEAREST)

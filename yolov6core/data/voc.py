@@ -11,12 +11,14 @@ import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, Box, DatasetError, Problem, Source
-from yolov6core.data.files import Files, list_files
+from yolov6core.data.files import Files, list_files, read_file
 from yolov6core.data.image_header import IMAGE_SUFFIXES
+from yolov6core.data.images import Images
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "")
@@ -41,8 +43,7 @@ class VocFolder:
         return sorted(self.annotations.suffixes.keys() | self.images.suffixes.keys())
 
 
-@dataclass(frozen=True)
-class VocAnnotation:
+class VocAnnotation(NamedTuple):
     """Contents of one XML file; `size` is (height, width), None where missing or zero."""
 
     size: tuple[int, int] | None
@@ -95,31 +96,26 @@ def read_voc(
         wanted["all"] = [(folder, folder.stems()) for folder in folders]
     splits = {}
     for split, parts in wanted.items():
-        splits[split] = [image for folder, names in parts for image in _read_images(folder, names, origin, problems)]
+        splits[split] = Images(
+            image for folder, names in parts for image in _read_images(folder, names, origin, problems)
+        )
     return Source(splits=splits, problems=problems)
 
 
 def is_voc(root: str) -> bool:
     """Whether there is a VOC tree at or under `root`."""
-    try:
-        return bool(find_voc(root))
-    except DatasetError:
-        return False
+    return any(map(_is_tree, _candidates(root)))
 
 
 def find_voc(root: str) -> list[VocFolder]:
     """The VOC trees at or under `root`, sorted by name; raises DatasetError where there are none."""
     if not os.path.isdir(root):
         raise DatasetError(f"{root} is not a folder; prepare.root must name the dataset's folder")
-    candidates = [root]
-    for parent in (root, _join(root, "VOCdevkit")):
-        if os.path.isdir(parent):
-            candidates += sorted(_join(parent, name) for name in os.listdir(parent) if name != "VOCdevkit")
-    folders = []
-    for candidate in candidates:
+    folders: list[VocFolder] = []
+    for candidate in _candidates(root):
         nested = any(candidate.startswith(folder.root + "/") for folder in folders)
-        if not nested and os.path.isdir(candidate) and (folder := _open_folder(candidate)):
-            folders.append(folder)
+        if not nested and _is_tree(candidate):
+            folders.append(_open_folder(candidate))
     if not folders:
         raise DatasetError(
             f"no VOC dataset in {root}: expected Annotations/*.xml, or *.xml beside the images; "
@@ -128,13 +124,12 @@ def find_voc(root: str) -> list[VocFolder]:
     return folders
 
 
-def read_list(text: str, known: Iterable[str] = ()) -> tuple[list[str], list[str]]:
+def read_list(text: str, known: Container[str] = ()) -> tuple[list[str], list[str]]:
     """Names in a split list, and those that came twice.
 
     A row is a name, or a name and a flag as in VOC's lists per class; rows flagged -1 (class absent) are left out.
     Rows that are `known` names as they stand are taken whole, so names may hold spaces.
     """
-    known = frozenset(known)
     names: dict[str, None] = {}
     repeated = []
     for row in text.splitlines():
@@ -227,10 +222,26 @@ def _join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if name else folder
 
 
-def _open_folder(root: str) -> VocFolder | None:
+def _candidates(root: str) -> Iterator[str]:
+    """Folders that may be a VOC tree."""
+    yield root
+    for parent in (root, _join(root, "VOCdevkit")):
+        if os.path.isdir(parent):
+            yield from sorted(_join(parent, name) for name in os.listdir(parent) if name != "VOCdevkit")
+
+
+def _is_tree(root: str) -> bool:
+    """Whether there is an annotation in one of the places for them; looks no further than the first."""
+    for folder in (_join(root, part) for part in _ANNOTATION_FOLDERS):
+        if os.path.isdir(folder):
+            with os.scandir(folder) as entries:
+                if any(entry.name.lower().endswith(".xml") and entry.name[0] != "." for entry in entries):
+                    return True
+    return False
+
+
+def _open_folder(root: str) -> VocFolder:
     annotations = _first_with_files(root, _ANNOTATION_FOLDERS, (".xml",))
-    if not annotations.suffixes:
-        return None
     images = _first_with_files(root, _IMAGE_FOLDERS, IMAGE_SUFFIXES)
     return VocFolder(root, annotations, images, list_files(_join(root, "ImageSets/Main"), (".txt",)))
 
@@ -263,7 +274,7 @@ def _read_list(folder: VocFolder, path: str, problems: list[Problem]) -> list[st
 
 def _read_images(
     folder: VocFolder, names: Iterable[str], origin: int, problems: list[Problem]
-) -> Iterable[AnnotatedImage]:
+) -> Iterator[AnnotatedImage]:
     for name in names:
         paths = folder.images.paths(name)
         where = next(iter(folder.annotations.paths(name)), None)
@@ -271,8 +282,7 @@ def _read_images(
             problems.append(Problem("missing_annotation", paths[0] if paths else _join(folder.root, name)))
             continue
         try:
-            with open(where, "rb", buffering=0) as file:  # read at once: a buffer would only cost
-                annotation = parse_voc(file.readall(), where=where, origin=origin)
+            annotation = parse_voc(read_file(where), where=where, origin=origin)
         except (AnnotationError, OSError) as error:
             problems.append(Problem("broken_annotation", where, str(error)))
             continue

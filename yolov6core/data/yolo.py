@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from yolov6core.data.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, Source, is_safe_name
 from yolov6core.data.image_header import IMAGE_SUFFIXES, ImageError, read_image_header
+from yolov6core.data.images import Images
 
 _NAME_FILES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 
@@ -41,10 +42,10 @@ def read_yolo(root: str, *, train_split: Sequence[str] = ("train",), val_split: 
         wanted, declared = {"all": ("all",)}, {"all": ["images"]}
     elif declared and {*map(tuple, declared.values())} == {tuple(next(iter(declared.values())))} and len(declared) > 1:
         wanted, declared = {"all": ("all",)}, {"all": next(iter(declared.values()))}
-    splits: dict[str, list[AnnotatedImage]] = {}
+    splits: dict[str, Images] = {}
     for split, parts in wanted.items():
         paths = [path for name in parts for path in _images_of_split(root, name, declared.get(name), document)]
-        splits[split] = list(_read_images(paths, names, problems))
+        splits[split] = Images(_read_images(paths, names, problems))
     return Source(splits, problems, tuple(names))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from yolov6core.data.annotated import AnnotatedImage, DatasetError
 
 
 def add_yolo_folder(
-    folder: Path, splits: Mapping[str, Sequence[AnnotatedImage]], names: Sequence[str], *, shown_as: str, copy: bool
+    folder: Path, splits: Mapping[str, Iterable[AnnotatedImage]], names: Sequence[str], *, shown_as: str, copy: bool
 ) -> None:
     """Add `images/<split>/x.jpg`, `labels/<split>/x.txt` and `data.yaml` to a folder that has `labels/x.txt`.
 

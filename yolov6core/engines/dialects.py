@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import onnx
 
 DIALECTS = ("openvino", "ort", "trt", "cache")
-GRID = {"openvino": "trt", "ort": "ort", "trt": "trt", "cache": "trt"}
+GRID = {"openvino": "openvino", "ort": "ort", "trt": "trt", "cache": "trt"}
 """Dialect of the file -> dialect that the quantized torch model is switched to before it is traced: files of OpenVINO,
 TensorRT and the cache differ after the trace only."""
 RUNTIME_DIALECT = {"openvino": "openvino", "onnxruntime": "ort", "tensorrt": "trt", "tensorrt_rtx": "trt"}
@@ -56,6 +56,15 @@ NMS_REFUSED = {
     ("efficient_nms", "onnxruntime"): "EfficientNMS_TRT is a plugin of TensorRT; export nms 'onnx' or 'topk'",
     ("onnx", "tensorrt_rtx"): "TensorRT-RTX has no kernel for NonMaxSuppression; export nms 'topk'",
 }
+
+
+def grid_of(dialect: str, *, nms: str = "none", dynamic_batch: bool = False) -> str:
+    """Key of quantization dialects that a model is switched to before it is traced for such a file.
+
+    OpenVINO 2026.4 computes wrong numbers from the unsigned grid where the batch is open and suppression is in the
+    graph; the signed one is right there.
+    """
+    return "trt" if dialect == "openvino" and dynamic_batch and nms != "none" else GRID[dialect]
 
 
 @dataclass(frozen=True)
@@ -165,8 +174,10 @@ def _check_grid(model: onnx.ModelProto, dialect: str) -> None:
         raise ValueError(
             "dialect 'ort' needs uint8 activations, the model is on the int8 grid: set_dialect_(..., 'ort')"
         )
-    if dialect != "ort" and "uint8" in kinds:
-        raise ValueError(f"dialect {dialect!r} needs int8 activations, the model is on the uint8 grid of 'ort'")
+    if dialect in ("trt", "cache") and "uint8" in kinds:
+        raise ValueError(
+            f"dialect {dialect!r} needs int8 activations, the model is on a uint8 grid: set_dialect_(..., 'trt')"
+        )
     if dialect == "cache" and not kinds:
         raise ValueError("dialect 'cache' needs a quantized model; a float model has no scales")
 

@@ -38,6 +38,7 @@ class Interface:
         classes: C, where there is suppression; the writer fills it in.
         score_threshold, iou_threshold, max_detections: of the suppression; max_detections is K.
         candidates: how many of the best scores of an image 'topk' looks at.
+        shrink: pixels of the grey frame that images are set into, half of them a side, before they are fed.
     """
 
     form: str = "decoded"
@@ -49,6 +50,7 @@ class Interface:
     iou_threshold: float = 0.65
     max_detections: int = 300
     candidates: int = 1000
+    shrink: int = 0
 
     def __post_init__(self) -> None:
         for name, allowed in (("form", FORMS), ("nms", NMS), ("input", INPUTS)):
@@ -79,6 +81,8 @@ class Interface:
         """Entries for a file's own metadata; a file of the default interface needs none."""
         notes = {name: getattr(self, name) for name in ("form", "nms", "input")}
         notes = {name: value for name, value in notes.items() if value != getattr(Interface, name)}
+        if self.shrink:
+            notes["shrink"] = str(self.shrink)
         if self.form == "raw":
             notes["strides"] = ",".join(map(str, self.strides))
         if self.nms != "none":
@@ -93,8 +97,8 @@ class Interface:
         found: dict[str, object] = {name: notes[name] for name in ("form", "nms", "input") if name in notes}
         if "strides" in notes:
             found["strides"] = tuple(int(text) for text in notes["strides"].split(","))
-        for name, kind in (("classes", int), ("max_detections", int), ("candidates", int)):
-            found |= {name: kind(notes[name])} if name in notes else {}
+        for name in ("classes", "max_detections", "candidates", "shrink"):
+            found |= {name: int(notes[name])} if name in notes else {}
         for name in ("score_threshold", "iou_threshold"):
             found |= {name: float(notes[name])} if name in notes else {}
         return cls(**found)

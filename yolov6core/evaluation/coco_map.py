@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov6core.evaluation.coco_match import evaluate_image
+from yolov6core.evaluation.coco_match import Curves, Truth, match_image
 
 STAT_NAMES = (
     "map50_95",
@@ -72,7 +71,8 @@ def coco_metrics(
     known = {image["id"] for image in ground_truth["images"]}
     if not known.issuperset(detections):
         raise ValueError(f"detections of images that the ground truth lacks: {sorted(set(detections) - known)[:5]}")
-    evaluation = _evaluate(ground_truth, _rows(detections, ids), image_ids)
+    found = {image_id: _by_category(rows, image_id, ids) for image_id, rows in detections.items()}
+    evaluation = _evaluate(ground_truth, found, known if image_ids is None else image_ids, sorted(categories))
     stats = {name: float(value) for name, value in zip(STAT_NAMES, evaluation.stats, strict=True)}
     # [T thresholds, R recalls, K categories (ascending id), areas, detection limits]; all areas, up to 100 detections
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
@@ -90,53 +90,50 @@ def _mean(precision: NDArray[np.float64]) -> float | None:
     return float(valid.mean()) if valid.size else None
 
 
-def _rows(detections: Mapping[int, NDArray], category_ids: Sequence[int]) -> list[dict]:
-    rows: list[dict] = []
-    for image_id, found in detections.items():
-        found = np.asarray(found, dtype=np.float64).reshape(-1, 6)
-        classes = found[:, 5].astype(int)
-        wrong = classes[(classes < 0) | (classes >= len(category_ids))]
-        if wrong.size:
-            raise ValueError(f"image {image_id}: class {wrong[0]} is outside 0..{len(category_ids) - 1}")
-        extents = found[:, 2:4] - found[:, :2]
-        boxes = np.concatenate((found[:, :2], extents), axis=1).tolist()
-        for box, area, score, label in zip(
-            boxes, extents.prod(axis=1).tolist(), found[:, 4].tolist(), classes.tolist(), strict=True
-        ):
-            rows.append(
-                {
-                    "id": len(rows) + 1,
-                    "image_id": image_id,
-                    "category_id": category_ids[label],
-                    "bbox": box,
-                    "area": area,
-                    "score": score,
-                    "iscrowd": 0,
-                }
-            )
-    return rows
+def _by_category(found: NDArray, image_id: int, category_ids: Sequence[int]) -> dict[int, NDArray[np.float64]]:
+    """Detections [N, 6] of an image by category id, each [n, 5] x, y, width, height, score."""
+    found = np.asarray(found, dtype=np.float64).reshape(-1, 6)
+    classes = found[:, 5].astype(int)
+    wrong = classes[(classes < 0) | (classes >= len(category_ids))]
+    if wrong.size:
+        raise ValueError(f"image {image_id}: class {wrong[0]} is outside 0..{len(category_ids) - 1}")
+    boxes = np.concatenate((found[:, :2], found[:, 2:4] - found[:, :2], found[:, 4:5]), axis=1)
+    return {category_ids[label]: boxes[classes == label] for label in np.unique(classes)}
 
 
-def _evaluate(ground_truth: Mapping, rows: list[dict], image_ids: Sequence[int] | None) -> Any:
-    from pycocotools.coco import COCO
+def _truth(ground_truth: Mapping) -> dict[tuple[int, int], Truth]:
+    """Ground truth by image and category id."""
+    rows: dict[tuple[int, int], list[Mapping]] = {}
+    for row in ground_truth["annotations"]:
+        rows.setdefault((row["image_id"], row["category_id"]), []).append(row)
+    return {
+        key: Truth(
+            np.array([row["bbox"] for row in own], dtype=np.float64),
+            np.array([row["area"] for row in own], dtype=np.float64),
+            np.array([row.get("iscrowd", 0) for row in own], dtype=bool),
+        )
+        for key, own in rows.items()
+    }
+
+
+def _evaluate(
+    ground_truth: Mapping, found: Mapping[int, Mapping[int, NDArray]], image_ids: Iterable[int], categories: list[int]
+) -> Any:
+    """A `COCOeval` that knows all its figures."""
     from pycocotools.cocoeval import COCOeval
 
-    # pycocotools reports on standard output, which belongs to the stages
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth, found = COCO(), COCO()
-        truth.dataset = {**ground_truth, "annotations": [dict(row) for row in ground_truth["annotations"]]}
-        found.dataset = {
-            "images": ground_truth["images"],
-            "categories": ground_truth["categories"],
-            "annotations": rows,
-        }
-        truth.createIndex()
-        found.createIndex()
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.evaluateImg = partial(evaluate_image, evaluation)
-        if image_ids is not None:
-            evaluation.params.imgIds = sorted(image_ids)
-        evaluation.evaluate()
-        evaluation.accumulate()
+    evaluation = COCOeval(iouType="bbox")
+    evaluation.params.imgIds, evaluation.params.catIds = sorted({*image_ids}), categories
+    truth, nothing = _truth(ground_truth), np.zeros((0, 5))
+    curves = Curves(evaluation.params)
+    for place, category in enumerate(categories):
+        images = []
+        for image_id in evaluation.params.imgIds:
+            own, wanted = found.get(image_id, {}).get(category, nothing), truth.get((image_id, category))
+            if len(own) or wanted is not None:
+                images.append(match_image(own, wanted, evaluation.params))
+        curves.fill(place, images)
+    evaluation.eval = {"recall": curves.recall, "precision": curves.precision, "scores": curves.scores}
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints, and standard output belongs to the stages
         evaluation.summarize()
     return evaluation

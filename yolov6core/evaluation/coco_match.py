@@ -1,55 +1,112 @@
-"""The matching step of pycocotools for all IoU thresholds at once.
+"""COCO's matching and its curves, as pycocotools computes them but for all IoU thresholds at once.
 
-pycocotools matches with three nested Python loops (thresholds, detections, ground truths), which takes most of its
-time. The rule is the same here; only detections that reach the lowest threshold with any box are looked at one by one.
+pycocotools keeps a dict for every detection and matches with three nested Python loops (thresholds, detections, ground
+truths). The rule is the same here, and so is every figure; only detections that reach the lowest threshold with any box
+are looked at one by one.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bool = NDArray[np.bool_]
+Float = NDArray[np.float64]
 
 
-def evaluate_image(
-    evaluation: Any, image_id: int, category_id: int, area_range: list[float], max_detections: int
-) -> dict[str, Any] | None:
-    """Drop-in for `COCOeval.evaluateImg`: matches of one image, category and range of areas; None where nothing is.
+class Truth(NamedTuple):
+    """Ground truth of one category in one image: boxes x, y, width, height [G, 4], areas [G], crowds [G]."""
+
+    boxes: Float
+    areas: Float
+    crowd: Bool
+
+
+class Matches(NamedTuple):
+    """Detections of one category in one image, by descending score, in each range of areas.
+
+    `matched` and `ignored` [A, T, D]; `scores` [D]; `counting` [A] ground truths that are not ignored.
+    """
+
+    scores: Float
+    matched: Bool
+    ignored: Bool
+    counting: NDArray[np.int64]
+
+
+def match_image(found: Float, truth: Truth | None, params: Any) -> Matches:
+    """Match the detections of one category in one image.
 
     Args:
-        evaluation: a `COCOeval` whose overlaps are computed.
-        area_range: ground truth outside it (pixels squared) is ignored, as are unmatched detections outside it.
-        max_detections: only so many of the best detections count.
+        found: [D, 5] x, y, width, height, score, in any order; only the best `params.maxDets[-1]` count.
+        truth: None: there is nothing of the category.
+        params: of `COCOeval`. Ground truth outside `areaRng` (pixels squared) is ignored, as are unmatched detections
+            outside it.
     """
-    key = (image_id, category_id)
-    truth, found = evaluation._gts.get(key, []), evaluation._dts.get(key, [])
-    if not truth and not found:
-        return None
-    low, high = area_range
-    ignored = np.array([bool(t["ignore"]) or not low <= t["area"] <= high for t in truth], dtype=bool)
-    crowd = np.array([bool(t["iscrowd"]) for t in truth], dtype=bool)
-    all_scores = np.array([d["score"] for d in found], dtype=np.float64)
-    order = np.argsort(-all_scores, kind="stable")[:max_detections]
-    outside = np.array([not low <= found[i]["area"] <= high for i in order], dtype=bool)
-    matched, match_ignored = np.zeros((2, len(evaluation.params.iouThrs), len(order)), dtype=bool)
-    if truth and len(order):
-        # rows of the overlaps are ordered by score already
-        overlaps = np.asarray(evaluation.ious[key])[: len(order)]
-        matched, match_ignored = match(overlaps, evaluation.params.iouThrs, ignored=ignored, crowd=crowd)
-    return {
-        "image_id": image_id,
-        "category_id": category_id,
-        "aRng": area_range,
-        "maxDet": max_detections,
-        "dtIds": [found[i]["id"] for i in order],
-        "dtMatches": matched,
-        "dtScores": all_scores[order],
-        "gtIgnore": np.sort(ignored),
-        "dtIgnore": match_ignored | (~matched & outside),
-    }
+    from pycocotools import mask
+
+    found = found[np.argsort(-found[:, 4], kind="stable")[: params.maxDets[-1]]]
+    low, high = np.array(params.areaRng, dtype=np.float64).T[:, :, None]  # [A, 1] each
+    area = found[:, 2] * found[:, 3]
+    outside = (area < low) | (area > high)
+    matched, ignored = np.zeros((2, len(low), len(params.iouThrs), len(found)), dtype=bool)
+    if truth is None:
+        return Matches(found[:, 4], matched, ignored | outside[:, None], np.zeros(len(low), dtype=np.int64))
+    unwanted = truth.crowd | (truth.areas < low) | (truth.areas > high)
+    if len(found):
+        overlaps = mask.iou(found[:, :4], truth.boxes, truth.crowd.tolist())
+        for place in range(len(low)):
+            matched[place], ignored[place] = match(overlaps, params.iouThrs, ignored=unwanted[place], crowd=truth.crowd)
+    return Matches(found[:, 4], matched, ignored | (~matched & outside[:, None]), (~unwanted).sum(axis=1))
+
+
+class Curves:
+    """Recall [T, K, A, M], precision and scores over recall [T, R, K, A, M] of `COCOeval.eval`; -1 where unknown.
+
+    Precision and scores are those for the largest of `params.maxDets` only: no figure is taken from the others.
+    """
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+        ranges, limits = len(params.areaRng), len(params.maxDets)
+        self.recall = -np.ones((len(params.iouThrs), len(params.catIds), ranges, limits))
+        self.precision = -np.ones((len(params.iouThrs), len(params.recThrs), len(params.catIds), ranges, limits))
+        self.scores = self.precision.copy()
+
+    def fill(self, category: int, images: Sequence[Matches]) -> None:
+        """Set what is known of the category at that place in `params.catIds`, from all images with something of it."""
+        if not images:
+            return
+        scores = np.concatenate([image.scores for image in images])
+        order = np.argsort(-scores, kind="stable")
+        ranks = np.concatenate([np.arange(len(image.scores)) for image in images])[order]
+        matched = np.concatenate([image.matched for image in images], axis=2)[:, :, order]
+        ignored = np.concatenate([image.ignored for image in images], axis=2)[:, :, order]
+        for place, counting in enumerate(sum(image.counting for image in images)):
+            if not counting:
+                continue
+            right, wrong = matched[place] & ~ignored[place], ~matched[place] & ~ignored[place]
+            for limit, most in enumerate(self.params.maxDets):
+                self.recall[:, category, place, limit] = right[:, ranks < most].sum(axis=1) / counting
+            self._over_recall(
+                (slice(None), slice(None), category, place, -1), right, wrong, int(counting), scores[order]
+            )
+
+    def _over_recall(self, place: tuple, right: Bool, wrong: Bool, counting: int, scores: Float) -> None:
+        hits, misses = np.cumsum(right, axis=1, dtype=np.float64), np.cumsum(wrong, axis=1, dtype=np.float64)
+        recall = hits / counting
+        precision = hits / (misses + hits + np.spacing(1))
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # the best at this recall or more
+        best, reached = np.zeros((2, len(hits), len(self.params.recThrs)))
+        for row in range(len(hits)):
+            found = np.searchsorted(recall[row], self.params.recThrs, side="left")
+            found = found[found < len(scores)]
+            best[row, : len(found)] = precision[row, found]
+            reached[row, : len(found)] = scores[found]
+        self.precision[place], self.scores[place] = best, reached
 
 
 def match(overlaps: NDArray, thresholds: NDArray, *, ignored: Bool, crowd: Bool) -> tuple[Bool, Bool]:

@@ -128,9 +128,9 @@ def fake_quantize_weights(weight: Tensor, scale: Tensor, *, clips: bool) -> Tens
 class Range(nn.Module):
     """The real range of one scale group; called wherever the graph quantizes a tensor of the group.
 
-    Buffers `amin` and `amax` (float32 scalars, NaN until calibrated) are the state. Scale and zero point follow from
-    them and the grid, and are kept as Python numbers, so that no call reads a tensor back; change the buffers through
-    `set_` or `load_state_dict` only.
+    Buffers `amin` and `amax` (float32 scalars, NaN until calibrated) are the state. Scale, zero point and the grid that
+    is `used` (see `Grid.of`) follow from them and are kept as Python values, so that no call reads a tensor back;
+    change the buffers through `set_` or `load_state_dict` only.
 
     A site that holds the result of a ReLU may be called with `non_negative`: its own part of the range starts at 0 even
     where the group's does not, so that the ReLU can be absorbed into an unsigned zero point.
@@ -148,7 +148,7 @@ class Range(nn.Module):
     @torch.no_grad()
     def set_(self, amin: float, amax: float) -> None:
         """Give the range; raises ValueError if it is not a finite interval."""
-        self.grid.scale_and_zero_point(amin, amax)
+        self.grid.of(amin).scale_and_zero_point(amin, amax)
         self.amin.fill_(amin)
         self.amax.fill_(amax)
         self.refresh_()
@@ -157,8 +157,9 @@ class Range(nn.Module):
         """Recompute scale and zero point from the buffers and the grid."""
         self.scale, self.zero_point, self.positive_scale = None, 0, None
         amin, amax = float(self.amin), float(self.amax)
+        self.used = self.grid.of(amin)
         if amin == amin and amax == amax:
-            self.scale, self.zero_point = self.grid.scale_and_zero_point(amin, amax)
+            self.scale, self.zero_point = self.used.scale_and_zero_point(amin, amax)
             self.positive_scale, _ = self.grid.scale_and_zero_point(0.0, max(amax, 0.0))
 
     def learn_(self) -> None:
@@ -185,18 +186,18 @@ class Range(nn.Module):
         if self.step is not None:
             step = self.step * (self.positive_scale / self.scale) if non_negative else self.step
             zero_point = 0 if non_negative else self.zero_point
-            limits = {"low": self.grid.low - zero_point, "high": self.grid.high - zero_point}
+            limits = {"low": self.used.low - zero_point, "high": self.used.high - zero_point}
             return learned_quantize(x, step, **limits, sharing=x[0].numel())
         if non_negative:
-            return fake_quantize(x, self.positive_scale, 0, self.grid)
-        return fake_quantize(x, self.scale, self.zero_point, self.grid)
+            return fake_quantize(x, self.positive_scale, 0, self.used)
+        return fake_quantize(x, self.scale, self.zero_point, self.used)
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.refresh_()
 
     def extra_repr(self) -> str:
-        return f"{self.grid.low}..{self.grid.high}, scale={self.scale}, zero_point={self.zero_point}"
+        return f"{self.used.low}..{self.used.high}, scale={self.scale}, zero_point={self.zero_point}"
 
 
 class QuantConv2d(nn.Conv2d):

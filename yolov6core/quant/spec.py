@@ -17,17 +17,23 @@ class Grid:
 
     `symmetric` grids have zero point 0 and cover -amax .. amax. The others cover amin .. amax, zero point 0 for tensors
     that are never negative. For example INT8 of (-1, 2) has scale 2 / 127, UINT8 has scale 3 / 255 and zero point 85.
+    `unsigned` is the grid to take instead for tensors that are never negative.
     """
 
     low: int
     high: int
     symmetric: bool
+    unsigned: Grid | None = None
 
     def __post_init__(self) -> None:
         if not self.low <= 0 < self.high:
             raise ValueError(f"grid {self.low}..{self.high} must hold 0 and reach above it")
         if self.symmetric and self.low >= 0:
             raise ValueError(f"symmetric grid {self.low}..{self.high} needs negative integers")
+
+    def of(self, amin: float) -> Grid:
+        """The grid of a tensor whose smallest value is `amin`."""
+        return self.unsigned if self.unsigned is not None and amin >= 0 else self
 
     def scale_and_zero_point(self, amin: float, amax: float) -> tuple[float, int]:
         """Scale (a float32 value, never below MIN_SCALE) and zero point for the real range amin .. amax.
@@ -55,6 +61,7 @@ def _scale(value: float) -> float:
 
 INT8 = Grid(-128, 127, symmetric=True)
 UINT8 = Grid(0, 255, symmetric=False)
+INT8_OR_UINT8 = Grid(-128, 127, symmetric=True, unsigned=UINT8)
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ class Dialect:
 DIALECTS: dict[str, Dialect] = {
     # TensorRT takes zero point 0 only, and fuses convolution, bias and activation by itself.
     "trt": Dialect("trt", INT8, "inputs"),
-    "openvino": Dialect("openvino", INT8, "inputs"),
+    # Unsigned integers have twice the levels for what a ReLU leaves.
+    "openvino": Dialect("openvino", INT8_OR_UINT8, "inputs"),
     # ONNX Runtime makes an integer convolution only of DQ -> Conv -> (Relu) -> Q, with a Relu that the Q can absorb.
     "ort": Dialect("ort", UINT8, "all"),
 }
