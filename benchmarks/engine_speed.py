@@ -21,7 +21,7 @@ import onnx
 import torch
 from torch import nn
 
-from yolov6core.engines.dialects import GRID, RUNTIME_DIALECT, write_dialect
+from yolov6core.engines.dialects import GRID, RUNTIME_DIALECT, slow_in_int8, write_dialect
 from yolov6core.engines.latency import Latency, measure
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import BuildSettings, Engine
@@ -30,7 +30,14 @@ from yolov6core.models.detector import build_detector
 from yolov6core.models.head import decode
 from yolov6core.models.variants import variant
 from yolov6core.quant.calibrate import collect, ranges
-from yolov6core.quant.insert import insert_quantizers, ready_for_export_, set_dialect_, set_ranges_
+from yolov6core.quant.insert import (
+    insert_quantizers,
+    ready_for_export_,
+    set_dialect_,
+    set_float_layers_,
+    set_ranges_,
+    state_of,
+)
 from yolov6core.quant.observers import Method
 
 COMPARED = (
@@ -121,7 +128,8 @@ def exported(models: dict[str, nn.Module], folder: Path, shape: tuple[int, ...])
         for kind, module in models.items():
             dialect = RUNTIME_DIALECT[runtime]
             if kind == "int8":
-                set_dialect_(module.network, GRID[dialect])
+                floats = state_of(module.network).predictions | slow_in_int8(module.network, dialect)
+                set_float_layers_(set_dialect_(module.network, GRID[dialect]), floats)
             files[f"{runtime} {kind}"] = folder / f"{kind}.{dialect}.onnx"
             write_dialect(module, files[f"{runtime} {kind}"], dialect=dialect, input_shape=shape)
     return files

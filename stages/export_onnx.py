@@ -100,13 +100,13 @@ def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = OUT
 def _export_variant(variant: str, weights: Path, export: ExportParams, folder: Path) -> dict[str, dict[str, Any]]:
     """Write one variant in all dialects; returns a row of the report for each file."""
     from stages._models import load_float_model, load_quantized
-    from yolov6core.engines.dialects import grid_of, write_traced
-    from yolov6core.quant.insert import quantizers_off, ready_for_export_, set_dialect_
+    from yolov6core.engines.dialects import grid_of, slow_in_int8, write_traced
+    from yolov6core.quant.insert import quantizers_off, ready_for_export_, set_dialect_, set_float_layers_, state_of
 
     quantized = variant != "float"
     network, meta = load_quantized(weights) if quantized else load_float_model(weights)
     if quantized:
-        ready_for_export_(network)
+        floats = state_of(ready_for_export_(network)).float_layers
     meta |= {"image_size": _image_size(export, meta)}
     decoded, images = _decoded(network, meta), _images(meta, export)
     with quantizers_off(network) if quantized else nullcontext():
@@ -118,7 +118,7 @@ def _export_variant(variant: str, weights: Path, export: ExportParams, folder: P
             continue
         grid = grid_of(dialect, nms=export.nms, dynamic_batch=export.dynamic_batch) if quantized else "float"
         if quantized:
-            set_dialect_(network, grid)
+            set_float_layers_(set_dialect_(network, grid), floats | slow_in_int8(network, dialect))
         if grid not in traced:
             traced[grid] = _trace(network if export.form == "raw" else decoded, meta, export)
         written = write_traced(

@@ -179,7 +179,8 @@ def test_engines_are_built_and_compared(here, tmp_path, runtime):
     keys += ["latency_p90_ms", "latency_p99_ms", "pre_ms", "post_ms"]
     assert all(list(row) == keys for row in rows.values())
     assert rows["float"]["speedup"] == 1 and rows["float"]["int8_convs"] == 0
-    assert rows["ptq"]["int8_convs"] == rows["partial"]["int8_convs"] + 2 > 0
+    stem_anyway = runtime == "onnxruntime"  # one of the two layers that `partial` leaves float
+    assert rows["ptq"]["int8_convs"] == rows["partial"]["int8_convs"] + 2 - stem_anyway > 30
     sidecar = json.loads((engines / "ptq" / "engine.json").read_text())
     assert sidecar["int8_convs"] == sidecar["wanted_int8"]
     assert list(pd.read_csv(out / "table.csv")["variant"]) == list(WEIGHTS)
