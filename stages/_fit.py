@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -43,7 +44,7 @@ class LoopParams:
 class Fit:
     """A run in progress, or its result: the best weights on the select split and one row an epoch."""
 
-    best_map: float = -1.0
+    best_merit: float = -math.inf
     best_epoch: int = 0
     best_state: dict[str, Tensor] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -68,7 +69,8 @@ def fit(
         batches: (epoch, first) -> its batches from number `first` on, the same on every call.
         compute_losses: (batch, epoch) -> named unweighted terms.
         weights: factor of every term.
-        evaluate: averaged model -> `map50_95` and `map50` on the select split.
+        evaluate: averaged model -> `map50_95` and `map50` on the select split; where it gives `merit`, the best is
+            chosen by that, otherwise by `map50_95`.
         state: where an interrupted run continues from.
         freeze_norm_epochs: last epochs in which batch norm uses its stored statistics. In small batches an image with
             extreme activations normalises itself; in use it does not, and the weights should have seen that.
@@ -110,10 +112,11 @@ def _keep_best(
     run: Fit, evaluate: Callable[[nn.Module], Mapping[str, float]], model: nn.Module, epoch: int
 ) -> dict[str, float]:
     scores = evaluate(model)
-    if scores["map50_95"] > run.best_map:
-        run.best_map, run.best_epoch = scores["map50_95"], epoch
+    merit = scores.get("merit", scores["map50_95"])
+    if merit > run.best_merit:
+        run.best_merit, run.best_epoch = merit, epoch
         run.best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    return {"map50_95": scores["map50_95"], "map50": scores["map50"]}
+    return {name: scores[name] for name in ("map50_95", "map50", "agreement") if name in scores}
 
 
 def _log_epoch(row: Mapping[str, float], epochs: int, seconds: float) -> None:

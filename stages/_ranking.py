@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages._judge import score_of
 from stages._report import logger, write_text
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from yolov6core.evaluation.evaluator import EvalResult
     from yolov6core.quant.insert import QuantizedModel
-    from yolov6core.quant.selection import Score
     from yolov6core.quant.sensitivity import Readout
 
 Columns = dict[str, dict[str, float]]
@@ -33,14 +33,6 @@ def readout(meta: dict[str, Any]) -> Readout:
 
     size, strides = tuple(meta["image_size"]), meta["model"]["strides"]
     return lambda raw: detection_readout(*decode(*raw, image_size=size, strides=strides))
-
-
-def score_of(result: EvalResult, truth: dict[str, Any]) -> Score:
-    """mAP50:95, and what it becomes without every tenth image."""
-    from yolov6core.evaluation.jackknife import map_without_parts
-    from yolov6core.quant.selection import Score
-
-    return Score(result.stats["map50_95"], tuple(map_without_parts(truth, result.detections)))
 
 
 def measure_exactly(

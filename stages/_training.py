@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from yolov6core.data.dataset import DetectionDataset
+    from yolov6core.evaluation.evaluator import EvalResult
     from yolov6core.models.detector import Detector
     from yolov6core.training.distributed import Ranks
     from yolov6core.training.loop import Learner
@@ -134,6 +135,7 @@ def train_float(stage: str, sections: Sections, task: Task) -> Trained:
     learner = make_learner(network, recipe=recipe, steps_per_epoch=steps, scale_lr=task.scale_lr, how=how)
     learner.ranks = ranks
     losses = (task.losses or detection_losses)(network, meta=meta, recipe=recipe, ranks=ranks)
+    evaluate = select_evaluation(meta, batch_size=recipe.batch_size, ranks=ranks, rectangular=recipe.rectangular)
     state = state_path(stage, asdict(model), asdict(augment), asdict(recipe), inputs=(*LABELS, *task.inputs))
     run = fit(
         learner,
@@ -141,7 +143,7 @@ def train_float(stage: str, sections: Sections, task: Task) -> Trained:
         batches=batches,
         compute_losses=with_averaged_gradients(network, losses, ranks),
         weights=task.weights,
-        evaluate=select_evaluation(meta, batch_size=recipe.batch_size, ranks=ranks, rectangular=recipe.rectangular),
+        evaluate=lambda model: evaluate(model).stats,
         state=state,
         freeze_norm_epochs=recipe.freeze_norm_epochs,
     )
@@ -280,21 +282,22 @@ def make_learner(
 
 def select_evaluation(
     meta: Mapping[str, Any], *, batch_size: int, ranks: Ranks | None = None, rectangular: bool = False
-) -> Callable[[nn.Module], Mapping[str, float]]:
+) -> Callable[[nn.Module], EvalResult]:
     """Model -> COCO figures on the split that exists for choosing. `meta` as of a checkpoint of the model.
 
     Several processes share the images, and all get the figures of the whole split. `rectangular`: see `evaluate_split`.
     """
     how = {"batch_size": batch_size, "rectangular": rectangular}
     if ranks is None or ranks.count == 1:
-        return lambda model: evaluate_split(model, dict(meta), "select", **how).stats
+        return lambda model: evaluate_split(model, dict(meta), "select", **how)
 
     from yolov6core.data.dataset import DetectionDataset
     from yolov6core.evaluation.coco_map import coco_metrics
 
-    def evaluate_shares(model: nn.Module) -> Mapping[str, float]:
+    def evaluate_shares(model: nn.Module) -> EvalResult:
         found = evaluate_split(model, dict(meta), "select", part=(ranks.rank, ranks.count), **how)
         detections = {image: rows for part in ranks.gather(found.detections) for image, rows in part.items()}
-        return coco_metrics(DetectionDataset(DATASET, "select").ground_truth(), detections).stats
+        coco = coco_metrics(DetectionDataset(DATASET, "select").ground_truth(), detections)
+        return replace(found, stats=coco.stats, per_class=coco.per_class, detections=detections, coco=coco)
 
     return evaluate_shares

@@ -127,6 +127,7 @@ def _export_variant(variant: str, weights: Path, export: ExportParams, folder: P
             dialect=dialect,
             fp16=export.fp16 and dialect == "trt",
             interface=_interface(export, meta),
+            names=meta["names"],
             simplify=export.simplify,
         )
         # A cache's ONNX file is the float network; its scales stand beside it.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from stages._judge import Judge
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, RuntimeParams, read_params
 from stages._report import StageError, logger, replace_folder, set_threads, stage_errors, write_json, write_text
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 OUT = Path("artifacts/ptq")
 METRICS = Path("metrics/ptq.json")
+Evaluate = Callable[[Any], dict[str, float]]
+"""Name of what has been done to the network -> its figures on select, see `Judge`."""
 REPAIR_IMAGES = 16
 """Calibration images that biases, roundings and the blame for a failure are worked out on."""
 
@@ -55,13 +58,14 @@ def ptq_calib_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
 def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
     """Write the calibrated weights, `ranges.csv`, `histograms.npz`, `methods.json` and the val metrics.
 
-    Candidates are compared on the select split; the val split is evaluated for the chosen one only.
+    Candidates are compared on the select split, by `merit`; the val split is evaluated for the chosen one only.
 
     Raises:
         StageError: missing inputs, a calibration that meets NaN, or too little mAP left with `on_failure: fail`.
     """
-    from stages._evaluation import evaluate_split
+    from stages._evaluation import DATASET, evaluate_split
     from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model, matching_layers
+    from yolov6core.data.dataset import DetectionDataset
     from yolov6core.quant.calibrate import collect, health, ranges
     from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, state_of
 
@@ -80,10 +84,21 @@ def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
 
     tables = {method: ranges(statistics, method) for method in _candidates(ptq)}
     float_select = evaluate_split(network, meta, "select", batch_size=ptq.batch_size)
-    scores = _compare(gm, tables, meta, batch_size=ptq.batch_size)
-    chosen = max(scores, key=lambda method: scores[method].stats["map50_95"])
+    judge = Judge(float_select, DetectionDataset(DATASET, "select").ground_truth())
+
+    def evaluate(name: Any) -> dict[str, float]:
+        scores = judge(evaluate_split(gm, meta, "select", batch_size=ptq.batch_size))
+        shown = (scores[key] for key in ("map50_95", "agreement"))
+        logger.info("%-18s select mAP50:95 %.4f, agreement with float %.4f", name, *shown)
+        return scores
+
+    scores = {}
+    for method, table in tables.items():
+        _use(gm, table)
+        scores[method] = evaluate(method)
+    chosen = max(scores, key=lambda method: scores[method]["merit"])
     _use(gm, tables[chosen])
-    repaired = _repair(gm, meta, ptq, device=runtime.device)
+    repaired = _repair(gm, meta, ptq, evaluate=evaluate, device=runtime.device)
     results = {
         "float": evaluate_split(network, meta, "val", batch_size=ptq.batch_size),
         "ptq": evaluate_split(gm, meta, "val", batch_size=ptq.batch_size),
@@ -108,9 +123,10 @@ def _equalized(network: nn.Module, meta: dict[str, Any], ptq: PtqParams, *, devi
     return equalized.to(memory_format=torch.channels_last)
 
 
-def _repair(gm: QuantizedModel, meta: dict[str, Any], ptq: PtqParams, *, device: str) -> dict[str, EvalResult]:
+def _repair(
+    gm: QuantizedModel, meta: dict[str, Any], ptq: PtqParams, *, evaluate: Evaluate, device: str
+) -> dict[str, dict[str, float]]:
     """Round weights and correct biases as the section wants, and the select figures after each."""
-    from stages._evaluation import evaluate_split
     from stages._models import calibration_batches
     from yolov6core.quant.adaround import round_weights_
     from yolov6core.quant.bias_correction import correct_biases_
@@ -123,8 +139,7 @@ def _repair(gm: QuantizedModel, meta: dict[str, Any], ptq: PtqParams, *, device:
     scores = {}
     for name, step in steps.items():
         step(next(calibration_batches(meta, batch_size=REPAIR_IMAGES, images=REPAIR_IMAGES, device=device)))
-        scores[name] = evaluate_split(gm, meta, "select", batch_size=ptq.batch_size)
-        logger.info("%-18s select mAP50:95 %.4f", f"+ {name}", scores[name].stats["map50_95"])
+        scores[name] = evaluate(f"+ {name}")
     return scores
 
 
@@ -156,20 +171,6 @@ def _use(gm: QuantizedModel, table: Ranges) -> None:
     set_ranges_(gm, table)
 
 
-def _compare(
-    gm: QuantizedModel, tables: dict[Method, Ranges], meta: dict[str, Any], *, batch_size: int
-) -> dict[Method, EvalResult]:
-    """Select-split figures of every method."""
-    from stages._evaluation import evaluate_split
-
-    scores = {}
-    for method, table in tables.items():
-        _use(gm, table)
-        scores[method] = evaluate_split(gm, meta, "select", batch_size=batch_size)
-        logger.info("%-18s select mAP50:95 %.4f", method, scores[method].stats["map50_95"])
-    return scores
-
-
 def _log_health(report: Health) -> None:
     for tensor in (*report.never_seen, *report.all_zero):
         logger.warning("%s held nothing but zero during calibration; its range is 0", tensor)
@@ -181,7 +182,7 @@ def _log_health(report: Health) -> None:
 
 
 def _methods_document(
-    scores: dict[Any, EvalResult],
+    scores: dict[Any, dict[str, float]],
     chosen: Method,
     float_select: EvalResult,
     statistics: Statistics,
@@ -189,13 +190,13 @@ def _methods_document(
 ) -> dict[str, Any]:
     """Content of `methods.json`: what was compared, what was chosen, and what looked wrong."""
 
-    def figures(result: EvalResult) -> dict[str, float]:
-        return {"map50_95": result.stats["map50_95"], "map50": result.stats["map50"]}
+    def figures(row: dict[str, float]) -> dict[str, float]:
+        return {name: row[name] for name in ("map50_95", "map50", "agreement") if name in row}
 
     return {
         "chosen": str(chosen),
         "images": statistics.images,
-        "select": {"float": figures(float_select)} | {str(m): figures(result) for m, result in scores.items()},
+        "select": {"float": figures(float_select.stats)} | {str(m): figures(row) for m, row in scores.items()},
         "health": asdict(report),
     }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from stages._devices import check_devices, run_on_devices
 from stages._evaluation import DATASET, evaluate_split, network_input
 from stages._fit import LoopParams
+from stages._judge import Judge
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ParamsFile, RuntimeParams, read_params
 from stages._report import StageError, logger, need, replace_folder, set_threads, stage_errors, write_json
 
@@ -72,7 +73,7 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
 
     from stages._fit import finish, fit, state_path
     from stages._models import FLOAT_WEIGHTS, load_float_model, load_quantized
-    from stages._training import LABELS, make_learner, select_evaluation, training_batches
+    from stages._training import LABELS, make_learner, training_batches
     from yolov6core.data.dataset import DetectionDataset
     from yolov6core.quant.insert import fix_ranges_, learn_ranges_
     from yolov6core.training.distributed import join, with_averaged_gradients
@@ -87,9 +88,9 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
     batches, steps = training_batches(
         dataset, recipe=qat, augment=augment, meta=meta, workers=runtime.workers, ranks=ranks
     )
-    evaluate = select_evaluation(meta, batch_size=qat.batch_size, ranks=ranks)
-    start_map = evaluate(student)["map50_95"]
-    logger.info("start (%s): select mAP50:95 %.4f", qat.start, start_map)
+    evaluate = _against(teacher, meta, batch_size=qat.batch_size, ranks=ranks)
+    start = evaluate(student)
+    logger.info("start (%s): %s", qat.start, _figures(start))
     if qat.scales == "learned":
         learn_ranges_(student)
     start_state = {name: tensor.clone() for name, tensor in student.state_dict().items()}
@@ -112,7 +113,7 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
         evaluate=evaluate,
         state=state,
     )
-    _compare(run, start_map, start_state, qat=qat)
+    _compare(run, start, start_state, qat=qat)
     student.load_state_dict(run.best_state)
     fix_ranges_(student)
     if qat.scales == "reestimate" and run.best_epoch:
@@ -120,6 +121,18 @@ def qat_distill(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams) 
     if ranks.main:
         _write(student, run, meta)
         finish(state)
+
+
+def _against(
+    teacher: nn.Module, meta: dict[str, Any], *, batch_size: int, ranks: Ranks
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Network -> its figures on select beside the teacher's, see `Judge`."""
+    from stages._training import select_evaluation
+    from yolov6core.data.dataset import DetectionDataset
+
+    measure = select_evaluation(meta, batch_size=batch_size, ranks=ranks)
+    judge = Judge(measure(teacher), DetectionDataset(DATASET, "select").ground_truth())
+    return lambda network: judge(measure(network))
 
 
 def _keep_multipliers(student: QuantizedModel, meta: dict[str, Any]) -> None:
@@ -138,22 +151,26 @@ def _keep_multipliers(student: QuantizedModel, meta: dict[str, Any]) -> None:
         raise StageError(f"qat.keep_multipliers: {SCALES}: {error}") from None
 
 
-def _compare(run: Fit, start_map: float, start_state: dict[str, Tensor], *, qat: QatParams) -> None:
+def _compare(run: Fit, start: Mapping[str, float], start_state: dict[str, Tensor], *, qat: QatParams) -> None:
     """Put the start in the place of the best epoch if none was as good, and say so."""
-    if run.best_map >= start_map:
+    if run.best_merit >= start["merit"]:
         return
-    best = max((row["map50_95"], row["epoch"]) for row in run.rows if "map50_95" in row)
     logger.warning(
-        "no epoch beat the start on the select split: mAP50:95 %.4f at best (epoch %d), %.4f at the start, which is "
+        "no epoch beat the start on the select split: %s at best (epoch %d), %s at the start, which is "
         "kept. Try a lower qat.lr (now %g), more qat.epochs (now %d), larger weights of match_class, match_box and "
         "features, or other qat.scales (now %s). A start as good as the float network leaves nothing to gain",
-        *best,
-        start_map,
+        _figures(run.rows[run.best_epoch - 1]),
+        run.best_epoch,
+        _figures(start),
         qat.lr,
         qat.epochs,
         qat.scales,
     )
-    run.best_map, run.best_epoch, run.best_state = start_map, 0, start_state
+    run.best_merit, run.best_epoch, run.best_state = start["merit"], 0, start_state
+
+
+def _figures(scores: Mapping[str, float]) -> str:
+    return f"mAP50:95 {scores['map50_95']:.4f}, agreement with float {scores['agreement']:.4f}"
 
 
 def _reestimate(
@@ -175,17 +192,11 @@ def _reestimate(
     before = get_ranges(student)
     statistics = collect(student, calibration_batches(meta, batch_size=16, device=device))
     set_ranges_(student, ranges(statistics, method))
-    score = evaluate(student)["map50_95"]
-    better = score >= run.best_map
-    logger.info(
-        "ranges calibrated again (%s): select mAP50:95 %.4f, %.4f with those of the start: kept the %s",
-        method,
-        score,
-        run.best_map,
-        "new" if better else "old",
-    )
+    scores = evaluate(student)
+    better = scores["merit"] >= run.best_merit
+    logger.info("ranges calibrated again (%s): %s: kept the %s", method, _figures(scores), "new" if better else "old")
     if better:
-        run.best_map = score
+        run.best_merit = scores["merit"]
     else:
         set_ranges_(student, before)
 

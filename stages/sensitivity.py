@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from stages._judge import score_of
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, RuntimeParams, read_params
-from stages._ranking import Columns, log_agreement, measure_exactly, readout, score_of
+from stages._ranking import Columns, log_agreement, measure_exactly, readout
 from stages._report import (
     fingerprint,
     logger,

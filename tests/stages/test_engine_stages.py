@@ -146,6 +146,7 @@ def test_other_forms_are_written_and_checked(here, tmp_path, options):
     import onnx
 
     from yolov6core.engines.interface import Interface
+    from yolov6core.engines.record import class_names
 
     if options.get("simplify"):
         pytest.importorskip("onnxsim")
@@ -157,6 +158,7 @@ def test_other_forms_are_written_and_checked(here, tmp_path, options):
     model = onnx.load(tmp_path / "onnx" / "ptq.trt.onnx")
     interface = Interface.of(model)
     assert (interface.form, interface.nms, interface.input) == (export.form, export.nms, export.input)
+    assert len(class_names(model)) == interface.classes or interface.nms == "none"
     assert tuple(value.name for value in model.graph.output) == interface.outputs
     if export.nms in ("topk", "onnx"):
         assert all(row["detections"] > 0 == row["detections_differ"] for row in rows.values())
@@ -182,6 +184,7 @@ def test_engines_are_built_and_compared(here, tmp_path, runtime):
     stem_anyway = runtime == "onnxruntime"  # one of the two layers that `partial` leaves float
     assert rows["ptq"]["int8_convs"] == rows["partial"]["int8_convs"] + 2 - stem_anyway > 30
     sidecar = json.loads((engines / "ptq" / "engine.json").read_text())
+    assert sidecar["names"] == NAMES
     assert sidecar["int8_convs"] == sidecar["wanted_int8"]
     assert list(pd.read_csv(out / "table.csv")["variant"]) == list(WEIGHTS)
     assert set(pd.read_csv(out / "per_class.csv")["class"]) == set(NAMES)

@@ -120,7 +120,7 @@ def test_a_failure_names_the_tensors_to_blame(pipeline, monkeypatch, caplog):
 
     def evaluate(network, meta, split, *, batch_size):
         score = next(scores)
-        return SimpleNamespace(stats={"map50_95": score, "map50": score})
+        return SimpleNamespace(stats={"map50_95": score, "map50": score}, detections={})
 
     monkeypatch.setattr(_evaluation, "evaluate_split", evaluate)
     pipeline("test")

@@ -88,11 +88,11 @@ def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     monkeypatch.chdir(workplace)
 
     def go(scores: list[float], *, augment: dict | None = None, **changes: object):
-        left = iter(scores)
+        left = iter([0.5, *scores])  # the float network comes first
 
         def evaluate(network, meta, split, **_):
             score = 0.25 if split == "val" else next(left)
-            return SimpleNamespace(stats={"map50_95": score, "map50": score})
+            return SimpleNamespace(stats={"map50_95": score, "map50": score}, detections={})
 
         monkeypatch.setattr(_training, "evaluate_split", evaluate)
         monkeypatch.setattr(qat_distill, "evaluate_split", evaluate)
@@ -124,7 +124,8 @@ def test_a_start_that_is_not_beaten_is_kept_and_both_numbers_are_told(run, caplo
         gm, _ = run([0.4, 0.25, 0.3])
     weights, _ = start()
     assert all(torch.equal(parameter, weights[name]) for name, parameter in gm.named_parameters())
-    assert "0.3000 at best (epoch 2), 0.4000 at the start, which is kept. Try a lower qat.lr" in caplog.text
+    assert "mAP50:95 0.3000, agreement with float 1.0000 at best (epoch 2), mAP50:95 0.4000" in caplog.text
+    assert "at the start, which is kept. Try a lower qat.lr" in caplog.text
     assert "the start, no epoch was better on select" in caplog.text
 
 
@@ -142,7 +143,7 @@ def test_learned_scales_end_as_ranges(run, best):
 def test_ranges_calibrated_again_are_kept_unless_worse(run, caplog, again, kept):
     with caplog.at_level(logging.INFO):
         gm, meta = run([0.1, 0.3, 0.2, again], scales="reestimate")
-    assert f"select mAP50:95 {again:.4f}, 0.3000 with those of the start: kept the {kept}" in caplog.text
+    assert f"(max): mAP50:95 {again:.4f}, agreement with float 1.0000: kept the {kept}" in caplog.text
     assert (get_ranges(gm) == start()[1]) == (kept == "old") and meta["quant"]["method"] == "max"
 
 

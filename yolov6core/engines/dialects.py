@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,6 +114,7 @@ def write_traced(
     dialect: str,
     fp16: bool = False,
     interface: Interface = PLAIN,
+    names: Sequence[str] = (),
     simplify: bool = False,
 ) -> Export:
     """Write a traced network for one kind of runtime.
@@ -122,6 +125,7 @@ def write_traced(
         path: the .onnx file; dialect 'cache' writes the scales beside it, `.cache` in place of `.onnx`.
         fp16: half precision for whatever is not INT8; dialect 'trt' only, opset 19 or 20.
         interface: what the file takes and gives.
+        names: of the classes; engines and detections carry them.
         simplify: let onnxsim go over the result.
 
     Raises:
@@ -146,6 +150,8 @@ def write_traced(
         scales = {inner if name == INPUT else name: scale for name, scale in scales.items()}
     for key, value in {"dialect": dialect, "precision": "fp16" if fp16 else "fp32", **interface.notes()}.items():
         set_note(model, key, value)
+    if names:
+        set_note(model, "names", json.dumps(list(names)))
     if simplify:
         model = simplified(model)
     _check(model)

@@ -79,6 +79,23 @@ class Score:
         return math.sqrt((len(gains) - 1) / len(gains) * sum((gain - mean) ** 2 for gain in gains))
 
 
+def merit(score: Score, reference: Score, *, agreement: float) -> float:
+    """What quantized networks are compared by: higher is better.
+
+    A score that differs from the float network's by less than SURE standard errors says nothing, and the network that
+    agrees with the float one most is the best of such. A surely higher score is better than these, a surely lower one
+    worse.
+
+    Args:
+        score, reference: mAP of the quantized and of the float network on the same images.
+        agreement: of their detections, 0..1.
+    """
+    gain = score.value - reference.value
+    if abs(gain) <= SURE * score.noise_of_gain(reference):
+        return agreement
+    return score.value + math.copysign(1, gain)
+
+
 @dataclass(frozen=True)
 class Trial:
     """One verified set: these layers float, all others quantized; its gain over none, and the gain's standard error."""
