@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--runtimes", nargs="+", default=["openvino", "onnxruntime"])
     parser.add_argument("--nncf", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -98,18 +99,18 @@ def main() -> None:
         folder = Path(name)
         models = dict(networks(options.variant, options.size))
         files = exported(models, folder, image.shape)
-        engines = open_engines(files, folder, options.threads)
+        engines = open_engines(files, folder, options.runtimes, options.threads)
         calls: dict[str, Callable[[], object]] = {
             kind: (lambda engine=engine: engine.infer(image)) for kind, engine in engines.items()
         }
-        eager = torch.from_numpy(image)
-        calls["torch float"] = torch.inference_mode()(lambda: models["float"](eager))
+        if "openvino" in options.runtimes:
+            eager = torch.from_numpy(image)
+            calls["torch float"] = torch.inference_mode()(lambda: models["float"](eager))
+            for kind in ("openvino float", "openvino int8"):
+                engines[kind].stream(image, 1)
+                calls[f"{kind} streams"] = lambda engine=engines[kind]: engine.stream(image, 4)
         if options.nncf:
             calls["openvino nncf"] = nncf_call(files["openvino float"], image, options.threads)
-        streams = {f"{kind} streams": engines[kind] for kind in ("openvino float", "openvino int8")}
-        for kind, engine in streams.items():
-            engine.stream(image, 1)
-            calls[kind] = lambda engine=engine: engine.stream(image, 4)
         times = measure(calls, rounds=options.rounds, repeats=options.repeats, warmup=2)
         print(f"{options.variant} at {options.size}, batch 1, {options.threads} threads; times faster than:")
         for fast, slow in COMPARED:
@@ -135,7 +136,7 @@ def exported(models: dict[str, nn.Module], folder: Path, shape: tuple[int, ...])
     return files
 
 
-def open_engines(files: dict[str, Path], folder: Path, threads: int) -> dict[str, Engine]:
+def open_engines(files: dict[str, Path], folder: Path, runtimes: list[str], threads: int) -> dict[str, Engine]:
     """Engines of the CPU runtimes, and of the float file with what is not INT8 in BF16."""
     engines = {}
     for runtime, kind, precision in (
@@ -145,6 +146,8 @@ def open_engines(files: dict[str, Path], folder: Path, threads: int) -> dict[str
         ("onnxruntime", "float", "f32"),
         ("onnxruntime", "int8", "f32"),
     ):
+        if runtime not in runtimes:
+            continue
         name = f"{runtime} {'bf16' if precision == 'bf16' else kind}"
         target = folder / name.replace(" ", "_")
         settings = BuildSettings(threads=threads, precision=precision)

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=320, help="image size of published weights")
     parser.add_argument("--method", default="mse", help="calibration of float weights: max, mse, entropy")
     parser.add_argument("--images", type=int, default=None, help="of the exact measure; default all of the split")
-    parser.add_argument("--fast-images", type=int, default=64, help="first images of the split, for the fast one")
+    parser.add_argument("--fast-images", type=int, default=32, help="first images of the split, for the fast one")
     parser.add_argument("--state", type=Path, help="keep exact results in this file, and continue from it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file with every layer's values")
