@@ -77,7 +77,7 @@ class Images:
 
     def __init__(self, shared: Path, folder: Path) -> None:
         source = read_coco(str(shared / "data" / "coco128"))
-        write_dataset(folder, {"val": source.splits["all"]}, source.names, calib=())
+        write_dataset(folder, {"val": source.splits["all"]}, source.names)
         (folder / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
         dataset = DetectionDataset(folder, "val")
         self.names, self.truth = dataset.names, dataset.ground_truth()

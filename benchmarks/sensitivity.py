@@ -104,11 +104,12 @@ def dataset_folder(path: Path, split: str, scratch: Path) -> tuple[Path, str]:
     if (path / "dataset.yaml").is_file() and (path / f"{split}.txt").is_file():
         return path, split
     from yolov6core.data.coco import read_coco
+    from yolov6core.data.images import Images
     from yolov6core.data.write import write_dataset
 
     source = read_coco(str(path))
-    everything = [image for images in source.splits.values() for image in images]
-    write_dataset(scratch, {"val": everything}, source.names, calib=())
+    everything = Images(image for images in source.splits.values() for image in images)
+    write_dataset(scratch, {"val": everything}, source.names)
     (scratch / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
     return scratch, "val"
 

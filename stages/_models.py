@@ -46,7 +46,8 @@ def load_quantized(
 
     Args:
         path: written by `save_quantized`.
-        dialect: `trt`, `openvino` or `ort`; None for the one that it was calibrated in. `set_dialect_` switches later.
+        dialect: `trt`, `openvino` or `ort`; None for the one that it was calibrated in (`trt` in old files).
+            `set_dialect_` switches later.
 
     Returns: the model, and the metadata: as of the float checkpoint, and `quant` with `method`, `dialect`,
     `float_layers` and `weight_ranges` (`follow` the weights or `frozen`).
@@ -65,7 +66,7 @@ def load_quantized(
         raise StageError(f"{path} holds a float network; a quantized one is made by 'dvc repro ptq-calib'")
     with torch.random.fork_rng(devices=[]):
         network = with_input_scales(deploy_(fresh_network(meta).eval()), scaled_inputs(tensors))
-        gm = insert_quantizers(network, dialect_name=dialect or meta["quant"]["dialect"])
+        gm = insert_quantizers(network, dialect_name=dialect or meta["quant"].get("dialect", "trt"))
     load_tensors(gm, tensors, path=path)
     set_float_layers_(gm, meta["quant"]["float_layers"])
     for name in convolution_names(gm):

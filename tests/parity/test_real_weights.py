@@ -60,7 +60,7 @@ def test_accuracy_on_coco128(lite: Detector, tmp_path: Path) -> None:
         pytest.skip(f"{COCO128} is absent; set YOLOV6_SHARED to the folder that holds data/")
     source = read_coco(str(COCO128))
     assert source.names is not None and len(source.names) == 80
-    write_dataset(tmp_path, {"val": source.splits["all"]}, source.names, calib=())
+    write_dataset(tmp_path, {"val": source.splits["all"]}, source.names)
     (tmp_path / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
 
     def predict(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -36,7 +36,7 @@ def test_int8_keeps_the_accuracy_of_a_depthwise_network(tmp_path: Path) -> None:
     if not WEIGHTS.is_file() or not COCO128.is_dir():
         pytest.skip(f"{WEIGHTS} or {COCO128} is absent; set YOLOV6_SHARED to the folder that holds weights/ and data/")
     source = read_coco(str(COCO128))
-    write_dataset(tmp_path, {"val": source.splits["all"]}, source.names, calib=())
+    write_dataset(tmp_path, {"val": source.splits["all"]}, source.names)
     (tmp_path / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
     dataset = DetectionDataset(tmp_path, "val")
     network = deploy_(build_detector(SPEC, num_classes=80).eval()).requires_grad_(False)

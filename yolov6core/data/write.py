@@ -71,7 +71,7 @@ def write_dataset(
     splits: Mapping[str, Images],
     names: Sequence[str],
     *,
-    calib: Images,
+    calib: Images | None = None,
 ) -> None:
     """Write `labels/`, a list and a COCO file per split, and `calib.txt` into an empty folder.
 
@@ -79,7 +79,7 @@ def write_dataset(
         folder: an existing, empty folder.
         splits: split name -> checked images, in the order to write.
         names: class names in the order of their indices.
-        calib: the images to calibrate on, part of a split.
+        calib: the images to calibrate on, part of a split; None writes an empty list.
 
     Raises:
         DatasetError: two images have the same name, so that their label files would collide.
@@ -97,7 +97,7 @@ def write_dataset(
         with open(annotations / f"instances_{split}.json", "w", encoding="utf-8", newline="\n") as file:
             file.writelines(coco_text(images, names))
         _write_list(folder / f"{split}.txt", images)
-    _write_list(folder / "calib.txt", calib)
+    _write_list(folder / "calib.txt", calib or Images())
 
 
 def _same_name(image: AnnotatedImage, splits: Mapping[str, Images]) -> DatasetError:

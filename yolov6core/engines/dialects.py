@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 DIALECTS = ("openvino", "ort", "trt", "cache")
 GRID = {"openvino": "openvino", "ort": "ort", "trt": "trt", "cache": "trt"}
-"""Dialect of the file -> dialect that the quantized torch model is switched to before it is traced: files of OpenVINO,
-TensorRT and the cache differ after the trace only."""
+"""Dialect of the file -> dialect that the quantized torch model is switched to before it is traced (see `grid_of`)."""
 RUNTIME_DIALECT = {"openvino": "openvino", "onnxruntime": "ort", "tensorrt": "trt", "tensorrt_rtx": "trt"}
 """Runtime -> the dialect it is built from."""
 WHY = {
