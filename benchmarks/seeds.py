@@ -1,7 +1,7 @@
 """What INT8 costs over several seeds: the whole pipeline for each, and the mean and spread of the differences to float.
 
-    python benchmarks/seeds.py --seeds 0 1 2 --out /tmp/sample
-    python benchmarks/seeds.py --out /tmp/bccd --set prepare.root=../shared/data/BCCD prepare.voc_origin=0 ...
+    python benchmarks/seeds.py --seeds 0 1 2 --out ../seeds/sample
+    python benchmarks/seeds.py --out ../seeds/bccd --set prepare.root=../shared/data/BCCD prepare.voc_origin=0 ...
 
 A seed draws the weights, the order of the images and their changes, and which training images are calibrated on and
 select. Every seed has a folder of its own under `--out`; a series that was interrupted goes on where it was. mAP50:95

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stages._evaluation import DATASET
+
 if TYPE_CHECKING:
     from yolov6core.evaluation.evaluator import EvalResult
     from yolov6core.quant.selection import Score
@@ -18,16 +20,17 @@ def score_of(result: EvalResult, truth: dict[str, Any]) -> Score:
 
 
 class Judge:
-    """Compares results with that of the float network on the same images.
+    """Compares results on the select split with that of the float network.
 
     Args:
-        reference: what the float network found.
-        truth: COCO annotations of the images.
+        reference: what the float network found there.
     """
 
-    def __init__(self, reference: EvalResult, truth: dict[str, Any]) -> None:
-        self.reference, self.truth = reference, truth
-        self.score = score_of(reference, truth)
+    def __init__(self, reference: EvalResult) -> None:
+        from yolov6core.data.dataset import DetectionDataset
+
+        self.reference, self.truth = reference, DetectionDataset(DATASET, "select").ground_truth()
+        self.score = score_of(reference, self.truth)
 
     def __call__(self, result: EvalResult) -> dict[str, float]:
         """`map50_95`, `map50`, `agreement` with the float network, and `merit`, by which results are compared."""

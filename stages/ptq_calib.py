@@ -63,9 +63,8 @@ def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
     Raises:
         StageError: missing inputs, a calibration that meets NaN, or too little mAP left with `on_failure: fail`.
     """
-    from stages._evaluation import DATASET, evaluate_split
+    from stages._evaluation import evaluate_split
     from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model, matching_layers
-    from yolov6core.data.dataset import DetectionDataset
     from yolov6core.quant.calibrate import collect, health, ranges
     from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, state_of
 
@@ -84,7 +83,7 @@ def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
 
     tables = {method: ranges(statistics, method) for method in _candidates(ptq)}
     float_select = evaluate_split(network, meta, "select", batch_size=ptq.batch_size)
-    judge = Judge(float_select, DetectionDataset(DATASET, "select").ground_truth())
+    judge = Judge(float_select)
 
     def evaluate(name: Any) -> dict[str, float]:
         scores = judge(evaluate_split(gm, meta, "select", batch_size=ptq.batch_size))

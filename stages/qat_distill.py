@@ -128,10 +128,9 @@ def _against(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Network -> its figures on select beside the teacher's, see `Judge`."""
     from stages._training import select_evaluation
-    from yolov6core.data.dataset import DetectionDataset
 
     measure = select_evaluation(meta, batch_size=batch_size, ranks=ranks)
-    judge = Judge(measure(teacher), DetectionDataset(DATASET, "select").ground_truth())
+    judge = Judge(measure(teacher))
     return lambda network: judge(measure(network))
 
 

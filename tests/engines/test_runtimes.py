@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from yolov6core.engines import registry
+from yolov6core.engines import onnxruntime_engine, registry
 from yolov6core.engines.dialects import write_dialect
 from yolov6core.engines.registry import RUNTIMES, open_engine, open_file, pick_runtime, survey
 from yolov6core.engines.runtime import SIDECAR, BuildSettings, EngineMismatch, RuntimeMissing, infer_any, read_info
@@ -50,6 +50,18 @@ def test_openvino_is_right_through_a_concat(built, toy_net, images, run_torch, d
         return distance(open_engine(folder).infer(images[:1]), run_torch(toy_net(dialect), images[:1]))
 
     assert error("openvino", "openvino") <= 1.2 * error("onnxruntime", "ort") + 1e-4
+
+
+def test_openvino_is_right_through_a_concat_of_signed_integers(tmp_path, toy_net, images, run_torch, distance):
+    """Not further from torch than ONNX Runtime is on the same int8 grid."""
+    net, image, path = toy_net("trt"), images[:1], tmp_path / "openvino.onnx"
+    write_dialect(net, path, dialect="openvino", input_shape=SHAPE)
+    info = RUNTIMES["openvino"].build(path, tmp_path, BuildSettings(threads=1))
+    found, wanted = open_engine(tmp_path).infer(image), run_torch(net, image)
+    write_dialect(net, tmp_path / "oracle.onnx", dialect="trt", input_shape=SHAPE)
+    info = dataclasses.replace(info, file="oracle.onnx")
+    oracle = onnxruntime_engine.OnnxRuntimeEngine(tmp_path / info.file, info).infer(image)
+    assert distance(found, wanted) <= 1.2 * distance(oracle, wanted) + 1e-4
 
 
 @pytest.mark.parametrize("runtime, dialect", CPU)

@@ -10,6 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from yolov6core.data.coco import read_coco
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.write import write_dataset
+
 SHARED = Path(os.environ.get("YOLOV6_SHARED", Path(__file__).parents[3] / "shared"))
 GOLDEN = SHARED / "golden"
 
@@ -28,6 +32,19 @@ def golden() -> Callable[[str], tuple[np.lib.npyio.NpzFile, dict]]:
         return arrays, json.loads(str(arrays["meta_json"])) if "meta_json" in arrays.files else {}
 
     return load
+
+
+@pytest.fixture
+def coco128(tmp_path: Path) -> DetectionDataset:
+    """All 128 images as a split, in a folder of the test's own."""
+    root = SHARED / "data" / "coco128"
+    if not root.is_dir():
+        pytest.skip(f"{root} is absent; set YOLOV6_SHARED to the folder that holds data/")
+    source = read_coco(str(root))
+    assert source.names is not None and len(source.names) == 80
+    write_dataset(tmp_path, {"val": source.splits["all"]}, source.names)
+    (tmp_path / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
+    return DetectionDataset(tmp_path, "val")
 
 
 def golden_files(pattern: str) -> list[str]:

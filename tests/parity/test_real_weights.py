@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +11,7 @@ from safetensors.torch import load_file
 
 from tests.parity.conftest import SHARED
 from yolov6core.boxes import cxcywh_to_xyxy
-from yolov6core.data.coco import read_coco
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.data.write import write_dataset
 from yolov6core.evaluation.evaluator import evaluate
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import Detector, build_detector
@@ -24,7 +20,6 @@ from yolov6core.models.variants import VARIANTS
 from yolov6core.training.official import from_official
 
 WEIGHTS = SHARED / "weights" / "yolov6lite_l_coco.safetensors"
-COCO128 = SHARED / "data" / "coco128"
 SPEC = VARIANTS["yolov6_lite_l"]
 SIZE = (320, 320)
 
@@ -55,18 +50,11 @@ def test_every_map_equals_the_recorded_run(lite: Detector) -> None:
     np.testing.assert_allclose(scores, expected[..., 5:], atol=2e-5)
 
 
-def test_accuracy_on_coco128(lite: Detector, tmp_path: Path) -> None:
-    if not COCO128.is_dir():
-        pytest.skip(f"{COCO128} is absent; set YOLOV6_SHARED to the folder that holds data/")
-    source = read_coco(str(COCO128))
-    assert source.names is not None and len(source.names) == 80
-    write_dataset(tmp_path, {"val": source.splits["all"]}, source.names)
-    (tmp_path / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
-
+def test_accuracy_on_coco128(lite: Detector, coco128: DetectionDataset) -> None:
     def predict(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return decode(*lite(images), image_size=SIZE, strides=SPEC.strides)
 
-    result = evaluate(predict, DetectionDataset(tmp_path, "val"), image_size=SIZE, batch_size=16)
+    result = evaluate(predict, coco128, image_size=SIZE, batch_size=16)
     assert len(result.detections) == 128
     assert 100 * result.stats["map50_95"] == pytest.approx(37.57, abs=0.05)
     assert 100 * result.stats["map50"] == pytest.approx(51.88, abs=0.05)

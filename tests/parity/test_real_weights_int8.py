@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,9 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.parity.conftest import SHARED
-from yolov6core.data.coco import read_coco
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.data.write import write_dataset
 from yolov6core.evaluation.evaluator import evaluate
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
@@ -27,22 +22,17 @@ from yolov6core.quant.observers import Method
 from yolov6core.training.official import from_official
 
 WEIGHTS = SHARED / "weights" / "yolov6lite_l_coco.safetensors"
-COCO128 = SHARED / "data" / "coco128"
 SPEC = VARIANTS["yolov6_lite_l"]
 SIZE = (320, 320)
 
 
-def test_int8_keeps_the_accuracy_of_a_depthwise_network(tmp_path: Path) -> None:
-    if not WEIGHTS.is_file() or not COCO128.is_dir():
-        pytest.skip(f"{WEIGHTS} or {COCO128} is absent; set YOLOV6_SHARED to the folder that holds weights/ and data/")
-    source = read_coco(str(COCO128))
-    write_dataset(tmp_path, {"val": source.splits["all"]}, source.names)
-    (tmp_path / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
-    dataset = DetectionDataset(tmp_path, "val")
+def test_int8_keeps_the_accuracy_of_a_depthwise_network(coco128: DetectionDataset) -> None:
+    if not WEIGHTS.is_file():
+        pytest.skip(f"{WEIGHTS} is absent; set YOLOV6_SHARED to the folder that holds weights/")
     network = deploy_(build_detector(SPEC, num_classes=80).eval()).requires_grad_(False)
     network.load_state_dict(from_official(load_file(WEIGHTS)))
 
-    pixels = torch.cat([batch.images for batch in dataset.eval_batches(image_size=SIZE, batch_size=16)])
+    pixels = torch.cat([batch.images for batch in coco128.eval_batches(image_size=SIZE, batch_size=16)])
     half = np.sort(np.random.default_rng(0).permutation(len(pixels))[: len(pixels) // 2])
     batches = [part.float() / 255 for part in pixels[torch.from_numpy(half)].split(16)]
     even = equalize(network, input_peaks(network, batches), chains=False)
@@ -54,5 +44,5 @@ def test_int8_keeps_the_accuracy_of_a_depthwise_network(tmp_path: Path) -> None:
     def predict(images: Tensor) -> tuple[Tensor, Tensor]:
         return decode(*gm(images.contiguous(memory_format=torch.channels_last)), image_size=SIZE, strides=SPEC.strides)
 
-    result = evaluate(predict, dataset, image_size=SIZE, batch_size=16)
+    result = evaluate(predict, coco128, image_size=SIZE, batch_size=16)
     assert 100 * result.stats["map50_95"] > 36.5, "float: 37.57; without equalization no method reaches 33"

@@ -143,11 +143,9 @@ def test_drops_within_their_noise_follow_the_smooth_measure():
 
 def test_networks_level_with_float_are_told_apart_by_agreement():
     reference = Score(0.50, (0.49, 0.51, 0.50, 0.50))
-    level = [Score(0.49, (0.47, 0.51, 0.48, 0.50)), Score(0.51, (0.51, 0.51, 0.52, 0.50))]
-    assert [merit(score, reference, agreement=same) for score, same in zip(level, (0.97, 0.95), strict=True)] == [
-        0.97,
-        0.95,
-    ]
+    below, above = Score(0.49, (0.47, 0.51, 0.48, 0.50)), Score(0.51, (0.51, 0.51, 0.52, 0.50))
+    assert merit(below, reference, agreement=0.97) == 0.97
+    assert merit(above, reference, agreement=0.95) == 0.95
     lower, higher = Score(0.40, (0.39, 0.41, 0.40, 0.40)), Score(0.60, (0.59, 0.61, 0.60, 0.60))
     assert merit(lower, reference, agreement=1.0) < 0 <= 0.95 < 1 < merit(higher, reference, agreement=0.1)
     worse = Score(0.30, (0.29, 0.31, 0.30, 0.30))

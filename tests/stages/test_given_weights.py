@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.draw_sample import draw_sample
-from tests.stages.test_pipeline import run_small
+from tests.stages.test_pipeline import run_small, small_project
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
@@ -22,14 +21,8 @@ TRAINED = Path("artifacts/train/weights.safetensors")
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     """A folder with a dataset of five classes, and no scales."""
-    folder = tmp_path_factory.mktemp("given")
-    draw_sample(folder / "data" / "sample_voc", images=12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in ("prepare-voc2yolo", "search-scales"):
-            result = run_small(stage, search={"scales": "off"})
-            assert result.exit_code == 0, result.output
-    return folder
+    with small_project(tmp_path_factory.mktemp("given"), images=12) as folder:
+        return folder
 
 
 @pytest.fixture

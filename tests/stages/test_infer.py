@@ -135,9 +135,8 @@ def test_images_are_set_into_the_grey_frame_that_a_file_asks_for(tmp_path, patch
     np.testing.assert_allclose(fed[0][0][:, frame], 114 / 255, atol=1e-6)
     assert not np.isclose(fed[0][0][:, ~frame], 114 / 255, atol=1e-3).any()
     left, top, *_ = found_in(tmp_path / "out")[0]["detections"][0]["box"]
-    assert (left * 0.75 + 8, top * 0.75 + 8) == pytest.approx(
-        (16, 32), abs=0.01
-    )  # the cell that holds the green square
+    cell = (left * 0.75 + 8, top * 0.75 + 8)
+    assert cell == pytest.approx((16, 32), abs=0.01), "the one that holds the green square"
 
 
 def test_names_are_taken_from_a_file(tmp_path, model, folder) -> None:

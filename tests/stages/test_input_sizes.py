@@ -10,8 +10,7 @@ import torch
 
 from stages import _evaluation, _keeper, _losses, _teacher
 from stages._evaluation import DATASET, View, evaluate_split, image_batches, predictor
-from stages.draw_sample import draw_sample
-from tests.stages.test_pipeline import run_small
+from tests.stages.test_pipeline import run_small, small_project
 from yolov6core.checkpoint import load_checkpoint
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.training import loop
@@ -23,12 +22,7 @@ META = {"image_size": [64, 96], "model": {"strides": [8, 16, 32]}}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("sizes")
-    draw_sample(folder / "data" / "sample_voc", images=20)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        run_small("prepare-voc2yolo")
-        run_small("search-scales", search={"scales": "off"})
+    with small_project(tmp_path_factory.mktemp("sizes"), images=20) as folder:
         assert train(branch="distribution").exit_code == 0
         WEIGHTS.rename("teacher.safetensors")
     return folder

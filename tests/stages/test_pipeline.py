@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,13 +39,30 @@ def small_params() -> dict:
     return params
 
 
-def run_small(stage: str, *arguments: str, **changes: dict) -> Result:
-    """Run a command with the small parameters, changed."""
+def write_small_params(**changes: dict) -> None:
+    """Write the small parameters, changed, where commands look for them."""
     params = small_params()
     for section, values in changes.items():
         params[section] |= values
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def run_small(stage: str, *arguments: str, **changes: dict) -> Result:
+    """Run a command with the small parameters, changed."""
+    write_small_params(**changes)
     return CliRunner().invoke(app, [stage, *arguments])
+
+
+@contextmanager
+def small_project(folder: Path, *, images: int) -> Iterator[Path]:
+    """Be in a folder with a prepared dataset of drawn images (five classes), and no scales."""
+    draw_sample(folder / "data" / "sample_voc", images=images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in ("prepare-voc2yolo", "search-scales"):
+            result = run_small(stage, search={"scales": "off"})
+            assert result.exit_code == 0, result.output
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from stages._models import FLOAT_WEIGHTS
-from stages.draw_sample import draw_sample
-from tests.stages.test_pipeline import ROOT, run_small, small_params
+from tests.stages.test_pipeline import ROOT, run_small, small_project, write_small_params
 from tests.stages.test_qat import write_start
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.data.dataset import DetectionDataset
@@ -28,12 +26,7 @@ SIZES = {"multi_scale": 0.5}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("devices")
-    draw_sample(folder / "data" / "sample_voc", images=16)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in ("prepare-voc2yolo", "search-scales"):
-            assert run_small(stage, search={"scales": "off"}).exit_code == 0
+    with small_project(tmp_path_factory.mktemp("devices"), images=16) as folder:
         write_start(VARIANTS["test"], list(DetectionDataset(Path("artifacts/dataset"), "train").names))
         tensors, meta = load_checkpoint(FLOAT_WEIGHTS)
         for name, tensor in tensors.items():  # a teacher that is sure of other things than its student
@@ -82,10 +75,7 @@ def test_two_processes_fine_tune_as_one_does(prepared, monkeypatch, options):
 
 def run_in_processes(stage: str, **changes: dict) -> str:
     """What the stage says, which starts several processes itself."""
-    params = small_params()
-    for section, values in changes.items():
-        params[section] |= values
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    write_small_params(**changes)
     command = [sys.executable, "-m", "stages", stage]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

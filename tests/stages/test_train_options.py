@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from stages.draw_sample import draw_sample
-from tests.stages.test_pipeline import run_small, small_params
+from tests.stages.test_pipeline import run_small, small_params, small_project
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 
 WEIGHTS = Path("artifacts/train/weights.safetensors")
@@ -18,12 +17,7 @@ WEIGHTS = Path("artifacts/train/weights.safetensors")
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     """A prepared dataset, no scales, and `teacher.safetensors`: a network whose branch knows distributions."""
-    folder = tmp_path_factory.mktemp("options")
-    draw_sample(folder / "data" / "sample_voc", images=12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        run_small("prepare-voc2yolo")
-        run_small("search-scales", search={"scales": "off"})
+    with small_project(tmp_path_factory.mktemp("options"), images=12) as folder:
         result = train(branch="distribution")
         assert result.exit_code == 0, result.output
         assert {"iou", "dfl", "direct_iou"} <= set(last_epoch().index)

@@ -89,8 +89,7 @@ def clip_box(box: Box, size: tuple[int, int]) -> Box:
 def _check_objects(
     image: AnnotatedImage, size: tuple[int, int], rules: BoxRules, problems: list[Problem]
 ) -> tuple[AnnotatedObject, ...]:
-    if len(set(image.objects)) == len(image.objects) and all(_is_sound(item, size, rules) for item in image.objects):
-        return image.objects
+    """The usable objects; the image's own tuple where nothing is to be said about any."""
     kept: dict[AnnotatedObject, None] = {}
     height, width = size
     for item in image.objects:
@@ -107,19 +106,8 @@ def _check_objects(
         if item in kept:
             problems.append(Problem("duplicate_box", image.path, f"{item.name} {_numbers(item.box)}"))
         kept[item] = None
-    return tuple(kept)
-
-
-def _is_sound(item: AnnotatedObject, size: tuple[int, int], rules: BoxRules) -> bool:
-    """Whether nothing at all is to be said or done about an object, as about nearly every one."""
-    left, top, right, bottom = item.box
-    return (
-        0 <= left < right <= size[1]
-        and 0 <= top < bottom <= size[0]
-        and right - left >= rules.min_box <= bottom - top
-        and (rules.classes is None or item.name in rules.classes)
-        and (rules.keep_difficult or not item.difficult)
-    )
+    found = tuple(kept)
+    return image.objects if found == image.objects else found
 
 
 def _inside(box: Box, size: tuple[int, int]) -> bool:

@@ -79,10 +79,8 @@ class Interface:
 
     def notes(self) -> dict[str, str]:
         """Entries for a file's own metadata; a file of the default interface needs none."""
-        notes = {name: getattr(self, name) for name in ("form", "nms", "input")}
-        notes = {name: value for name, value in notes.items() if value != getattr(Interface, name)}
-        if self.shrink:
-            notes["shrink"] = str(self.shrink)
+        notes = {name: getattr(self, name) for name in ("form", "nms", "input", "shrink")}
+        notes = {name: str(value) for name, value in notes.items() if value != getattr(Interface, name)}
         if self.form == "raw":
             notes["strides"] = ",".join(map(str, self.strides))
         if self.nms != "none":
