@@ -100,6 +100,13 @@ def source_digests() -> dict[str, str]:
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
 
 
+def warn_unless_in(folder: Path, path: Path, *, where: str) -> None:
+    """Say so if a file that a parameter names is outside the folder whose contents the pipeline keeps an eye on."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        message = "%s: %s is outside %s, so 'dvc repro' does not notice when the file changes; put it there"
+        logger.warning(message, where, path, folder)
+
+
 def fingerprint(*parts: Any, files: Iterable[Path] = ()) -> str:
     """Sixteen hex digits that change with the project's code, any of the JSON-serialisable parts, or file contents."""
     digest = hashlib.sha256(json.dumps([source_digests(), *parts], sort_keys=True, default=str).encode())

@@ -35,6 +35,7 @@ class PtqParams:
     percentiles: list[Annotated[float, Bounds(50, 100)]]
     dialect: Literal["openvino", "ort", "trt"]
     batch_size: Annotated[int, Bounds(1, 4096)]
+    predictions: Literal["float", "int8"]
     float_layers: list[str]
     equalize: Literal["off", "depthwise", "chains", "all"]
     adaround: Annotated[int, Bounds(0, 100_000)]
@@ -71,7 +72,7 @@ def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
     set_threads(runtime.threads)
     network, meta = load_float_model(FLOAT_WEIGHTS, device=runtime.device)
     equalized = _equalized(network, meta, ptq, device=runtime.device)
-    gm = insert_quantizers(equalized, dialect_name=ptq.dialect)
+    gm = insert_quantizers(equalized, dialect_name=ptq.dialect, quantize_predictions=ptq.predictions == "int8")
     extra = matching_layers(convolution_names(gm), ptq.float_layers, where="ptq.float_layers")
     set_float_layers_(gm, state_of(gm).float_layers | set(extra))
     try:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 from stages._devices import run_on_devices
 from stages._networks import Architecture
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ModelParams, ParamsFile, RuntimeParams, read_params
-from stages._report import StageError, logger, replace_folder, stage_errors
+from stages._report import StageError, logger, replace_folder, stage_errors, warn_unless_in
 from stages._training import RecipeParams, Sections, Task
 
 if TYPE_CHECKING:
     from yolov6core.training.repopt import BlockScales
 
 OUT = Path("artifacts/scales")
+GIVEN = Path("pretrained/scales")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def _given(path: Path, variant: str) -> dict[str, BlockScales]:
 
     if not path.is_file():
         raise StageError(f"search.scales: {path} does not exist; set it to null to search for scales")
+    warn_unless_in(GIVEN, path, where="search.scales")
     try:
         if path.suffix != ".safetensors":
             scales = scales_from_state(from_official(read_official_checkpoint(path).parts["model"]))

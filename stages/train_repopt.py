@@ -12,7 +12,16 @@ from stages._devices import run_on_devices
 from stages._evaluation import DATASET, evaluate_split
 from stages._networks import Architecture
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ModelParams, ParamsFile, RuntimeParams, read_params
-from stages._report import StageError, logger, need, replace_folder, set_threads, stage_errors, write_json
+from stages._report import (
+    StageError,
+    logger,
+    need,
+    replace_folder,
+    set_threads,
+    stage_errors,
+    warn_unless_in,
+    write_json,
+)
 from stages._training import RecipeParams, Sections, Task
 
 if TYPE_CHECKING:
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
     from yolov6core.models.detector import Detector
 
 SCALES = Path("artifacts/scales/scales.safetensors")
+GIVEN = Path("pretrained/weights")
 OUT = Path("artifacts/train")
 METRICS = Path("metrics/train.json")
 BATCHES_SHOWN = 3
@@ -78,6 +88,9 @@ def train_repopt(model: ModelParams, augment: AugmentParams, train: TrainParams,
 
     need(SCALES, "search-scales")
     architecture = Architecture(train.block, train.branch)
+    for where, path in (("train.weights", train.weights), ("train.teacher", train.teacher)):
+        if path is not None:
+            warn_unless_in(GIVEN, Path(path), where=where)
     given = None if train.weights is None else read_weights(Path(train.weights))
     if train.epochs == 0:
         _take(model, architecture, given, new_tensors=train.new_tensors, threads=runtime.threads)

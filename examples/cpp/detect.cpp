@@ -71,9 +71,9 @@ std::vector<std::vector<Tap>> taps(int source, int target, bool shrink) {
     return all;
 }
 
-// Scale the image to fit, put it into the middle of grey, and write it as RGB planes in 0..1.
-Geometry letterbox(const Image& image, int height, int width, float* planes) {
-    const double ratio = std::min(double(height) / image.height, double(width) / image.width);
+// Scale the image to fit into all but `frame` pixels, put it into the middle of grey, and write it as RGB planes in 0..1.
+Geometry letterbox(const Image& image, int height, int width, int frame, float* planes) {
+    const double ratio = std::min(double(height - frame) / image.height, double(width - frame) / image.width);
     const int h = std::max(1, int(std::nearbyint(image.height * ratio)));
     const int w = std::max(1, int(std::nearbyint(image.width * ratio)));
     const int top = (height - h) / 2, left = (width - w) / 2;
@@ -124,14 +124,20 @@ std::vector<Detection> suppress(const float* boxes, const float* scores, size_t 
 void detect(const std::string& model, const std::string& path, float min_score, float max_iou) {
     ov::Core core;
     // Left to itself OpenVINO takes bf16 where the CPU has it, and numbers would differ from machine to machine.
-    ov::CompiledModel compiled = core.compile_model(model, "CPU", ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
-                                                    ov::hint::inference_precision(ov::element::f32));
+    const auto network = core.read_model(model);
+    ov::CompiledModel compiled =
+        core.compile_model(network, "CPU", ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+                           ov::hint::inference_precision(ov::element::f32));
     ov::InferRequest request = compiled.create_infer_request();
     const ov::Shape shape = compiled.input().get_shape();
     if (shape.size() != 4 || shape[0] != 1 || shape[1] != 3)
         throw std::runtime_error(model + " takes no single image [1, 3, H, W]; export it without dynamic_batch");
     const Image image = read_ppm(path);
-    const Geometry geometry = letterbox(image, int(shape[2]), int(shape[3]), request.get_input_tensor().data<float>());
+    // The file says where it was trained with a grey frame (model.shrink).
+    const bool framed = network->has_rt_info("framework", "shrink");
+    const int frame = framed ? std::stoi(network->get_rt_info<std::string>("framework", "shrink")) : 0;
+    const Geometry geometry =
+        letterbox(image, int(shape[2]), int(shape[3]), frame, request.get_input_tensor().data<float>());
     request.infer();
     const ov::Tensor boxes = request.get_tensor("boxes"), scores = request.get_tensor("scores");
     for (Detection found : suppress(boxes.data<const float>(), scores.data<const float>(), scores.get_shape()[1],

@@ -17,6 +17,7 @@ from yolov6core.models.variants import VARIANTS
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import QuantizedModel, describe, insert_quantizers, ready_for_export_, set_ranges_
 from yolov6core.quant.observers import Method
+from yolov6core.quant.upsampling import split_upsampling_
 
 FAMILIES = {
     "yolov6n_v2": "concat fusion, distances",
@@ -80,13 +81,11 @@ def exact_network(network: nn.Module, dialect: str) -> QuantizedModel:
         network: of `float_network(..., piecewise=True)`; stays as it is.
     """
     network = copy.deepcopy(network)
+    split_upsampling_(network)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 _snap_channels(module.weight)
-            elif isinstance(module, nn.ConvTranspose2d):
-                module.weight.copy_((module.weight * 16).round() / 16)
-                module.bias.copy_((module.bias * 64).round() / 64)
     gm = insert_quantizers(network, dialect_name=dialect)
     found = ranges(collect(gm, [dyadic(torch.from_numpy(pixels(4, seed=1)))]), Method("max"))
     set_ranges_(gm, {name: _power_of_two(*bounds, dialect) for name, bounds in found.items()})

@@ -37,7 +37,7 @@ def test_every_quantized_convolution_runs_on_integers_in_onnx_runtime(net, calib
     gm = ready_for_export_(calibrated(net, dialect_name="ort"))
     session, kinds = optimized(exported(gm, images(1), tmp_path / "ort.onnx"), "ORT_ENABLE_EXTENDED")
     layers = sum(isinstance(module, QuantConv2d) for module in gm.modules())
-    assert kinds["QLinearConv"] == layers - len(state_of(gm).float_layers) == 6
+    assert kinds["QLinearConv"] == layers - len(state_of(gm).float_layers) == 7
     with torch.no_grad():
         expected = gm(images(1))
     for ours, theirs in zip(
@@ -53,7 +53,7 @@ def test_scales_are_constants_of_the_exported_graph(net, calibrated, images, tmp
     constant = {initializer.name for initializer in graph.initializer}
     constant |= {node.output[0] for node in graph.node if node.op_type in ("Constant", "Identity")}
     pairs = [node for node in graph.node if node.op_type == "QuantizeLinear"]
-    assert len(pairs) == len(state_of(gm).sites) + 6
+    assert len(pairs) == len(state_of(gm).sites) + 7
     assert all(set(node.input[1:]) <= constant for node in pairs)
 
 

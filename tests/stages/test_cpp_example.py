@@ -9,9 +9,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from stages.infer import Thresholds, infer
+from yolov6core.engines.onnx_export import set_note
+from yolov6core.engines.registry import RUNTIMES
+from yolov6core.engines.runtime import BuildSettings
 
 SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
 
@@ -60,6 +64,22 @@ def test_cpp_finds_what_python_finds(program, tmp_path, patches, shape) -> None:
     found, wanted = (rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 0]))] for rows in (found, wanted))
     np.testing.assert_array_equal(found[:, 0], wanted[:, 0])
     np.testing.assert_allclose(found[:, 1], wanted[:, 1], atol=1.5 / 255)
+    np.testing.assert_allclose(found[:, 2:], wanted[:, 2:], atol=0.011)
+
+
+@pytest.mark.parametrize("form", ["onnx", "engine"])
+def test_cpp_knows_of_the_grey_frame(program, tmp_path, patches, form) -> None:
+    path = patches.write_patch_detector(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    set_note(model, "shrink", "24")
+    onnx.save(model, path)
+    wanted = detect_in_python(path, np.full((50, 70, 3), 200, np.uint8), tmp_path)
+    if form == "engine":
+        RUNTIMES["openvino"].build(path, tmp_path / "engine", BuildSettings())
+        path = tmp_path / "engine" / "model.xml"
+    found = detect(program, path, np.full((50, 70, 3), 200, np.uint8), tmp_path)
+    assert len(found) == len(wanted) > 5
+    found, wanted = (rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 0]))] for rows in (found, wanted))
     np.testing.assert_allclose(found[:, 2:], wanted[:, 2:], atol=0.011)
 
 

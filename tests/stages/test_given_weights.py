@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 
+from stages import search_scales, train_repopt
 from tests.stages.test_pipeline import run_small, small_project
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.models.blocks import deploy_
@@ -46,6 +48,19 @@ def test_no_epochs_take_the_weights_as_they_are(project):
     assert meta["block"] == "repvgg" and not any(name.startswith("head.branch") for name in tensors)
     assert all(torch.equal(tensors[name], expected[name]) for name in tensors)
     assert set(json.loads(Path("metrics/train.json").read_text())) == {"map50_95", "map50"}
+
+
+@pytest.mark.parametrize("folder, warned", [("pretrained/weights", False), ("elsewhere", True)])
+def test_files_that_the_pipeline_does_not_watch_are_named(project, caplog, folder, warned):
+    """What `dvc.yaml` says the stage depends on is where its warning sends files."""
+    stages = YAML(typ="safe", pure=True).load(Path(__file__).parents[2] / "dvc.yaml")["stages"]
+    assert str(train_repopt.GIVEN) in stages["train-repopt"]["deps"]
+    assert str(search_scales.GIVEN) in stages["search-scales"]["deps"]
+    (project / folder).mkdir(parents=True, exist_ok=True)
+    weights_file(project / folder / "a.pt", classes=CLASSES)
+    result = run_small("train-repopt", train={"block": "repvgg", "weights": f"{folder}/a.pt", "epochs": 0})
+    assert result.exit_code == 0, result.output
+    assert ("outside pretrained/weights" in caplog.text) == warned
 
 
 def test_folded_weights_are_used_but_not_trained(project):

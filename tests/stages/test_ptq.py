@@ -18,7 +18,7 @@ from stages.ptq_calib import PtqParams, ptq_calib
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import variant
-from yolov6core.quant.insert import get_ranges
+from yolov6core.quant.insert import convolution_names, get_ranges
 
 RUNTIME = SimpleNamespace(threads=1, workers=0, device="cpu")
 PTQ = {
@@ -26,6 +26,7 @@ PTQ = {
     "percentiles": [99.99],
     "dialect": "openvino",
     "batch_size": 4,
+    "predictions": "float",
     "float_layers": [],
     "equalize": "depthwise",
     "adaround": 0,
@@ -100,6 +101,18 @@ def test_every_change_reaches_the_file_and_the_report(pipeline, change):
     with open("artifacts/ptq/methods.json", encoding="utf-8") as handle:
         compared = set(json.load(handle)["select"])
     assert compared == {"float", "mse"} | (set(change) & {"adaround", "bias_correction"})
+
+
+def test_predictions_are_quantized_on_demand(pipeline):
+    pipeline("test")
+    ptq_calib(PtqParams(**PTQ), RUNTIME)
+    plain, (gm, meta) = outputs(), load_quantized(_models.Path("artifacts/ptq/weights.safetensors"))
+    predictions = {name for name in convolution_names(gm) if "_preds." in name}
+    assert set(meta["quant"]["float_layers"]) == predictions and len(predictions) == 6
+    ptq_calib(PtqParams(**PTQ | {"predictions": "int8", "float_layers": ["head.cls_preds.*"]}), RUNTIME)
+    gm, meta = load_quantized(_models.Path("artifacts/ptq/weights.safetensors"))
+    assert set(meta["quant"]["float_layers"]) == {name for name in predictions if "cls" in name}
+    assert torch.equal(outputs()[0], plain[0]) and not torch.equal(outputs()[1], plain[1])
 
 
 def test_depthwise_inputs_are_scaled_by_default(pipeline):

@@ -27,6 +27,7 @@ from yolov6core.engines.qdq import (
     strip_pairs,
     to_fake_quantize,
 )
+from yolov6core.engines.shuffles import blocks_first, fuse_silu, shuffle_integers
 from yolov6core.quant.insert import QuantizedModel, convolution_names
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def write_traced(
     model = type(traced).FromString(traced.SerializeToString())
     if interface.form == "raw":
         cut_maps(model, interface.strides)
+    blocks_first(model)
     merge_pairs(model)
     _check_grid(model, dialect)
     scales = {}
@@ -178,6 +180,9 @@ def _rewrite(model: onnx.ModelProto, dialect: str, fp16: bool) -> onnx.ModelProt
     if dialect == "ort":
         quantize_biases(model)
         clip_integers(model)
+        shuffle_integers(model)
+        if integer_types(model):
+            fuse_silu(model)
     if dialect == "openvino":
         to_fake_quantize(model)
     return to_fp16(model) if fp16 else model

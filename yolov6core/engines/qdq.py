@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 OPENVINO_DOMAIN = "org.openvinotoolkit"
-SAME_RANGE_OPS = ("Concat", "MaxPool")
+SAME_RANGE_OPS = ("Concat", "MaxPool", "DepthToSpace")
 """Operators through which a scale holds unchanged: their values are values of their inputs."""
 INT32_MAX = 2**31 - 1
 
@@ -237,7 +237,7 @@ def to_fake_quantize(model: onnx.ModelProto) -> int:
 def strip_pairs(model: onnx.ModelProto) -> dict[str, float]:
     """Take out all pairs, of weights too; returns tensor name -> scale for a calibration cache.
 
-    A scale also goes to the tensors before a Concat or MaxPool, which hold the same values.
+    A scale also goes to the tensors before a Concat, MaxPool or DepthToSpace, which hold the same values.
 
     Raises:
         ValueError: a pair with a non-zero zero point, which a cache cannot say.

@@ -1,8 +1,9 @@
 """Quantizers in a traced network: insertion, dialects, and which layers are quantized.
 
-A quantized model is a GraphModule with the parameter names of the network it was made from. Every Conv2d is a
-QuantConv2d, every scale group has one Range at `ranges.<group>`, registered once, and the graph calls a group's range
-at each of its sites. State dicts therefore have the same keys in every dialect and for every choice of float layers.
+A quantized model is a GraphModule with the parameter names of the network it was made from (a transposed convolution
+that is a `PixelUpsampling` in it has `.conv` behind its name). Every Conv2d is a QuantConv2d, every scale group has one
+Range at `ranges.<group>`, registered once, and the graph calls a group's range at each of its sites. State dicts
+therefore have the same keys in every dialect and for every choice of float layers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from yolov6core.quant.graph_ops import Kind, is_prediction, kind_of
 from yolov6core.quant.scale_groups import ScaleGroups, find_groups
 from yolov6core.quant.sites import Site, place_sites_, plan_sites, remove_sites_
 from yolov6core.quant.spec import Dialect, dialect
+from yolov6core.quant.upsampling import split_upsampling_
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def insert_quantizers(
     for name, module in root.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"batch norm {name!r} is left in the network; fold it (deploy_) before quantizing")
+    split_upsampling_(root)
     traced = QuantizedModel(root, fx.Tracer().trace(root), class_name="QuantizedModel")
     traced.train(model.training)
     convolutions = [node for node in traced.graph.nodes if kind_of(node, traced) is Kind.CONV]

@@ -4,6 +4,8 @@ The rules, for a value and each of its readers:
 - a quantized convolution reads the quantized value, a float convolution the unquantized one, in every dialect;
 - max-pool reads the quantized value (it commutes with quantization and then runs on integers), and so does everything
   else that only carries the value, unless a float convolution or the network's output would read it through that;
+- with edges "carried" (OpenVINO), that holds for concats and whatever else only moves values too, and what is carried
+  is not quantized again behind them;
 - an add reads the quantized form of an operand that a quantized convolution reads as well (the skip branch of a
   residual block), so that conv + add fuse;
 - with edges "all" (ONNX Runtime), concats read quantized values too, and so does any other reader of a quantized
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from yolov6core.quant.graph_ops import CARRIES, Kind, final_value, is_prediction, is_tensor, kind_of
+from yolov6core.quant.graph_ops import CARRIES, Kind, carried_inputs, final_value, is_prediction, is_tensor, kind_of
 from yolov6core.quant.scale_groups import ScaleGroups
 from yolov6core.quant.spec import Dialect
 
@@ -79,6 +81,7 @@ class _Planner:
     def __init__(self, graph: fx.Graph, root: nn.Module, dialect: Dialect, float_layers: frozenset[str]) -> None:
         self.kinds = {node: kind_of(node, root) for node in graph.nodes}
         self.everywhere = dialect.edges == "all"
+        self.carried = dialect.edges == "carried"
         self.quantized = {
             node for node, kind in self.kinds.items() if kind is Kind.CONV and str(node.target) not in float_layers
         }
@@ -89,6 +92,8 @@ class _Planner:
     def readers(self, value: fx.Node) -> list[fx.Node]:
         """Readers of `value` that take its quantized form."""
         if value in self.inner:  # the ReLU behind it is part of the convolution
+            return []
+        if self.carried and self._arrives_quantized(value):
             return []
         taking = [reader for reader in value.users if self._takes(value, reader)]
         if not self.everywhere and any(self.kinds[reader] is Kind.MAX_POOL for reader in taking):
@@ -111,7 +116,7 @@ class _Planner:
         if kind is Kind.OUTPUT:
             return False
         if kind in CARRIES:
-            return (kind is Kind.MAX_POOL or self.everywhere) and self._only_quantized(reader)
+            return (kind is Kind.MAX_POOL or self.carried or self.everywhere) and self._only_quantized(reader)
         if kind is Kind.ADD and any(user in self.quantized for user in value.users):
             return True
         return self.everywhere and value in self.results
@@ -122,6 +127,13 @@ class _Planner:
             return False
         reach = self._reached(carrier)
         return "quantized" in reach and "float" not in reach and (self.everywhere or "other" not in reach)
+
+    def _arrives_quantized(self, value: fx.Node) -> bool:
+        """Whether everything that is carried into this value is quantized before."""
+        kind = self.kinds[value]
+        return self._only_quantized(value) and all(
+            is_tensor(source) or self._arrives_quantized(source) for source in carried_inputs(value, kind)
+        )
 
     def _reached(self, carrier: fx.Node) -> frozenset[str]:
         """Who reads a carried value in the end: quantized or float convolutions (or the output), other operators."""

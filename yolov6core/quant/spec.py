@@ -70,24 +70,26 @@ class Dialect:
 
     Attributes:
         grid: integer grid of every activation.
-        edges: `inputs`: quantizers on what convolutions and max-pools read. `all`: also on every convolution's output
-            and before every concat or add, read by all that may.
+        edges: `inputs`: quantizers on what convolutions and max-pools read. `carried`: where a value reaches them
+            through a concat or a shuffle, before that and not behind it. `all`: also on every convolution's output and
+            before every concat or add, read by all that may.
     """
 
     name: str
     grid: Grid
-    edges: Literal["inputs", "all"]
+    edges: Literal["inputs", "carried", "all"]
 
     def __post_init__(self) -> None:
-        if self.edges not in ("inputs", "all"):
-            raise ValueError(f"dialect {self.name!r}: edges is {self.edges!r}; choose inputs or all")
+        if self.edges not in ("inputs", "carried", "all"):
+            raise ValueError(f"dialect {self.name!r}: edges is {self.edges!r}; choose inputs, carried or all")
 
 
 DIALECTS: dict[str, Dialect] = {
     # TensorRT takes zero point 0 only, and fuses convolution, bias and activation by itself.
     "trt": Dialect("trt", INT8, "inputs"),
-    # Unsigned integers have twice the levels for what a ReLU leaves.
-    "openvino": Dialect("openvino", INT8_OR_UINT8, "inputs"),
+    # Unsigned integers have twice the levels for what a ReLU leaves. OpenVINO computes a quantizer inside the
+    # convolution only where it alone reads the result: one before a concat must serve the other readers as well.
+    "openvino": Dialect("openvino", INT8_OR_UINT8, "carried"),
     # ONNX Runtime makes an integer convolution only of DQ -> Conv -> (Relu) -> Q, with a Relu that the Q can absorb.
     "ort": Dialect("ort", UINT8, "all"),
 }
