@@ -16,6 +16,8 @@ from typing import Any
 
 logger = logging.getLogger("yolov6-quant")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, the user's share of it is
+_SCARCE = 2**20
+"""Bytes: with less room than this left, an error of a library that was writing is taken for one of a full disk."""
 
 
 class StageError(Exception):
@@ -168,8 +170,12 @@ def replace_folder(path: Path) -> Iterator[Path]:
         try:
             temporary.mkdir(parents=True)
             yield temporary
-        except BaseException:
+        except BaseException as error:
+            # Engine libraries tell of a full disk in errors of their own, and what was written so far takes the room.
+            full = isinstance(error, RuntimeError) and shutil.disk_usage(temporary).free < _SCARCE
             shutil.rmtree(temporary, ignore_errors=True)
+            if full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
     shutil.rmtree(path, ignore_errors=True)
     os.replace(temporary, path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -42,6 +44,21 @@ def test_a_full_disk_is_named_and_the_former_folder_kept(tmp_path):
         with open("/dev/full", "w") as file:
             file.write("new")
     assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["former"]
+
+
+def test_a_library_that_found_no_room_is_understood(tmp_path, monkeypatch):
+    def build() -> None:
+        with replace_folder(tmp_path / "out") as folder:
+            (folder / "model.bin").write_bytes(b"begun")
+            raise RuntimeError("basic_ios::clear: iostream error")
+
+    with pytest.raises(RuntimeError, match="iostream"):
+        build()
+    left = SimpleNamespace(free=4096)
+    monkeypatch.setattr("stages._report.shutil.disk_usage", lambda path: left if Path(path).is_dir() else None)
+    with pytest.raises(StageError, match="out could not be written \\(No space left"):
+        build()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

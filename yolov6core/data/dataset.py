@@ -48,7 +48,7 @@ class DetectionDataset:
             raise ValueError(f"{self.directory / f'{split}.txt'} lists no images; {_MADE_BY}")
         self.image_ids = list(range(1, len(self.paths) + 1))
         self.names = _read_names(self.directory / "dataset.yaml")
-        self._normalised = [self._read_labels(path) for path in self.paths]
+        self._corners = [self._read_labels(path) for path in self.paths]
         self._cache: dict[tuple[int, Size], Image] = {}
         self._cache_room = cache_mib * 2**20
 
@@ -84,11 +84,7 @@ class DetectionDataset:
 
     def labels_in(self, index: int, height: int, width: int) -> Labels:
         """Labels of one image, float32 [n, 5]: class and xyxy in pixels of a `height` x `width` picture of it."""
-        rows = self._normalised[index]
-        centre, half = rows[:, 1:3], rows[:, 3:5] / 2
-        scale = np.array([width, height], dtype=np.float64)
-        corners = ((centre - half) * scale, (centre + half) * scale)
-        return np.concatenate((rows[:, :1], *corners), axis=1).astype(np.float32)
+        return (self._corners[index] * np.array([1.0, width, height, width, height])).astype(np.float32)
 
     def ground_truth(self) -> dict:
         """COCO annotations of the split: `images`, `annotations`, `categories`."""
@@ -122,6 +118,7 @@ class DetectionDataset:
         return image
 
     def _read_labels(self, image_path: Path) -> NDArray[np.float64]:
+        """Labels [n, 5]: class and xyxy as fractions of the picture."""
         path = self.directory / "labels" / f"{image_path.stem}.txt"
         text = _read_text(path)
         try:
@@ -132,7 +129,8 @@ class DetectionDataset:
         classes = rows[:, 0]
         if ((classes < 0) | (classes >= len(self.names)) | (classes % 1 != 0)).any():
             raise ValueError(f"{path}: class outside 0..{len(self.names) - 1}: {sorted(set(classes))}; {_MADE_BY}")
-        return rows
+        centre, half = rows[:, 1:3], rows[:, 3:5] / 2
+        return np.concatenate((rows[:, :1], centre - half, centre + half), axis=1)
 
 
 def _read_text(path: Path) -> str:

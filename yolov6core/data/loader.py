@@ -180,7 +180,8 @@ def _prepare_worker(_: int) -> None:
 
 def collate(samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> tuple[Tensor, Tensor]:
     """Samples to images uint8 [B, 3, H, W] and targets float32 [M, 6], image in batch first."""
-    images = torch.from_numpy(np.stack([image for image, _ in samples]))
+    # in a worker process written straight into memory that the training process shares
+    images = torch.utils.data.default_collate([torch.from_numpy(image) for image, _ in samples])
     numbered = [np.insert(labels, 0, position, axis=1) for position, (_, labels) in enumerate(samples)]
     return images, torch.from_numpy(np.concatenate(numbered).astype(np.float32, copy=False))
 

@@ -158,11 +158,10 @@ def scale_hsv(image: Image, gains: tuple[float, float, float]) -> Image:
     if all(gain == 1 for gain in gains):
         return image
     ramp = np.arange(256, dtype=np.float64)
-    tables = np.stack(
-        (ramp * gains[0] % 180, np.clip(ramp * gains[1], 0, 255), np.clip(ramp * gains[2], 0, 255)), axis=-1
-    ).astype(np.uint8)
-    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-    return cv2.cvtColor(cv2.LUT(hsv, tables[None]), cv2.COLOR_HSV2BGR)
+    tables = (ramp * gains[0] % 180, np.clip(ramp * gains[1], 0, 255), np.clip(ramp * gains[2], 0, 255))
+    planes = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))  # one table at a time takes two thirds of the time
+    scaled = [cv2.LUT(plane, table.astype(np.uint8)) for plane, table in zip(planes, tables, strict=True)]
+    return cv2.cvtColor(cv2.merge(scaled), cv2.COLOR_HSV2BGR)
 
 
 def warp_affine(image: Image, labels: Labels, *, affine: Affine, size: Size) -> tuple[Image, Labels]:
