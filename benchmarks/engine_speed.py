@@ -4,14 +4,16 @@
 
 (The setting keeps torch's waiting threads off the engines' cores.) Prints how many times faster INT8 is: by the medians
 of each round, and of these ratios the median, smallest and largest. BF16 and streams are OpenVINO's; `torch` is the
-float network in eager mode. `--nncf` adds what NNCF makes of the same float file (pip install nncf). At last the bytes
-of the convolutions' weights, INT8 over float.
+float network in eager mode. `--nncf` adds what NNCF makes of the float file (pip install nncf), by its defaults and
+with the prediction layers left float; `all int8` has them in INT8, as `ptq.predictions: int8`. At last the bytes of the
+convolutions' weights, INT8 over float.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +48,8 @@ COMPARED = (
     ("openvino int8", "openvino bf16"),
     ("onnxruntime int8", "onnxruntime float"),
     ("openvino int8", "torch float"),
+    ("openvino int8", "openvino nncf float predictions"),
+    ("openvino all int8", "openvino nncf"),
     ("openvino int8", "openvino nncf"),
 )
 """What is measured, against what."""
@@ -110,7 +114,7 @@ def main() -> None:
                 engines[kind].stream(image, 1)
                 calls[f"{kind} streams"] = lambda engine=engines[kind]: engine.stream(image, 4)
         if options.nncf:
-            calls["openvino nncf"] = nncf_call(files["openvino float"], image, options.threads)
+            calls |= library_calls(models["int8"], files["openvino float"], image, options.threads)
         times = measure(calls, rounds=options.rounds, repeats=options.repeats, warmup=2)
         print(f"{options.variant} at {options.size}, batch 1, {options.threads} threads; times faster than:")
         for fast, slow in COMPARED:
@@ -156,26 +160,42 @@ def open_engines(files: dict[str, Path], folder: Path, runtimes: list[str], thre
     return engines
 
 
-def nncf_call(path: Path, image: np.ndarray, threads: int) -> Callable[[], object]:
-    """A call of the float file after NNCF's post-training quantization, in OpenVINO with float for what is not INT8."""
+def library_calls(module: nn.Module, path: Path, image: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
+    """Calls of the float file after NNCF's post-training quantization, and of ours with all layers in INT8."""
     import nncf
     import openvino as ov
 
-    model = nncf.quantize(ov.convert_model(path), nncf.Dataset([image]), subset_size=1)
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
+    set_float_layers_(set_dialect_(module.network, GRID["openvino"]), [])
+    ours = path.with_name("all.openvino.onnx")
+    write_dialect(module, ours, dialect="openvino", input_shape=image.shape)
+    names = [op.get_friendly_name() for op in ov.convert_model(path).get_ordered_ops()]
+    predictions = [name for name in names if re.search(r"(cls|reg)_preds.*WithoutBiases", name)]
+
+    def quantized(ignored: list[str]) -> ov.Model:
+        scope = nncf.IgnoredScope(names=ignored)
+        return nncf.quantize(ov.convert_model(path), nncf.Dataset([image]), subset_size=1, ignored_scope=scope)
+
+    def call(model: ov.Model) -> Callable[[], object]:
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+        return lambda: request.infer([image], share_inputs=True)
+
+    return {
+        "openvino all int8": call(ov.Core().read_model(ours)),
+        "openvino nncf": call(quantized([])),
+        "openvino nncf float predictions": call(quantized(predictions)),
     }
-    request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
-    return lambda: request.infer([image], share_inputs=True)
 
 
 def report(fast: str, slow: str, times: dict[str, Latency]) -> None:
     """One line: how many times faster, round by round."""
     rounds = zip(times[slow].rounds_ms, times[fast].rounds_ms, strict=True)
     ratios = sorted(a / b for a, b in rounds)
-    print(f"  {fast:26s} {slow:26s} {ratios[len(ratios) // 2]:5.2f}  ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    print(f"  {fast:24s} {slow:32s} {ratios[len(ratios) // 2]:5.2f}  ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 def weight_bytes(path: Path) -> int:

@@ -38,6 +38,7 @@ PTQ = {
     "dialect": "openvino",
     "batch_size": 4,
     "float_layers": [],
+    "predictions": "float",
     "equalize": "depthwise",
     "adaround": 0,
     "bias_correction": "off",

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 OPENVINO_DOMAIN = "org.openvinotoolkit"
 SAME_RANGE_OPS = ("Concat", "MaxPool", "DepthToSpace")
 """Operators through which a scale holds unchanged: their values are values of their inputs."""
+_MOVING_OPS = ("Reshape", "Resize", "Slice", "Split", "Transpose")
 INT32_MAX = 2**31 - 1
 
 
@@ -268,13 +269,17 @@ def integer_types(model: onnx.ModelProto) -> set[str]:
 
 
 def count_quantized(model: onnx.ModelProto) -> tuple[int, int]:
-    """(quantized convolutions, all convolutions) of a graph: data and weights both come from a Q/DQ or FakeQuantize."""
-    view = GraphView(model)
-    convolutions = [node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose")]
-    on_grid = ("DequantizeLinear", "FakeQuantize")
-    quantized = [
-        node
-        for node in convolutions
-        if all(name in view.producer and view.producer[name].op_type in on_grid for name in node.input[:2])
-    ]
-    return len(quantized), len(convolutions)
+    """(quantized convolutions, all convolutions) of a graph: data and weights both come from a Q/DQ or FakeQuantize,
+    directly or through what keeps values as they are.
+    """
+    on_grid: set[str] = set()
+    quantized, convolutions = 0, 0
+    for node in model.graph.node:
+        rounds = node.op_type in ("DequantizeLinear", "FakeQuantize")
+        moved = node.input if node.op_type == "Concat" else node.input[:1]
+        if rounds or (node.op_type in (*SAME_RANGE_OPS, *_MOVING_OPS) and on_grid.issuperset(moved)):
+            on_grid.update(node.output)
+        elif node.op_type in ("Conv", "ConvTranspose"):
+            convolutions += 1
+            quantized += on_grid.issuperset(node.input[:2])
+    return quantized, convolutions

@@ -33,11 +33,12 @@ def blocks_first(model: onnx.ModelProto) -> int:
         names, readers = _parameters(view, conv)
         if any(node.output[0] not in readers for name in names for node in view.readers[name]):
             continue  # another convolution has the same weights
-        channels = view.array(next(name for name in names if view.array(name).ndim == 4)).shape[0]
+        channels = next(view.array(name).shape[0] for name in names if view.array(name).ndim == 4)
         block = next(item.i for item in node.attribute if item.name == "blocksize")
         order = np.arange(channels).reshape(-1, block * block).T.reshape(-1)
         for name in names:
-            view.set_array(name, view.array(name)[order])
+            if view.array(name).shape[0] == channels:
+                view.set_array(name, view.array(name)[order])
         mode.s = b"DCR"
         count += 1
     return count
