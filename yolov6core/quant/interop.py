@@ -2,7 +2,8 @@
 
 NVIDIA's pytorch-quantization names them `<layer>._input_quantizer._amax` and `<layer>._weight_quantizer._amax`,
 nvidia-modelopt leaves the first underscore of the quantizers out. Both are symmetric: the input has one number, the
-weights have one per output channel, shaped [O, 1, 1, 1].
+weights have one per output channel, shaped [O, 1, 1, 1]. Upsampling is a transposed convolution there, shaped
+[1, O, 1, 1], whose channels share what our `PixelUpsampling` has for each place in the square.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from yolov6core.quant.fake_quant import channel_amax
 from yolov6core.quant.graph_ops import Kind, kind_of
@@ -44,11 +45,14 @@ def to_amax(
             continue
         if row.input_scale is None:
             raise ValueError(f"{row.name}: the range of its input is not calibrated; calibrate or load ranges first")
-        name = rename(row.name) if rename else row.name
+        places, name = _places(gm, row.name), _name_there(gm, row.name)
+        name = rename(name) if rename else name
         conv = gm.get_submodule(row.name)
         weights = (conv.weight_amax if conv.frozen else channel_amax(conv.weight)).detach().cpu()
+        weights = weights.reshape(-1, places).amax(dim=1)
         state[f"{name}.{prefix}input_quantizer._amax"] = torch.tensor(max(-row.amin, row.amax))
-        state[f"{name}.{prefix}weight_quantizer._amax"] = weights.reshape(-1, 1, 1, 1).clone()
+        shape = (-1, 1, 1, 1) if places == 1 else (1, -1, 1, 1)
+        state[f"{name}.{prefix}weight_quantizer._amax"] = weights.reshape(shape)
     return state
 
 
@@ -57,7 +61,7 @@ def from_amax_(gm: QuantizedModel, state: Mapping[str, Tensor], *, rename: Calla
 
     Convolutions without ranges there become float layers. A scale group gets the largest of its readers' ranges, from 0
     on where only ReLU makes its values. Weight ranges are frozen, those of float layers as the weights are. Groups that
-    nobody quantized there keep what they have; in the dialects with edges "inputs" they are not used.
+    nobody quantized there keep what they have; only the dialect with edges "all" uses them.
 
     Args:
         gm: the same network, calibrated or not.
@@ -84,15 +88,15 @@ def _by_layer(
     gm: QuantizedModel, state: Mapping[str, Tensor], rename: Callable[[str], str] | None
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Input amax and weight amax [O] of each of our convolutions that has them."""
-    known = set(convolution_names(gm))
+    known = {_name_there(gm, name): name for name in convolution_names(gm)}
     inputs: dict[str, float] = {}
     weights: dict[str, Tensor] = {}
     for key, value in state.items():
         match = _KEY.fullmatch(key.removeprefix("module."))
         if match is None:
             continue
-        name = rename(match["layer"]) if rename else match["layer"]
-        if name not in known:  # max-pools and linear layers have quantizers there as well
+        name = known.get(rename(match["layer"]) if rename else match["layer"])
+        if name is None:  # max-pools and linear layers have quantizers there as well
             continue
         if not bool(torch.isfinite(value).all()) or bool((value < 0).any()):
             raise ValueError(f"{key} must hold finite magnitudes, not {value.flatten()[:4].tolist()}; calibrate there")
@@ -101,15 +105,27 @@ def _by_layer(
                 raise ValueError(f"{key} has shape {list(value.shape)}; inputs have one range for all channels")
             inputs[name] = float(value)
         else:
-            channels = gm.get_submodule(name).out_channels
+            places = _places(gm, name)
+            channels = gm.get_submodule(name).out_channels // places
             if value.numel() not in (1, channels):
                 raise ValueError(f"{key} has shape {list(value.shape)}; the layer has {channels} output channels")
-            weights[name] = value.detach().flatten().float().expand(channels)
+            weights[name] = value.detach().flatten().float().expand(channels).repeat_interleave(places)
     if not inputs and not weights:
         raise ValueError("the state dict has no _amax of a convolution of this network; check its names, give `rename`")
     if single := sorted(inputs.keys() ^ weights.keys()):
         raise ValueError(f"{', '.join(single)}: has only one of input and weight _amax; both are needed")
     return inputs, weights
+
+
+def _places(gm: QuantizedModel, name: str) -> int:
+    """Output pixels for each input pixel of a convolution that is followed by its own shuffle, 1 for any other."""
+    shuffle = getattr(gm.get_submodule(name.rpartition(".")[0]), "shuffle", None)
+    return shuffle.upscale_factor**2 if isinstance(shuffle, nn.PixelShuffle) else 1
+
+
+def _name_there(gm: QuantizedModel, name: str) -> str:
+    """What the layer is called in a network whose upsampling is a transposed convolution."""
+    return name if _places(gm, name) == 1 else name.removesuffix(".conv")
 
 
 def _group_ranges(gm: QuantizedModel, inputs: Mapping[str, float]) -> dict[str, tuple[float, float]]:
