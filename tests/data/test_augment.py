@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from yolov6core.data import augment
 from yolov6core.data.augment import Strengths, TrainTransform, mixup, mosaic
 from yolov6core.data.dataset import DetectionDataset
 
@@ -148,3 +149,27 @@ def test_a_mosaic_does_not_reach_into_the_next(make_dataset) -> None:
     before = kept.copy()
     np.testing.assert_array_equal(used(0, np.random.default_rng(0))[0], first)
     np.testing.assert_array_equal(kept, before)
+
+
+@pytest.mark.parametrize(
+    "strengths", [{}, {"scale": 0.9, "translate": 0.5}, {"degrees": 20.0}, {"shear": 5.0, "scale": 0.9}], ids=str
+)
+def test_images_out_of_sight_are_not_read_and_nobody_sees_it(make_dataset, monkeypatch, strengths) -> None:
+    """Pixels, boxes and random numbers are those of a mosaic of all four images."""
+    dataset = DetectionDataset(make_dataset(), "train")
+    transform = TrainTransform(dataset, image_size=(96, 128), mosaic=1.0, mixup=0.2, **strengths)
+    read = []
+    load = transform._load
+    monkeypatch.setattr(transform, "_load", lambda index: read.append(index) or load(index))
+
+    def samples() -> list:
+        read.clear()
+        return [transform(seed % len(dataset), np.random.default_rng(seed)) for seed in range(150)]
+
+    found, needed = samples(), len(read)
+    monkeypatch.setattr(augment, "visible_quarters", lambda *_: (True,) * 4)
+    for (image, labels), (wanted, wanted_labels) in zip(found, samples(), strict=True):
+        np.testing.assert_array_equal(image, wanted)
+        np.testing.assert_array_equal(labels, wanted_labels)
+    turned = "degrees" in strengths or "shear" in strengths
+    assert needed == len(read) if turned else 0.6 * len(read) < needed < 0.95 * len(read)

@@ -27,6 +27,8 @@ from yolov6core.data.transforms import (
 )
 
 MIXUP_BETA = 32.0
+NOTHING = (np.zeros((0, 0, 3), dtype=np.uint8), np.zeros((0, 5), dtype=np.float32))
+"""An image of no pixels, and its labels."""
 BROKEN_SHARE = 0.01
 """Share of the images that may be unreadable in training: more is a folder moved or a disk lost, not a bad file."""
 
@@ -66,6 +68,27 @@ def mosaic(
     labels = np.concatenate(placed)
     bounds = np.array([canvas.shape[1], canvas.shape[0]] * 2, dtype=np.float32)
     return canvas, with_boxes(labels, np.clip(labels[:, 1:5], 0, bounds))
+
+
+def visible_quarters(matrix: NDArray[np.float64], size: Size, centre: tuple[int, int]) -> tuple[bool, ...]:
+    """Which images of a mosaic may be seen after a warp; the others need not be read, a twelfth of all by default.
+
+    Args:
+        matrix: 3 x 3, from pixels of the mosaic's canvas to those of the output.
+        size: (height, width) of the output.
+        centre: (y, x) in pixels of the canvas, as of `mosaic`.
+
+    Returns: top left, top right, bottom left, bottom right; all of them for warps that turn or shear, whose boxes may
+    reach further than what they hold.
+    """
+    if matrix[0, 1] or matrix[1, 0]:
+        return True, True, True, True
+    # 2 pixels: bilinear sampling reaches one further than its coordinates, which OpenCV rounds
+    first = (0 - matrix[:2, 2]) / matrix.diagonal()[:2] - 2
+    last = (np.array([size[1], size[0]]) - matrix[:2, 2]) / matrix.diagonal()[:2] + 2
+    left, top = first[0] < centre[1], first[1] < centre[0]
+    right, bottom = last[0] > centre[1], last[1] > centre[0]
+    return top and left, top and right, bottom and left, bottom and right
 
 
 def mixup(first: tuple[Image, Labels], second: tuple[Image, Labels], *, share: float) -> tuple[Image, Labels]:
@@ -174,10 +197,12 @@ class TrainTransform:
         height, width = self.image_size
         indices = [index, *rng.integers(len(self.dataset), size=3).tolist()]
         centre = (int(rng.uniform(0.5, 1.5) * height), int(rng.uniform(0.5, 1.5) * width))
-        samples = [self._load(i) for i in indices]
+        affine = self.strengths.draw_affine(rng)
+        seen = visible_quarters(affine.matrix((2 * height, 2 * width), self.image_size), self.image_size, centre)
+        samples = [self._load(i) if visible else NOTHING for i, visible in zip(indices, seen, strict=True)]
         # the warped picture is another array, so the next mosaic may be drawn over this one
         image, labels = mosaic(samples, size=self.image_size, centre=centre, canvas=self._canvas)
-        return warp_affine(image, labels, affine=self.strengths.draw_affine(rng), size=self.image_size)
+        return warp_affine(image, labels, affine=affine, size=self.image_size)
 
     def _single(self, index: int, rng: np.random.Generator) -> tuple[Image, Labels]:
         image, labels = self._load(index)
