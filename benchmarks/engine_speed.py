@@ -17,6 +17,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -162,18 +163,11 @@ def open_engines(files: dict[str, Path], folder: Path, runtimes: list[str], thre
 
 def library_calls(module: nn.Module, path: Path, image: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
     """Calls of the float file after NNCF's post-training quantization, and of ours with all layers in INT8."""
-    import nncf
     import openvino as ov
 
     set_float_layers_(set_dialect_(module.network, GRID["openvino"]), [])
     ours = path.with_name("all.openvino.onnx")
     write_dialect(module, ours, dialect="openvino", input_shape=image.shape)
-    names = [op.get_friendly_name() for op in ov.convert_model(path).get_ordered_ops()]
-    predictions = [name for name in names if re.search(r"(cls|reg)_preds.*WithoutBiases", name)]
-
-    def quantized(ignored: list[str]) -> ov.Model:
-        scope = nncf.IgnoredScope(names=ignored)
-        return nncf.quantize(ov.convert_model(path), nncf.Dataset([image]), subset_size=1, ignored_scope=scope)
 
     def call(model: ov.Model) -> Callable[[], object]:
         settings = {
@@ -186,9 +180,21 @@ def library_calls(module: nn.Module, path: Path, image: np.ndarray, threads: int
 
     return {
         "openvino all int8": call(ov.Core().read_model(ours)),
-        "openvino nncf": call(quantized([])),
-        "openvino nncf float predictions": call(quantized(predictions)),
+        "openvino nncf": call(nncf_model(path, [image])),
+        "openvino nncf float predictions": call(nncf_model(path, [image], float_predictions=True)),
     }
+
+
+def nncf_model(path: Path, images: list[np.ndarray], *, float_predictions: bool = False, **options: Any) -> Any:
+    """OpenVINO model of a float file after NNCF's post-training quantization on these images [1, 3, H, W]."""
+    import nncf
+    import openvino as ov
+
+    model = ov.convert_model(path)
+    names = [op.get_friendly_name() for op in model.get_ordered_ops()] if float_predictions else []
+    predictions = [name for name in names if re.search(r"(cls|reg)_preds.*WithoutBiases", name)]
+    scope = nncf.IgnoredScope(names=predictions)
+    return nncf.quantize(model, nncf.Dataset(images), subset_size=len(images), ignored_scope=scope, **options)
 
 
 def report(fast: str, slow: str, times: dict[str, Latency]) -> None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import re
-import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from engine_speed import nncf_model
+from seeds import summary
 from torch import Tensor
 
 from stages._evaluation import DATASET
@@ -39,38 +40,30 @@ def main() -> None:
     losses: dict[str, list[float]] = {}
     for folder in options.folders:
         with contextlib.chdir(folder):
-            scores = {name: 100 * score(predict) for name, predict in networks().items()}
+            _, meta = load_float_model(FLOAT_WEIGHTS)
+            scores = {name: 100 * score(predict, meta) for name, predict in networks(meta).items()}
         apart = {name: value - scores["float"] for name, value in scores.items() if name != "float"}
         shown = "  ".join(f"{name} {value:+.2f}" for name, value in apart.items())
         print(f"{folder}: float {scores['float']:.2f}  {shown}", flush=True)
         for name, value in apart.items():
             losses.setdefault(name, []).append(value)
     for name, values in losses.items():
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        print(f"{name:38s} {statistics.mean(values):+.2f} (standard deviation {spread:.2f})")
+        print(f"{name:38s} {summary(values)}")
 
 
-def networks() -> dict[str, Predict]:
+def networks(meta: dict[str, Any]) -> dict[str, Predict]:
     """Networks of the present folder, compiled, by name."""
     import nncf
     import openvino as ov
 
-    _, meta = load_float_model(FLOAT_WEIGHTS)
     images = [batch.numpy() for batch in calibration_batches(meta, batch_size=1)]
-    names = [op.get_friendly_name() for op in ov.convert_model(FLOAT).get_ordered_ops()]
-    predictions = [name for name in names if re.search(r"(cls|reg)_preds.*WithoutBiases", name)]
-
-    def quantized(ignored: list[str], preset: nncf.QuantizationPreset) -> ov.Model:
-        options = {"ignored_scope": nncf.IgnoredScope(names=ignored), "preset": preset}
-        return nncf.quantize(ov.convert_model(FLOAT), nncf.Dataset(images), subset_size=len(images), **options)
-
-    preset = nncf.QuantizationPreset
+    mixed = nncf.QuantizationPreset.MIXED
     models = {
         "float": ov.convert_model(FLOAT),
         "ours": ov.convert_model(OURS),
-        "NNCF": quantized([], preset.PERFORMANCE),
-        "NNCF, float predictions": quantized(predictions, preset.PERFORMANCE),
-        "NNCF, float predictions, zero points": quantized(predictions, preset.MIXED),
+        "NNCF": nncf_model(FLOAT, images),
+        "NNCF, float predictions": nncf_model(FLOAT, images, float_predictions=True),
+        "NNCF, float predictions, zero points": nncf_model(FLOAT, images, float_predictions=True, preset=mixed),
     }
     return {name: compiled(model) for name, model in models.items()}
 
@@ -89,10 +82,9 @@ def compiled(model: object) -> Predict:
     return predict
 
 
-def score(predict: Predict) -> float:
+def score(predict: Predict, meta: dict[str, Any]) -> float:
     """mAP50:95 on the validation images of the present folder."""
     (params,) = read_params(Path("params.yaml"), eval=EvalParams)
-    _, meta = load_float_model(FLOAT_WEIGHTS)
     result = evaluate(
         predict,
         DetectionDataset(DATASET, "val"),

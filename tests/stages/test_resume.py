@@ -150,11 +150,15 @@ def test_the_second_ctrl_c_stops_at_once(project, monkeypatch):
         ctrl_c()
 
     monkeypatch.setattr(loop, "set_step_", at_step(2, twice))
-    before = signal.getsignal(signal.SIGINT)  # shells let background commands, such as these tests, ignore it
-    code, output = run("train-repopt")
+    # shells let background commands, such as these tests, ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, output = run("train-repopt")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130 and "continues from there" not in output
     assert not list(Path(".ckpt").rglob("*.safetensors")), "nothing more was saved"
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_full_disk_leaves_the_last_good_state(project, monkeypatch):
