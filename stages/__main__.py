@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from stages.build_trt import build_trt_cli
+from stages.detect_cpu import detect_cpu_cli
 from stages.doctor import doctor_cli
 from stages.draw_sample import draw_sample_cli
 from stages.eval_trt import eval_trt_cli
@@ -29,6 +30,7 @@ STAGES = {
     "prepare-voc2yolo": prepare_voc2yolo_cli,
     "search-scales": search_scales_cli,
     "train-repopt": train_repopt_cli,
+    "detect-cpu": detect_cpu_cli,
     "ptq-calib": ptq_calib_cli,
     "sensitivity": sensitivity_cli,
     "qat-distill": qat_distill_cli,

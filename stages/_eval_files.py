@@ -18,7 +18,12 @@ def write_tables(
     """`table.csv` (one row a variant) and `per_class.csv`."""
     base = rows.get("float", {}).get("map50_95", float("nan"))
     table = [
-        {"variant": name, "runtime": infos[name].runtime, "precision": infos[name].precision}
+        {
+            "variant": name,
+            "runtime": infos[name].runtime,
+            "precision": infos[name].precision,
+            "cpu_sums": infos[name].cpu_sums,
+        }
         | row
         | {"drop": base - row["map50_95"], "convs": infos[name].convs}
         for name, row in rows.items()

@@ -49,8 +49,8 @@ def load_quantized(
         dialect: `trt`, `openvino` or `ort`; None for the one that it was calibrated in (`trt` in old files).
             `set_dialect_` switches later.
 
-    Returns: the model, and the metadata: as of the float checkpoint, and `quant` with `method`, `dialect`,
-    `float_layers` and `weight_ranges` (`follow` the weights or `frozen`).
+    Returns: the model, and the metadata: as of the float checkpoint, and `quant` with `method`, `dialect`, `cpu`
+    (`exact` in old files), `float_layers` and `weight_ranges` (`follow` the weights or `frozen`).
 
     Raises:
         StageError: as `load_float_model`, or the checkpoint is a float one.
@@ -66,7 +66,8 @@ def load_quantized(
         raise StageError(f"{path} holds a float network; a quantized one is made by 'dvc repro ptq-calib'")
     with torch.random.fork_rng(devices=[]):
         network = with_input_scales(deploy_(fresh_network(meta).eval()), scaled_inputs(tensors))
-        gm = insert_quantizers(network, dialect_name=dialect or meta["quant"].get("dialect", "trt"))
+        chosen = dialect or meta["quant"].get("dialect", "trt")
+        gm = insert_quantizers(network, dialect_name=chosen, cpu=meta["quant"].get("cpu", "exact"))
     load_tensors(gm, tensors, path=path)
     set_float_layers_(gm, meta["quant"]["float_layers"])
     for name in convolution_names(gm):
@@ -88,6 +89,7 @@ def save_quantized(path: Path, gm: QuantizedModel, meta: dict[str, Any], *, meth
     quant = {
         "method": method,
         "dialect": state_of(gm).dialect.name,
+        "cpu": state_of(gm).cpu,
         "float_layers": sorted(state_of(gm).float_layers),
         "weight_ranges": "frozen" if frozen else "follow",
     }

@@ -96,6 +96,29 @@ class AugmentParams:
 
 
 @dataclass(frozen=True)
+class PtqParams:
+    """Section `ptq`: how activation ranges are chosen, what is done to the network, and what accuracy it must keep."""
+
+    method: Literal["auto", "max", "percentile", "mse", "entropy"]
+    percentiles: list[Annotated[float, Bounds(50, 100)]]
+    dialect: Literal["openvino", "ort", "trt"]
+    cpu: Literal["auto", "exact", "saturating"]
+    batch_size: Annotated[int, Bounds(1, 4096)]
+    predictions: Literal["float", "int8"]
+    float_layers: list[str]
+    equalize: Literal["off", "depthwise", "chains", "all"]
+    adaround: Annotated[int, Bounds(0, 100_000)]
+    bias_correction: Literal["off", "fast"]
+    min_retention: Annotated[float, Bounds(0, 1)]
+    on_failure: Literal["warn", "fail"]
+    wild_ratio: Annotated[float, Bounds(1, None)]
+
+    def __post_init__(self) -> None:
+        if self.method == "percentile" and not self.percentiles:
+            raise ValueError("percentiles is empty, but method is percentile; give at least one")
+
+
+@dataclass(frozen=True)
 class RuntimeParams:
     """Section `runtime`: how the stages run here. No stage lists it in `dvc.yaml`, so changing it re-runs nothing."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 ONNX = Path("artifacts/onnx")
 OUT = Path("artifacts/engines")
+CHECK_IMAGES = "check_images.npz"
+"""Beside the files: the images that the export compared them on."""
 VARIANTS = ("float", "ptq", "partial", "qat")
 TIMINGS = Path(".ckpt/build-trt")
 """TensorRT's measured kernel times, kept between runs: without them two builds may pick different kernels."""
@@ -74,7 +77,8 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = ONNX, out: Path = OUT
         for variant in variants:
             cached = engine.calibration_cache and runtime == "tensorrt" and variant != "float"
             source = _source(onnx_folder, variant, runtime, cached=cached)
-            info = _build(source, folder / variant, runtime, settings)
+            _build(source, folder / variant, runtime, settings)
+            info = _judge(folder / variant, source)
             _report(variant, info)
     logger.info("%d engines -> %s", len(variants), out)
 
@@ -89,7 +93,7 @@ def _source(onnx_folder: Path, variant: str, runtime: str, *, cached: bool) -> P
     return path
 
 
-def _build(source: Path, folder: Path, runtime: str, settings: BuildSettings) -> EngineInfo:
+def _build(source: Path, folder: Path, runtime: str, settings: BuildSettings) -> None:
     from yolov6core.engines.registry import RUNTIMES
     from yolov6core.engines.tensorrt_engine import TIMING_CACHE
 
@@ -98,12 +102,42 @@ def _build(source: Path, folder: Path, runtime: str, settings: BuildSettings) ->
     if kept.is_file():
         shutil.copyfile(kept, used)
     try:
-        info = RUNTIMES[runtime].build(source, folder, settings)
+        RUNTIMES[runtime].build(source, folder, settings)
     except ValueError as error:
         raise StageError(f"{source}: {error}") from None
     if used.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(used, kept)
+
+
+def _judge(folder: Path, source: Path) -> EngineInfo:
+    """Compare an engine with exact arithmetic on the images of the export, and store what it is apart in its sidecar.
+
+    Only runtimes of the CPU are compared, and without suppression in the graph, where lists of detections change length
+    and order. An engine that is too far off is told loudly and kept: the trainings before it are not to be lost for
+    that, and on another CPU the same file may be right.
+    """
+    import numpy as np
+
+    from yolov6core.engines.compare import compare_outputs
+    from yolov6core.engines.cpu import warning
+    from yolov6core.engines.registry import open_engine, open_exact
+    from yolov6core.engines.runtime import infer_any, read_info, write_info
+
+    info, stored = read_info(folder), source.with_name(CHECK_IMAGES)
+    told = warning(info)
+    if info.device == "CPU" and info.wanted_int8 and info.interface.nms == "none" and stored.is_file():
+        engines = open_engine(folder), open_exact(folder)
+        batches = np.load(stored)["images"].astype(np.float32) / np.float32(255)
+        found, wanted = ([infer_any(engine, images) for images in batches] for engine in engines)
+        info = replace(info, deviation=round(compare_outputs(found, wanted)["relative_l2"], 5))
+        write_info(folder, info)
+        allowed = json.loads(source.with_name("check.json").read_text(encoding="utf-8"))[source.name]["allowed_l2"]
+        if info.deviation > allowed:
+            told = told or f"{info.runtime} {info.version} computes the file wrongly: try another engine.runtime"
+            told += f"; outputs are {info.deviation:.3g} from exact arithmetic, {allowed:.3g} would be usual"
+    if told:
+        logger.warning("%s: %s", folder.name, told)
     return info
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 
 import typer
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnx", "onnxruntime", "openvino", "dvc")
-INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "avx2", "asimddp", "i8mm")
-"""CPU features, best first for INT8 on x86 and ARM; all but avx2 multiply 8-bit integers in one instruction."""
 USES = {
     "tensorrt": "builds and runs on an NVIDIA GPU; reads dialect 'trt', TensorRT 8 to 10 also 'cache'",
     "tensorrt_rtx": "builds without a GPU, runs on an RTX GPU; reads dialect 'trt'",
@@ -53,17 +50,10 @@ def _version(package: str) -> str:
 
 
 def _cpu() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    name = facts.get("model name") or platform.processor() or platform.machine()
-    words = (facts.get("flags") or facts.get("Features") or "").split()
-    found = [flag for flag in INT8_FLAGS if flag in words]
-    lines = [f"  CPU  {name}, {os.cpu_count()} cores; INT8: {', '.join(found) or 'unknown'}"]
-    if found == ["avx2"]:
-        lines.append("       no VNNI instructions: expect INT8 at most twice as fast as float, and only in OpenVINO")
-    return lines
+    from yolov6core.engines.cpu import cpu_facts, integer_arithmetic
+
+    name = cpu_facts().get("model name") or platform.processor() or platform.machine()
+    return [f"  CPU  {name}, {os.cpu_count()} cores", f"       INT8: {integer_arithmetic().describe()}"]
 
 
 def _gpu() -> list[str]:

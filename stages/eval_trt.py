@@ -86,6 +86,7 @@ def eval_trt(
     times = _times(engines, dataset, evaluation)
     infos = {name: engine.info for name, engine in engines.items()}
     rows = {name: _row(name, infos[name], results[name], times, engines_dir / name) for name in engines}
+    _tell_lost(results, infos, dataset, evaluation, engines_dir)
     _warn(rows, infos)
     with replace_folder(out) as folder:
         write_tables(folder, rows, infos, results)
@@ -132,6 +133,28 @@ def _evaluate(engine: Engine, dataset: DetectionDataset, evaluation: EvalParams)
         iou_threshold=evaluation.iou_threshold,
         max_detections=evaluation.max_detections,
     )
+
+
+def _tell_lost(
+    results: dict[str, EvalResult],
+    infos: dict[str, EngineInfo],
+    dataset: DetectionDataset,
+    evaluation: EvalParams,
+    engines_dir: Path,
+) -> None:
+    """Say which engines do not suit the CPU at hand, and what those lose whose sums are wrong here."""
+    from yolov6core.engines.cpu import is_wrong_here, warning
+    from yolov6core.engines.registry import open_exact
+
+    for name, info in infos.items():
+        if not warning(info):
+            continue
+        lost = ""
+        if is_wrong_here(info):
+            exact = _evaluate(open_exact(engines_dir / name), dataset, evaluation).stats["map50_95"]
+            found = results[name].stats["map50_95"]
+            lost = f"; mAP50:95 is {found:.4f} here and {exact:.4f} in exact arithmetic"
+        logger.warning("%s: %s%s", name, warning(info), lost)
 
 
 def _times(engines: dict[str, Engine], dataset: DetectionDataset, evaluation: EvalParams) -> Times:
@@ -198,6 +221,7 @@ def _around(
 
 def _row(name: str, info: EngineInfo, result: EvalResult, times: Times, folder: Path) -> dict[str, Any]:
     """The comparison's keys for one engine; times carry three digits, more would be noise."""
+    from yolov6core.engines.cpu import is_wrong_here
     from yolov6core.engines.latency import speedup
 
     latency = times.latency[name]
@@ -209,6 +233,7 @@ def _row(name: str, info: EngineInfo, result: EvalResult, times: Times, folder: 
         "fps": _digits(1000 * times.images[name] / times.stream[name].median_ms, 3),
         "size_mb": round(sum(path.stat().st_size for path in files) / 1e6, 2),
         "int8_convs": info.int8_convs,
+        "wrong_convs": info.overflowing_convs if is_wrong_here(info) else 0,
     }
     if "float" in times.latency:
         row["speedup"] = _digits(speedup(times.latency["float"], latency), 3)

@@ -27,6 +27,7 @@ WEIGHTS = {
     "qat": Path("artifacts/qat/weights.safetensors"),
 }
 """Variant -> its checkpoint."""
+CHECK_IMAGES = "check_images.npz"
 FP16_TOLERANCE = 0.02
 """Relative error of a float network in half precision (11 bits, some sixty layers)."""
 NMS_TOLERANCE = 0.01
@@ -81,7 +82,9 @@ def export_onnx_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = OUT) -> None:
-    """Write `<variant>.<dialect>.onnx` (`.cache` beside dialect `cache`) and `check.json`.
+    """Write `<variant>.<dialect>.onnx` (`.cache` beside dialect `cache`), `check.json` and the images it is about.
+
+    Files are judged by exact arithmetic, whatever the CPU at hand makes of them: that is `build-trt`'s to tell.
 
     Raises:
         StageError: a checkpoint is missing, or a file is further from torch than the tolerances allow.
@@ -109,6 +112,7 @@ def _export_variant(variant: str, weights: Path, export: ExportParams, folder: P
         floats = state_of(ready_for_export_(network)).float_layers
     meta |= {"image_size": _image_size(export, meta)}
     decoded, images = _decoded(network, meta), _images(meta, export)
+    _keep(images, folder / CHECK_IMAGES)
     with quantizers_off(network) if quantized else nullcontext():
         exact = _outputs(decoded, images)
     rows = {}
@@ -136,7 +140,20 @@ def _export_variant(variant: str, weights: Path, export: ExportParams, folder: P
         row = _judge(_compare(written, images, wanted, exact if rounds else None), written, export)
         rows[written.path.name] = row
         logger.info("%s", _line(written.path.name, row))
+    _tell_overflows(variant, rows)
     return rows
+
+
+def _tell_overflows(variant: str, rows: dict[str, dict[str, Any]]) -> None:
+    """Say which CPUs the files are not for."""
+    on_cpu = (row for row in rows.values() if row["dialect"] in ("openvino", "ort"))
+    counts = {row["dialect"]: row["overflowing_convs"] for row in on_cpu}
+    if any(counts.values()):
+        logger.info(
+            "%s is for CPUs with exact sums (ptq.cpu): without VNNI, sums overflow in %s",
+            variant,
+            ", ".join(f"{count} convolutions of dialect {dialect}" for dialect, count in counts.items()),
+        )
 
 
 def _image_size(export: ExportParams, meta: dict[str, Any]) -> list[int]:
@@ -204,6 +221,14 @@ def _images(meta: dict[str, Any], export: ExportParams) -> list[np.ndarray]:
     return [np.concatenate([single[(start + i) % len(single)] for i in range(export.batch)]) for start in starts]
 
 
+def _keep(images: list[np.ndarray], path: Path) -> None:
+    """Store batches as pixels, uint8 [batches, B, 3, H, W]: `build-trt` runs its engines on them."""
+    import numpy as np
+
+    if not path.exists():
+        np.savez_compressed(path, images=np.rint(255 * np.stack(images)).astype(np.uint8))
+
+
 def _outputs(module: nn.Module, images: list[np.ndarray]) -> list[Outputs]:
     from yolov6core.engines.torch_engine import run_module
 
@@ -214,13 +239,17 @@ def _compare(
     written: Export, images: list[np.ndarray], wanted: list[Outputs], exact: list[Outputs] | None
 ) -> dict[str, Any]:
     """Differences of a file from torch over all images, and of torch's quantized model from its float self."""
+    import onnx
+
     from yolov6core.engines.compare import compare_outputs
     from yolov6core.engines.onnx_run import open_detector
+    from yolov6core.engines.overflow import overflowing_convolutions
 
     row: dict[str, Any] = {
         "dialect": written.dialect,
         "quantized_convs": written.quantized_convs,
         "convs": written.convs,
+        "overflowing_convs": len(overflowing_convolutions(onnx.load(written.path))),
     }
     if written.interface.nms == "none":
         run = open_detector(written.path, written.dialect)

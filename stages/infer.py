@@ -85,6 +85,7 @@ def infer(
         StageError: no such engine or source, an engine of another place, or no picture that could be read.
     """
     from yolov6core.data.frames import find_frames
+    from yolov6core.engines.cpu import warning
 
     try:
         frames = find_frames(source)
@@ -94,6 +95,8 @@ def infer(
         raise StageError(f"--out {out} holds the source itself, whose images would be overwritten; give another folder")
     opened = _open(engine, runtime)
     logger.info("%s", opened.info.describe())
+    if warning(opened.info):
+        logger.warning("%s", warning(opened.info))
     detector = Detector(opened, _names(names, opened), thresholds or Thresholds())
     out.mkdir(parents=True, exist_ok=True)
     findings = Findings()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from stages._judge import Judge
-from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, RuntimeParams, read_params
+from stages._params import DEFAULT_PARAMS, ParamsFile, PtqParams, RuntimeParams, read_params
 from stages._report import StageError, logger, replace_folder, set_threads, stage_errors, write_json, write_text
 
 if TYPE_CHECKING:
@@ -25,28 +25,6 @@ Evaluate = Callable[[Any], dict[str, float]]
 """Name of what has been done to the network -> its figures on select, see `Judge`."""
 REPAIR_IMAGES = 16
 """Calibration images that biases, roundings and the blame for a failure are worked out on."""
-
-
-@dataclass(frozen=True)
-class PtqParams:
-    """Section `ptq`: how activation ranges are chosen, what is done to the network, and what accuracy it must keep."""
-
-    method: Literal["auto", "max", "percentile", "mse", "entropy"]
-    percentiles: list[Annotated[float, Bounds(50, 100)]]
-    dialect: Literal["openvino", "ort", "trt"]
-    batch_size: Annotated[int, Bounds(1, 4096)]
-    predictions: Literal["float", "int8"]
-    float_layers: list[str]
-    equalize: Literal["off", "depthwise", "chains", "all"]
-    adaround: Annotated[int, Bounds(0, 100_000)]
-    bias_correction: Literal["off", "fast"]
-    min_retention: Annotated[float, Bounds(0, 1)]
-    on_failure: Literal["warn", "fail"]
-    wild_ratio: Annotated[float, Bounds(1, None)]
-
-    def __post_init__(self) -> None:
-        if self.method == "percentile" and not self.percentiles:
-            raise ValueError("percentiles is empty, but method is percentile; give at least one")
 
 
 def ptq_calib_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
@@ -66,13 +44,16 @@ def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
     """
     from stages._evaluation import evaluate_split
     from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model, matching_layers
+    from yolov6core.engines.cpu import integer_arithmetic
     from yolov6core.quant.calibrate import collect, health, ranges
     from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, state_of
 
     set_threads(runtime.threads)
     network, meta = load_float_model(FLOAT_WEIGHTS, device=runtime.device)
     equalized = _equalized(network, meta, ptq, device=runtime.device)
-    gm = insert_quantizers(equalized, dialect_name=ptq.dialect, quantize_predictions=ptq.predictions == "int8")
+    cpu = integer_arithmetic().sums if ptq.cpu == "auto" else ptq.cpu
+    logger.info("INT8 for CPUs with %s sums (ptq.cpu %s)", cpu, ptq.cpu)
+    gm = insert_quantizers(equalized, dialect_name=ptq.dialect, quantize_predictions=ptq.predictions == "int8", cpu=cpu)
     extra = matching_layers(convolution_names(gm), ptq.float_layers, where="ptq.float_layers")
     set_float_layers_(gm, state_of(gm).float_layers | set(extra))
     try:

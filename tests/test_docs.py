@@ -49,5 +49,7 @@ def test_the_lock_holds_the_committed_parameters():
     lock = YAML(typ="safe", pure=True).load(committed("dvc.lock"))
     params = YAML(typ="safe", pure=True).load(committed("params.yaml"))
     for stage, entry in lock["stages"].items():
-        for section, values in entry.get("params", {}).get("params.yaml", {}).items():
-            assert values == params[section], f"{stage}: {section} differs from dvc.lock"
+        for name, values in entry.get("params", {}).get("params.yaml", {}).items():
+            section, _, key = name.partition(".")
+            found = params[section][key] if key else params[section]
+            assert values == found, f"{stage}: {name} differs from dvc.lock"

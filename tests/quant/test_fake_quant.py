@@ -10,15 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from yolov6core.quant.fake_quant import (
-    QuantConv2d,
-    Range,
-    channel_amax,
-    fake_quantize,
-    fake_quantize_weights,
-    weight_scale,
-)
+from yolov6core.quant.fake_quant import QuantConv2d, Range, fake_quantize
 from yolov6core.quant.spec import DIALECTS, INT8, MIN_SCALE, UINT8, Grid, dialect
+from yolov6core.quant.weights import channel_amax, fake_quantize_weights, weight_scale
 
 GRIDS = {"int8": INT8, "uint8": UINT8}
 
@@ -133,7 +127,7 @@ def test_values_check_themselves():
         Grid(0, 255, symmetric=True)
     with pytest.raises(ValueError, match="trt, openvino, ort"):
         dialect("tensorrt")
-    assert set(DIALECTS) == {"trt", "openvino", "ort"}
+    assert set(DIALECTS) == {"trt", "openvino", "ort", "openvino_signed"}
 
 
 def test_a_range_survives_copies_and_state_dicts():

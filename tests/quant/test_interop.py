@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from yolov6core.quant.fake_quant import channel_amax
 from yolov6core.quant.insert import (
     freeze_weight_ranges_,
     get_ranges,
@@ -15,6 +14,7 @@ from yolov6core.quant.insert import (
     state_of,
 )
 from yolov6core.quant.interop import from_amax_, to_amax
+from yolov6core.quant.weights import channel_amax
 
 
 @pytest.mark.parametrize("style", ["pytorch-quantization", "modelopt"])

@@ -9,7 +9,6 @@ import torch
 
 from yolov6core.quant.adaround import round_weights_
 from yolov6core.quant.bias_correction import correct_biases_
-from yolov6core.quant.fake_quant import channel_amax, weight_scale
 from yolov6core.quant.insert import (
     convolution_names,
     freeze_weight_ranges_,
@@ -19,6 +18,7 @@ from yolov6core.quant.insert import (
 )
 from yolov6core.quant.paired_run import visit_convolutions
 from yolov6core.quant.tensor_noise import tensor_noise
+from yolov6core.quant.weights import channel_amax, weight_scale
 
 
 def narrowed(gm):

@@ -67,7 +67,7 @@ def grid_of(dialect: str, *, nms: str = "none", dynamic_batch: bool = False) -> 
     OpenVINO 2026.4 computes wrong numbers from the unsigned grid where the batch is open and suppression is in the
     graph; the signed one is right there.
     """
-    return "trt" if dialect == "openvino" and dynamic_batch and nms != "none" else GRID[dialect]
+    return "openvino_signed" if dialect == "openvino" and dynamic_batch and nms != "none" else GRID[dialect]
 
 
 def slow_in_int8(gm: QuantizedModel, dialect: str) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.onnx_facts import read_facts
 from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
 from yolov6core.engines.runtime import (
@@ -77,6 +78,11 @@ def load(folder: Path, info: EngineInfo) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(folder / info.file, info)
 
 
+def load_exact(folder: Path, info: EngineInfo) -> OnnxRuntimeEngine:
+    """Open an engine so that it rounds to the same integers and adds them in float32: slow, and right on every CPU."""
+    return OnnxRuntimeEngine(folder / info.file, info, integers=False)
+
+
 def open_file(path: Path, settings: BuildSettings) -> OnnxRuntimeEngine:
     """Run an ONNX file that no engine was built from. Raises ValueError where ONNX Runtime refuses it."""
     plain_facts(path)
@@ -92,10 +98,15 @@ def open_file(path: Path, settings: BuildSettings) -> OnnxRuntimeEngine:
 class OnnxRuntimeEngine:
     """One session with a fixed number of threads."""
 
-    def __init__(self, path: Path, info: EngineInfo) -> None:
+    def __init__(self, path: Path, info: EngineInfo, *, integers: bool = True) -> None:
         ort = _module()
         self.info = info
         options = _options(ort, info.settings.threads)
+        if not integers:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        elif info.overflowing_convs and integer_arithmetic().of(NAME) == "saturating":
+            # Products are then added in pairs in 32 bits: right, but about as slow as float.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from yolov6core.engines.cpu import OPENVINO_EXACT
 from yolov6core.engines.onnx_facts import read_facts
 from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
 from yolov6core.engines.runtime import (
@@ -79,6 +80,12 @@ def load(folder: Path, info: EngineInfo) -> OpenVinoEngine:
     return OpenVinoEngine(folder / info.file, info)
 
 
+def load_exact(folder: Path, info: EngineInfo) -> OpenVinoEngine:
+    """Open an engine so that it rounds to the same integers and adds them in float32: slow, and right on every CPU."""
+    path = folder / info.file
+    return OpenVinoEngine(path, info, _compile(path, info.settings, integers=False))
+
+
 def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
     """Run an ONNX file that no engine was built from. Raises ValueError where OpenVINO refuses it."""
     plain_facts(path)
@@ -121,8 +128,9 @@ class OpenVinoEngine:
         self._queue.wait_all()
 
 
-def _compile(path: Path, settings: BuildSettings) -> Any:
+def _compile(path: Path, settings: BuildSettings, *, integers: bool = True) -> Any:
     options = {
+        **({} if integers else OPENVINO_EXACT),
         "PERFORMANCE_HINT": settings.hint.upper(),
         # Left to itself OpenVINO takes bf16 wherever the CPU has it, so numbers would differ from machine to machine.
         "INFERENCE_PRECISION_HINT": settings.precision,

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.interface import Interface
 from yolov6core.engines.onnx_export import get_note
 from yolov6core.engines.onnx_facts import OnnxFacts
+from yolov6core.engines.overflow import overflowing_convolutions
 from yolov6core.engines.qdq import count_quantized
 from yolov6core.engines.runtime import BuildSettings, EngineInfo, Shape, write_info
 
@@ -78,6 +80,8 @@ def engine_info(onnx_path: Path, facts: OnnxFacts, settings: BuildSettings, buil
         outputs=_shapes(model.graph.output),
         names=class_names(model),
         interface=Interface.of(model),
+        cpu_sums=integer_arithmetic().of(runtime) if device == "CPU" else "",
+        overflowing_convs=len(overflowing_convolutions(model)) if device == "CPU" else 0,
         build_s=round(built.seconds, 2),
     )
 

@@ -9,6 +9,7 @@ from yolov6core.engines import onnxruntime_engine, opencv_engine, openvino_engin
 from yolov6core.engines.runtime import (
     BuildSettings,
     Engine,
+    EngineInfo,
     EngineMismatch,
     Runtime,
     RuntimeMissing,
@@ -120,9 +121,24 @@ def open_engine(folder: Path) -> Engine:
         EngineMismatch: built for another runtime version or device, or without sidecar.
         RuntimeMissing: its runtime or device is missing here.
     """
+    runtime, info = _runtime_of(folder)
+    return runtime.load(folder, info)
+
+
+def open_exact(folder: Path) -> Engine | None:
+    """The engine in `folder` in exact arithmetic: what it would compute on a CPU whose sums do not saturate.
+
+    Returns: None for runtimes of GPUs, whose sums are exact. Raises: see `open_engine`.
+    """
+    runtime, info = _runtime_of(folder)
+    load = getattr(runtime, "load_exact", None)
+    return load(folder, info) if load else None
+
+
+def _runtime_of(folder: Path) -> tuple[Runtime, EngineInfo]:
     info = read_info(folder)
     if info.runtime not in RUNTIMES:
         raise EngineMismatch(f"{folder} was built for runtime {info.runtime!r}, which this version does not know")
     runtime = RUNTIMES[info.runtime]
     check_info(info, runtime)
-    return runtime.load(folder, info)
+    return runtime, info

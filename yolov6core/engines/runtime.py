@@ -76,6 +76,9 @@ class EngineInfo:
         inputs, outputs: name to shape, -1 for an open batch.
         names: of the classes, empty if the file does not say.
         interface: form of inputs and outputs; engines hide it.
+        cpu_sums: how the CPU that built it adds 8-bit products, 'exact' or 'saturating'; empty for GPUs.
+        overflowing_convs: quantized convolutions that are wrong where sums saturate; 0 for GPUs.
+        deviation: relative L2 distance of its outputs from exact arithmetic, on the export's images; -1 if not tried.
         build_s: seconds that the build took; the only field that two builds do not share.
     """
 
@@ -96,6 +99,9 @@ class EngineInfo:
     outputs: dict[str, Shape] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     interface: Interface = Interface()
+    cpu_sums: str = ""
+    overflowing_convs: int = 0
+    deviation: float = -1.0
     build_s: float = 0.0
 
     def to_json(self) -> str:
@@ -113,8 +119,9 @@ class EngineInfo:
         if not self.wanted_int8:
             precision = self.precision
         threads = f"{self.settings.threads or 'all'} threads, " if self.device == "CPU" else ""
+        device = f"{self.device} with {self.cpu_sums} integer sums" if self.cpu_sums else self.device
         return (
-            f"{self.runtime} {self.version} on {self.device}, {precision}, {threads}batch {batch}, {height} x {width}, "
+            f"{self.runtime} {self.version} on {device}, {precision}, {threads}batch {batch}, {height} x {width}, "
             f"hint {self.settings.hint}"
         )
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from yolov6core.quant.fake_quant import WEIGHT_LEVELS, QuantConv2d, channel_amax, weight_scale
-from yolov6core.quant.insert import QuantizedModel
+from yolov6core.quant.fake_quant import QuantConv2d
+from yolov6core.quant.insert import QuantizedModel, freeze_weight_ranges_, state_of
 from yolov6core.quant.paired_run import visit_convolutions
+from yolov6core.quant.weights import WEIGHT_LEVELS, integer_limits, weight_scale
 
 ZETA, GAMMA = 1.1, -0.1
 """Ends of the stretched sigmoid: it reaches 0 and 1 at finite V."""
@@ -35,7 +36,8 @@ def round_weights_(
     """Round the weights of all quantized convolutions adaptively, in place, layer after layer.
 
     A layer whose error does not become smaller keeps its weights. The new weights are points of the grid, and the
-    largest of each channel stays, so that ranges which follow the weights stay as well.
+    largest of each channel stays, so that ranges which follow the weights stay as well. Where pairs of weights must not
+    overflow, ranges would move with the rounding and are frozen first.
 
     Args:
         gm: calibrated model, in the dialect that the rounding is for.
@@ -47,6 +49,8 @@ def round_weights_(
 
     Returns: convolution -> its errors.
     """
+    if state_of(gm).paired:
+        freeze_weight_ranges_(gm)
     errors: dict[str, Rounding] = {}
     generator = torch.Generator().manual_seed(seed)
 
@@ -75,8 +79,7 @@ def _learn_rounding(
     conv: QuantConv2d, source: Tensor, expected: Tensor, *, unit: float, order: list[int], lr: float, weight: float
 ) -> Tensor:
     """Weights [O, I / groups, kh, kw] on the grid; `order` holds the image of each step, `unit` an error's size."""
-    amax = conv.weight_amax if conv.frozen else channel_amax(conv.weight)
-    scale = weight_scale(amax).view(-1, 1, 1, 1)
+    scale = weight_scale(conv.weight_range()).view(-1, 1, 1, 1)
     steps = (conv.weight.detach() / scale).clamp(-WEIGHT_LEVELS, WEIGHT_LEVELS)
     floor = steps.floor()
     fraction = steps - floor
@@ -94,4 +97,6 @@ def _learn_rounding(
         optimizer.step()
     # A weight on the grid stays, above all the largest one of each channel, which sets the scale.
     up = (soft.detach() > 0) & (fraction > 0)
-    return (floor + up).clamp(-WEIGHT_LEVELS, WEIGHT_LEVELS) * scale
+    integers = floor + up
+    limit = integer_limits(integers, conv.pair_groups)
+    return integers.clamp(-limit, limit) * scale

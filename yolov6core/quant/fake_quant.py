@@ -14,9 +14,14 @@ from torch import Tensor, nn
 
 from yolov6core.quant.learned_scale import learned_quantize
 from yolov6core.quant.spec import MIN_SCALE, Grid
-
-WEIGHT_LEVELS = 127
-"""Weights use -127 .. 127: -128 would make their range asymmetric, and some integer kernels overflow on it."""
+from yolov6core.quant.weights import (
+    WEIGHT_LEVELS,
+    channel_amax,
+    fake_quantize_weights,
+    integer_limits,
+    pair_peak,
+    weight_scale,
+)
 
 
 class _RoundToGrid(torch.autograd.Function):
@@ -35,24 +40,6 @@ class _RoundToGrid(torch.autograd.Function):
         below, above = ctx.pass_between
         # The gradient of hardtanh is the mask we need, in one pass over memory.
         return torch.ops.aten.hardtanh_backward(gradient, x, below, above), None, None, None, None
-
-
-class _RoundWeights(torch.autograd.Function):
-    """Per-output-channel symmetric fake quantization of weights [O, ...] by scales [O]."""
-
-    @staticmethod
-    def forward(ctx, weight: Tensor, scale: Tensor, clips: bool) -> Tensor:
-        ctx.clips = clips
-        shape = (-1, *[1] * (weight.dim() - 1))
-        rounded = (weight * scale.reciprocal().view(shape)).round_()
-        if clips:
-            ctx.save_for_backward(rounded.abs() <= WEIGHT_LEVELS)
-            rounded.clamp_(-WEIGHT_LEVELS, WEIGHT_LEVELS)
-        return rounded.mul_(scale.view(shape))
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return gradient * ctx.saved_tensors[0] if ctx.clips else gradient, None, None
 
 
 def reciprocal(scale: float) -> float:
@@ -96,33 +83,6 @@ def fake_quantize(x: Tensor, scale: float, zero_point: int, grid: Grid) -> Tenso
     if x.is_cuda or torch.onnx.is_in_onnx_export():
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, grid.low, grid.high)
     return _RoundToGrid.apply(x, scale, zero_point, grid.low, grid.high)
-
-
-def weight_scale(amax: Tensor) -> Tensor:
-    """Scales [O] of output channels whose largest magnitudes are `amax` [O]; a channel of zeros gets scale 1."""
-    scale = amax.float() / WEIGHT_LEVELS
-    return torch.where(amax > 0, scale.clamp_min(MIN_SCALE), torch.ones_like(scale))
-
-
-def channel_amax(weight: Tensor) -> Tensor:
-    """Largest magnitude [O] of each output channel of weights [O, ...]."""
-    # No abs() and no flatten(): both write a copy, and of channels-last weights the second one is slow.
-    weight, dims = weight.detach(), tuple(range(1, weight.dim()))
-    return torch.maximum(weight.amax(dim=dims), -weight.amin(dim=dims))
-
-
-def fake_quantize_weights(weight: Tensor, scale: Tensor, *, clips: bool) -> Tensor:
-    """Round weights [O, ...] to -127 .. 127 steps of one scale [O] per output channel, and back.
-
-    Args:
-        weight: float32.
-        scale: see `weight_scale`.
-        clips: whether weights beyond the grid can occur. Without them neither clamp nor gradient mask is needed.
-    """
-    if weight.is_cuda:
-        zero = torch.zeros_like(scale, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -WEIGHT_LEVELS, WEIGHT_LEVELS)
-    return _RoundWeights.apply(weight, scale, clips)
 
 
 class Range(nn.Module):
@@ -203,10 +163,11 @@ class Range(nn.Module):
 class QuantConv2d(nn.Conv2d):
     """A convolution whose weights are fake-quantized per output channel; its input is quantized by the graph.
 
-    `active` says whether the layer is quantized at all, `enabled` is the switch for a moment. Ranges follow the weights
-    (their gradient passes unchanged) until `freeze_ranges_` stores them in the buffer `weight_amax` [O]. Between
-    `learn_` and `fix_` the scales are the parameter `weight_step` [O] instead. `prepare_export_` makes scale and zero
-    point tensors of their own, so that an export finds constants.
+    `active` says whether the layer is quantized at all, `enabled` is the switch for a moment, and `paired` whether its
+    integers must not overflow the sums of pairs (see `weights`). Ranges follow the weights (their gradient passes
+    unchanged) until `freeze_ranges_` stores them in the buffer `weight_amax` [O]. Between `learn_` and `fix_` the
+    scales are the parameter `weight_step` [O] instead. `prepare_export_` makes scale and zero point tensors of their
+    own, so that an export finds constants.
     """
 
     @classmethod
@@ -229,19 +190,31 @@ class QuantConv2d(nn.Conv2d):
         quantized.register_parameter("weight_step", None)
         quantized.register_buffer("export_scale", None, persistent=False)
         quantized.register_buffer("export_zero_point", None, persistent=False)
-        quantized.active, quantized.enabled, quantized.frozen = True, True, False
+        quantized.active, quantized.enabled, quantized.frozen, quantized.paired = True, True, False, False
         return quantized.train(conv.training)
+
+    def weight_range(self) -> Tensor:
+        """Range [O] of the weights, 127 times the scale: frozen, or the channels' peaks."""
+        if self.frozen:
+            return self.weight_amax
+        return pair_peak(self.weight, self.groups) if self.paired else channel_amax(self.weight)
+
+    @property
+    def pair_groups(self) -> int | None:
+        """See `weights.integer_limits`."""
+        return self.groups if self.paired else None
 
     @torch.no_grad()
     def freeze_ranges_(self) -> None:
         """Keep the weights' present ranges from now on, however the weights move."""
-        self.weight_amax.copy_(channel_amax(self.weight))
+        self.frozen = False
+        self.weight_amax.copy_(self.weight_range())
         self.frozen = True
 
     def learn_(self) -> None:
         """Make the scales a parameter that training moves."""
         if self.weight_step is None:
-            self.weight_step = nn.Parameter(self._scale())
+            self.weight_step = nn.Parameter(weight_scale(self.weight_range()))
 
     @torch.no_grad()
     def fix_(self) -> None:
@@ -250,21 +223,22 @@ class QuantConv2d(nn.Conv2d):
             self.weight_amax.copy_(self.weight_step.clamp_min(MIN_SCALE) * WEIGHT_LEVELS)
             self.weight_step, self.frozen = None, True
 
-    def _scale(self) -> Tensor:
-        return weight_scale(self.weight_amax if self.frozen else channel_amax(self.weight))
-
     @torch.no_grad()
     def prepare_export_(self) -> None:
         """Make the scale a constant and put weights beyond the range onto its ends; the output does not change.
 
         The exporter knows the grid -128 .. 127 only. On clamped weights it is the same as -127 .. 127.
         """
-        if not self.frozen:
-            self.freeze_ranges_()
-        self.export_scale = weight_scale(self.weight_amax)
+        self.export_scale = weight_scale(self.weight_range())
         self.export_zero_point = torch.zeros_like(self.export_scale, dtype=torch.int32)
-        limit = (self.export_scale * WEIGHT_LEVELS).view(-1, 1, 1, 1)
-        self.weight.copy_(self.weight.clamp(-limit, limit))
+        if self.frozen and self.active:  # ranges that follow hold all weights, float layers need none
+            limit = integer_limits(self._integers(), self.pair_groups) * self.export_scale.view(-1, 1, 1, 1)
+            self.weight.copy_(self.weight.clamp(-limit, limit))
+
+    def _integers(self) -> Tensor:
+        """Weights in steps of the present scale, rounded."""
+        scale = weight_scale(self.weight_range()) if self.weight_step is None else self.weight_step.clamp_min(MIN_SCALE)
+        return (self.weight.detach() * scale.detach().reciprocal().view(-1, 1, 1, 1)).round_()
 
     def effective_weight(self) -> Tensor:
         """Weights [O, I / groups, kh, kw] as the convolution uses them now."""
@@ -277,13 +251,14 @@ class QuantConv2d(nn.Conv2d):
                 self.weight, self.export_scale, self.export_zero_point, 0, -128, 127
             )
         if self.weight_step is not None:
-            limits = {"low": -WEIGHT_LEVELS, "high": WEIGHT_LEVELS}
+            limit = integer_limits(self._integers(), self.pair_groups)
             step = self.weight_step.view(-1, 1, 1, 1)
-            return learned_quantize(self.weight, step, **limits, sharing=self.weight[0].numel())
-        return fake_quantize_weights(self.weight, self._scale(), clips=self.frozen)
+            return learned_quantize(self.weight, step, low=-limit, high=limit, sharing=self.weight[0].numel())
+        scale = weight_scale(self.weight_range())
+        return fake_quantize_weights(self.weight, scale, clips=self.frozen, pair_groups=self.pair_groups)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.effective_weight(), self.bias)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, active={self.active}, frozen={self.frozen}"
+        return f"{super().extra_repr()}, active={self.active}, frozen={self.frozen}, paired={self.paired}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
@@ -19,7 +19,7 @@ from yolov6core.quant.fake_quant import QuantConv2d, Range
 from yolov6core.quant.graph_ops import Kind, is_prediction, kind_of
 from yolov6core.quant.scale_groups import ScaleGroups, find_groups
 from yolov6core.quant.sites import Site, place_sites_, plan_sites, remove_sites_
-from yolov6core.quant.spec import Dialect, dialect
+from yolov6core.quant.spec import CpuSums, Dialect, dialect
 from yolov6core.quant.upsampling import split_upsampling_
 
 
@@ -34,6 +34,13 @@ class QuantState:
     float_layers: frozenset[str]
     """Convolutions that are not quantized, prediction convolutions included unless asked for."""
     sites: tuple[Site, ...]
+    cpu: CpuSums
+    """How the CPUs add that files for CPUs are made for."""
+
+    @property
+    def paired(self) -> bool:
+        """Whether weights keep the sums of pairs within 16 bits."""
+        return self.dialect.on_cpu and self.cpu == "saturating"
 
 
 class QuantizedModel(fx.GraphModule):
@@ -51,6 +58,7 @@ def insert_quantizers(
     keep_float: Callable[[str, nn.Module], bool] | None = None,
     quantize_predictions: bool = False,
     dialect_name: str = "trt",
+    cpu: CpuSums = "exact",
 ) -> QuantizedModel:
     """Trace `model` and put uncalibrated quantizers into the result; `model` itself stays as it is.
 
@@ -58,7 +66,8 @@ def insert_quantizers(
         model: any network of convolutions that torch.fx traces, batch norm folded (a deployed Detector).
         keep_float: (module path, Conv2d) -> whether this convolution stays float.
         quantize_predictions: whether convolutions whose result leaves the network are quantized as well.
-        dialect_name: `trt`, `openvino` or `ort`.
+        dialect_name: key of `spec.DIALECTS`.
+        cpu: how the CPUs add that the dialects for CPUs are meant for; it stays when the dialect changes.
 
     Raises:
         ValueError: batch norm left in the network, no Conv2d, or an unknown dialect.
@@ -84,7 +93,7 @@ def insert_quantizers(
         traced.set_submodule(name, QuantConv2d.from_float(conv))
     traced.add_module("ranges", nn.ModuleDict({name: Range(chosen.grid) for name in groups.sources}))
     traced.ranges.to(next(traced.parameters()).device)
-    traced.meta["quant"] = QuantState(chosen, groups, predictions, floats, ())
+    traced.meta["quant"] = QuantState(chosen, groups, predictions, floats, (), cpu)
     return _apply_(traced, dialect=chosen, float_layers=floats)
 
 
@@ -96,7 +105,7 @@ def state_of(gm: fx.GraphModule) -> QuantState:
 
 
 def set_dialect_(gm: QuantizedModel, name: str) -> QuantizedModel:
-    """Quantize as `trt`, `openvino` or `ort` runtimes do, in place. Weights, ranges and float layers stay.
+    """Quantize as a kind of runtime does (key of `spec.DIALECTS`), in place. Weights, ranges and float layers stay.
 
     Raises:
         ValueError: unknown dialect, or scales that are being learned: they belong to the present grid.
@@ -131,9 +140,12 @@ def _apply_(gm: QuantizedModel, *, dialect: Dialect, float_layers: frozenset[str
     for module in gm.ranges.values():
         module.grid = dialect.grid
         module.refresh_()
+    state = gm.meta["quant"] = replace(state, dialect=dialect, float_layers=float_layers, sites=tuple(sites))
     for name in convolution_names(gm):
-        gm.get_submodule(name).active = name not in float_layers
-    gm.meta["quant"] = QuantState(dialect, state.groups, state.predictions, float_layers, tuple(sites))
+        conv = gm.get_submodule(name)
+        conv.active, conv.paired = name not in float_layers, state.paired
+        if conv.export_scale is not None:
+            conv.prepare_export_()
     return gm
 
 

@@ -15,7 +15,6 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
-from yolov6core.quant.fake_quant import channel_amax
 from yolov6core.quant.graph_ops import Kind, kind_of
 from yolov6core.quant.insert import QuantizedModel, convolution_names, describe, set_float_layers_, state_of
 
@@ -48,7 +47,7 @@ def to_amax(
         places, name = _places(gm, row.name), _name_there(gm, row.name)
         name = rename(name) if rename else name
         conv = gm.get_submodule(row.name)
-        weights = (conv.weight_amax if conv.frozen else channel_amax(conv.weight)).detach().cpu()
+        weights = conv.weight_range().detach().cpu()
         weights = weights.reshape(-1, places).amax(dim=1)
         state[f"{name}.{prefix}input_quantizer._amax"] = torch.tensor(max(-row.amin, row.amax))
         shape = (-1, 1, 1, 1) if places == 1 else (1, -1, 1, 1)

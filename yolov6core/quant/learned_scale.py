@@ -12,7 +12,7 @@ class _RoundByStep(torch.autograd.Function):
     """Fake quantization whose step is learned; see `learned_quantize`."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, step: Tensor, low: int, high: int, factor: float) -> Tensor:
+    def forward(ctx, x: Tensor, step: Tensor, low: int | Tensor, high: int | Tensor, factor: float) -> Tensor:
         step = step.clamp_min(MIN_SCALE)  # here, so that a step that fell below zero still has a gradient
         ratio = x * step.reciprocal()
         inside = (ratio > low) & (ratio < high)
@@ -30,16 +30,17 @@ class _RoundByStep(torch.autograd.Function):
         return passed, moved / step * ctx.factor, None, None, None
 
 
-def learned_quantize(x: Tensor, step: Tensor, *, low: int, high: int, sharing: int) -> Tensor:
+def learned_quantize(x: Tensor, step: Tensor, *, low: int | Tensor, high: int | Tensor, sharing: int) -> Tensor:
     """Round float32 `x` to the multiples low .. high of `step` with a gradient for the step (LSQ, 1902.08153).
 
     Args:
         x: any shape; its gradient passes inside the range.
         step: float32, of a shape that broadcasts to that of `x`. Kept positive.
-        low, high: multiples, zero point taken off.
+        low, high: multiples, zero point taken off; of the shape of `x` where they differ from value to value.
         sharing: how many values of `x` (of one image) share a step. The step's gradient is divided by
             sqrt(sharing * high), so that steps learn about as fast as weights (section 2.2).
     """
     if x.dtype != torch.float32:
         return learned_quantize(x.float(), step, low=low, high=high, sharing=sharing).to(x.dtype)
-    return _RoundByStep.apply(x, step, low, high, (sharing * max(high, 1)) ** -0.5)
+    levels = high if isinstance(high, int) else int(high.max())
+    return _RoundByStep.apply(x, step, low, high, (sharing * max(levels, 1)) ** -0.5)

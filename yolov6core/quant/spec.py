@@ -64,20 +64,26 @@ UINT8 = Grid(0, 255, symmetric=False)
 INT8_OR_UINT8 = Grid(-128, 127, symmetric=True, unsigned=UINT8)
 
 
+CpuSums = Literal["exact", "saturating"]
+"""How a CPU adds products of 8-bit integers: in 32 bits (VNNI, AMX, ARM), or in pairs in 16 bits, which saturate."""
+
+
 @dataclass(frozen=True)
 class Dialect:
-    """How a kind of runtime wants activations quantized.
+    """How a kind of runtime wants weights and activations quantized.
 
     Attributes:
         grid: integer grid of every activation.
         edges: `inputs`: quantizers on what convolutions and max-pools read. `carried`: where a value reaches them
             through a concat or a shuffle, before that and not behind it. `all`: also on every convolution's output and
             before every concat or add, read by all that may.
+        on_cpu: whether such files run on CPUs, so that weights have to suit the CPU's sums (see `weights`).
     """
 
     name: str
     grid: Grid
     edges: Literal["inputs", "carried", "all"]
+    on_cpu: bool = True
 
     def __post_init__(self) -> None:
         if self.edges not in ("inputs", "carried", "all"):
@@ -86,12 +92,14 @@ class Dialect:
 
 DIALECTS: dict[str, Dialect] = {
     # TensorRT takes zero point 0 only, and fuses convolution, bias and activation by itself.
-    "trt": Dialect("trt", INT8, "inputs"),
+    "trt": Dialect("trt", INT8, "inputs", on_cpu=False),
     # Unsigned integers have twice the levels for what a ReLU leaves. OpenVINO computes a quantizer inside the
     # convolution only where it alone reads the result: one before a concat must serve the other readers as well.
     "openvino": Dialect("openvino", INT8_OR_UINT8, "carried"),
     # ONNX Runtime makes an integer convolution only of DQ -> Conv -> (Relu) -> Q, with a Relu that the Q can absorb.
     "ort": Dialect("ort", UINT8, "all"),
+    # For files in which OpenVINO computes wrong numbers from unsigned integers.
+    "openvino_signed": Dialect("openvino_signed", INT8, "inputs"),
 }
 
 

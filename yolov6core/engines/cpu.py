@@ -1,0 +1,167 @@
+"""What integer arithmetic the CPU at hand has: whether sums of 8-bit products are exact, or saturate in 16 bits.
+
+With VNNI or AMX (x86) and on ARM, products are added in 32 bits. Other x86 CPUs add them in pairs in 16 bits first
+(`vpmaddubsw`), which saturate: a quantized network whose weights do not allow for that loses accuracy without a word.
+oneDNN and OpenVINO document it as the saturation issue. Flags of the CPU tell, and a convolution of large numbers in
+each runtime proves it, as runtimes may be held to lower instruction sets (ONEDNN_MAX_CPU_ISA).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from yolov6core.quant.spec import CpuSums
+
+if TYPE_CHECKING:
+    from yolov6core.engines.runtime import EngineInfo
+
+EXACT_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8")
+"""Features of x86 CPUs that add products of 8-bit integers in 32 bits."""
+ARM = ("aarch64", "arm64")
+CHANNELS = 64
+"""Of the convolution that proves it: 1x1, all weights 127, all activations the largest integer."""
+
+OPENVINO_EXACT = {"LP_TRANSFORMS_MODE": "NO"}
+"""Option that keeps OpenVINO from computing rounded numbers by integer kernels: it adds them in float32 then."""
+
+
+@dataclass(frozen=True)
+class IntegerArithmetic:
+    """How the CPU at hand adds 8-bit products.
+
+    Attributes:
+        sums: `saturating` if any runtime's are; by the CPU's flags where no runtime is installed.
+        runtimes: runtime -> what it was seen to do.
+        flags: features that make sums exact, by the CPU's own account.
+    """
+
+    sums: CpuSums
+    runtimes: dict[str, CpuSums]
+    flags: tuple[str, ...]
+
+    def of(self, runtime: str) -> CpuSums:
+        """Sums of a runtime on the CPU; those of the CPU if it is not installed."""
+        return self.runtimes.get(runtime, self.sums)
+
+    def describe(self) -> str:
+        """One line for people."""
+        seen = ", ".join(f"{name} {sums}" for name, sums in self.runtimes.items()) or "no runtime to try it with"
+        if self.sums == "exact":
+            return f"8-bit products are added exactly ({', '.join(self.flags) or 'no flag known'}; tried: {seen})"
+        return (
+            f"no VNNI: 8-bit products are added in 16 bits, which saturate (tried: {seen}); "
+            "INT8 engines need weights made for that: ptq.cpu auto or saturating"
+        )
+
+
+@cache
+def integer_arithmetic() -> IntegerArithmetic:
+    """Look at the flags and try each runtime, once a process; tens of milliseconds and the runtimes' imports."""
+    flags = tuple(flag for flag in EXACT_FLAGS if flag in cpu_facts().get("flags", "").split())
+    if platform.machine() in ARM:
+        flags = ("ARM",)
+    runtimes: dict[str, CpuSums] = {}
+    for name, probe in PROBES.items():
+        try:
+            runtimes[name] = "exact" if probe() else "saturating"
+        except ImportError:
+            continue
+    seen = set(runtimes.values()) or {"exact" if flags else "saturating"}
+    return IntegerArithmetic("saturating" if "saturating" in seen else "exact", runtimes, flags)
+
+
+def cpu_facts() -> dict[str, str]:
+    """What the operating system says of the last core, by name; empty where it has no such list (not Linux)."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    lines = (line.partition(":") for line in text.splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def saturates_here(info: EngineInfo) -> bool:
+    """Whether an engine has weights whose sums saturate on the CPU at hand."""
+    return info.device == "CPU" and info.overflowing_convs > 0 and integer_arithmetic().of(info.runtime) == "saturating"
+
+
+def is_wrong_here(info: EngineInfo) -> bool:
+    """Whether an engine computes wrong sums on the CPU at hand. ONNX Runtime is told to add such in 32 bits."""
+    return saturates_here(info) and info.runtime != "onnxruntime"
+
+
+def warning(info: EngineInfo) -> str:
+    """What to tell of an engine whose weights do not suit the CPU at hand; empty where they do."""
+    if not saturates_here(info):
+        return ""
+    what = f"{info.overflowing_convs} convolutions have weights that overflow the 16-bit sums of this CPU (no VNNI)"
+    mend = "calibrate with ptq.cpu saturating (auto takes it here), export and build again"
+    if is_wrong_here(info):
+        return f"WRONG SUMS: {what}: {mend}"
+    return f"INT8 WITHOUT GAIN: {what}, so that {info.runtime} adds in 32 bits, about as slow as float: {mend}"
+
+
+def _openvino_is_exact() -> bool:
+    import openvino
+    from openvino import opset13 as op
+
+    pixels = op.parameter([1, CHANNELS, 4, 4], np.float32)
+    ends = [op.constant(np.float32(value)) for value in (0, 255, 0, 255)]
+    weight = op.convert(op.constant(np.full((32, CHANNELS, 1, 1), 127, np.int8)), "f32")
+    weight = op.multiply(weight, op.constant(np.ones((32, 1, 1, 1), np.float32)))
+    result = op.convolution(op.fake_quantize(pixels, *ends, 256), weight, [1, 1], [0, 0], [0, 0], [1, 1])
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(openvino.Model([result], [pixels]), "CPU", options)
+    return _is_exact(compiled([_largest()])[0])
+
+
+def _onnxruntime_is_exact() -> bool:
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "step": np.float32(1),
+        "zero": np.uint8(0),
+        "weight": np.full((32, CHANNELS, 1, 1), 127, np.int8),
+        "weight_step": np.ones(32, np.float32),
+        "weight_zero": np.zeros(32, np.int8),
+        "result_step": np.float32(CHANNELS * 127),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", "step", "zero"], ["images_integer"]),
+        helper.make_node("DequantizeLinear", ["images_integer", "step", "zero"], ["images_real"]),
+        helper.make_node("DequantizeLinear", ["weight", "weight_step", "weight_zero"], ["weight_real"], axis=0),
+        helper.make_node("Conv", ["images_real", "weight_real"], ["sum"], kernel_shape=[1, 1]),
+        helper.make_node("QuantizeLinear", ["sum", "result_step", "zero"], ["sum_integer"]),
+        helper.make_node("DequantizeLinear", ["sum_integer", "result_step", "zero"], ["result"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "probe",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, CHANNELS, 4, 4])],
+        [helper.make_tensor_value_info("result", TensorProto.FLOAT, [1, 32, 4, 4])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return _is_exact(session.run(None, {"images": _largest()})[0])
+
+
+def _largest() -> np.ndarray:
+    return np.full((1, CHANNELS, 4, 4), 255, np.float32)
+
+
+def _is_exact(sums: np.ndarray) -> bool:
+    """Saturating sums come out at half of what is right."""
+    return bool(np.allclose(sums, CHANNELS * 127 * 255, rtol=0.01))
+
+
+PROBES: dict[str, Callable[[], bool]] = {"openvino": _openvino_is_exact, "onnxruntime": _onnxruntime_is_exact}
+"""Runtime -> whether its sums are exact here."""
