@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 
@@ -15,9 +14,17 @@ from yolov6core.models.detector import build_detector
 from yolov6core.models.head import decode
 from yolov6core.models.variants import VARIANTS
 from yolov6core.quant.calibrate import collect, ranges
-from yolov6core.quant.insert import QuantizedModel, describe, insert_quantizers, ready_for_export_, set_ranges_
+from yolov6core.quant.insert import (
+    QuantizedModel,
+    convolution_names,
+    describe,
+    freeze_weight_ranges_,
+    insert_quantizers,
+    ready_for_export_,
+    set_ranges_,
+)
 from yolov6core.quant.observers import Method
-from yolov6core.quant.upsampling import split_upsampling_
+from yolov6core.quant.spec import CpuSums
 
 FAMILIES = {
     "yolov6n_v2": "concat fusion, distances",
@@ -71,7 +78,7 @@ def float_network(name: str, *, piecewise: bool = False) -> tuple[nn.Module, tup
     return deploy_(network.eval()), spec.strides
 
 
-def exact_network(network: nn.Module, dialect: str) -> QuantizedModel:
+def exact_network(network: nn.Module, dialect: str, cpu: CpuSums = "exact") -> QuantizedModel:
     """A quantized copy in which runtimes that round at the same places give the same numbers, however they add.
 
     Every scale is a power of two and every bias a multiple of s_x * s_w. Without that a difference in the last bit
@@ -79,14 +86,13 @@ def exact_network(network: nn.Module, dialect: str) -> QuantizedModel:
 
     Args:
         network: of `float_network(..., piecewise=True)`; stays as it is.
+        cpu: see `insert_quantizers`.
     """
-    network = copy.deepcopy(network)
-    split_upsampling_(network)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d):
-                _snap_channels(module.weight)
-    gm = insert_quantizers(network, dialect_name=dialect)
+    gm = insert_quantizers(network, dialect_name=dialect, cpu=cpu)
+    freeze_weight_ranges_(gm)
+    for name in convolution_names(gm):
+        amax = gm.get_submodule(name).weight_amax
+        amax.copy_(127 * torch.exp2((amax / 127).log2().ceil()))
     found = ranges(collect(gm, [dyadic(torch.from_numpy(pixels(4, seed=1)))]), Method("max"))
     set_ranges_(gm, {name: _power_of_two(*bounds, dialect) for name, bounds in found.items()})
     _snap_biases(gm)
@@ -108,22 +114,13 @@ def _piecewise(network: nn.Module) -> None:
             _piecewise(child)
 
 
-def _snap_channels(weight: Tensor) -> None:
-    """Give each output channel a largest weight of 127 * 2^k, whose scale is 2^k."""
-    flat = weight.flatten(1)
-    largest, where = flat.abs().max(dim=1)
-    target = 127 * torch.exp2((largest / 127).log2().ceil())
-    rows = torch.arange(len(flat))
-    flat[rows, where] = torch.copysign(target, flat[rows, where])
-
-
 @torch.no_grad()
 def _snap_biases(gm: QuantizedModel) -> None:
     """Round each bias to what ONNX Runtime stores as int32."""
     for row in describe(gm):
         if row.quantized:
             conv = gm.get_submodule(row.name)
-            step = row.input_scale * conv.weight.flatten(1).abs().amax(1) / 127
+            step = row.input_scale * conv.weight_amax / 127
             conv.bias.copy_((conv.bias / step).round() * step)
 
 

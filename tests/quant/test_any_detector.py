@@ -143,7 +143,7 @@ def batch() -> Tensor:
 
 @pytest.fixture(scope="module")
 def quantized(detector, batch) -> QuantizedModel:
-    gm = insert_quantizers(detector)
+    gm = insert_quantizers(detector, cpu="saturating")
     set_ranges_(gm, ranges(collect(gm, [batch]), Method("max")))
     return gm
 

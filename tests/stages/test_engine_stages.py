@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,8 @@ from stages.build_trt import EngineParams, build_trt
 from stages.eval_trt import EvalParams, eval_trt
 from stages.export_onnx import WEIGHTS, ExportParams, export_onnx
 from yolov6core.data.dataset import DetectionDataset
+from yolov6core.engines import cpu
+from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
 from yolov6core.evaluation.evaluator import evaluate
 
 SIZE = [64, 64]
@@ -72,8 +75,8 @@ def _dataset(root: Path) -> None:
     module.make_dataset(root, splits=("calib", "val")).rename(root / "artifacts" / "dataset")
 
 
-def _checkpoints() -> None:
-    """Random weights with batch norm that has seen the data, and three calibrated copies."""
+def _checkpoints(cpu: str) -> None:
+    """Random weights with batch norm that has seen the data, and three calibrated copies for this kind of CPU."""
     from stages._models import calibration_batches, load_float_model, save_quantized
     from yolov6core.checkpoint import save_checkpoint
     from yolov6core.models.detector import build_detector
@@ -93,7 +96,7 @@ def _checkpoints() -> None:
         network(torch.cat(list(calibration_batches(meta, batch_size=6))))
     save_checkpoint(WEIGHTS["float"], network.state_dict(), meta)
     deployed, meta = load_float_model(WEIGHTS["float"])
-    gm = insert_quantizers(deployed)
+    gm = insert_quantizers(deployed, cpu=cpu)
     set_ranges_(gm, ranges(collect(gm, calibration_batches(meta, batch_size=3)), Method("max")))
     for name in ("ptq", "qat"):
         save_quantized(WEIGHTS[name], gm, meta, method="max")
@@ -109,7 +112,7 @@ def project(tmp_path_factory):
         patch.chdir(root)
         threads = torch.get_num_threads()
         _dataset(root)
-        _checkpoints()
+        _checkpoints(integer_arithmetic().sums)
         export_onnx(ExportParams(**EXPORT), RUNTIME)
         yield root
         torch.set_num_threads(threads)
@@ -177,7 +180,7 @@ def test_engines_are_built_and_compared(here, tmp_path, runtime):
     build_trt(EngineParams(**ENGINE | {"runtime": runtime}), out=engines)
     eval_trt(EVAL, engines_dir=engines, out=out, metrics=metrics)
     rows = {name: json.loads((metrics / f"{name}.json").read_text()) for name in WEIGHTS}
-    keys = ["map50_95", "map50", "latency_ms", "fps", "size_mb", "int8_convs", "speedup"]
+    keys = ["map50_95", "map50", "latency_ms", "fps", "size_mb", "int8_convs", "wrong_convs", "speedup"]
     keys += ["latency_p90_ms", "latency_p99_ms", "pre_ms", "post_ms"]
     assert all(list(row) == keys for row in rows.values())
     assert rows["float"]["speedup"] == 1 and rows["float"]["int8_convs"] == 0
@@ -273,6 +276,46 @@ def test_an_engine_without_gain_is_shouted_about(caplog):
     _warn({"ptq": {"speedup": 0.8}}, {"ptq": info})
     assert "ptq IS NOT FASTER THAN FLOAT (0.8 times)" in caplog.text
     assert "FLOAT LAYERS THAT SHOULD BE INT8: 2; float layers: stem.conv, neck.conv" in caplog.text
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_what_an_unsuitable_cpu_makes_of_engines_is_told_and_stops_nothing(tmp_path, monkeypatch, caplog, runtime):
+    monkeypatch.chdir(tmp_path)
+    _dataset(tmp_path)
+    _checkpoints("exact")
+    with caplog.at_level("INFO"):
+        export_onnx(ExportParams(**EXPORT | {"dialects": ["openvino", "ort"]}), RUNTIME)
+    assert "ptq is for CPUs with exact sums (ptq.cpu): without VNNI, sums overflow in" in caplog.text
+    pretended = IntegerArithmetic("saturating", dict.fromkeys(("openvino", "onnxruntime"), "saturating"), ())
+    monkeypatch.setattr(cpu, "integer_arithmetic", lambda: pretended)
+    caplog.clear()
+    build_trt(EngineParams(**ENGINE | {"runtime": runtime}))
+    eval_trt(EVAL)
+    wrong = runtime == "openvino"
+    told = "WRONG SUMS" if wrong else "INT8 WITHOUT GAIN"
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    for name in ("ptq", "partial", "qat"):
+        assert sum(message.startswith(f"{name}: {told}") for message in messages) == 2, "once built, once evaluated"
+        count = json.loads((tmp_path / f"artifacts/engines/{name}/engine.json").read_text())["overflowing_convs"]
+        metrics = json.loads((tmp_path / f"metrics/eval/{name}.json").read_text())
+        assert count > 30 and metrics["wrong_convs"] == (count if wrong else 0)
+        assert any(f"{name}: {told}" in text and "in exact arithmetic" in text for text in messages) == wrong
+    assert not any(message.startswith("float") for message in messages)
+
+
+def test_engines_are_compared_with_exact_arithmetic(here, tmp_path, caplog):
+    build_trt(EngineParams(**ENGINE), out=tmp_path / "engines")
+    sidecars = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "engines").glob("*/engine.json")}
+    assert sidecars["float"]["deviation"] == -1
+    assert all(0 <= sidecars[name]["deviation"] < 0.05 for name in ("ptq", "partial", "qat"))
+    assert {sidecar["cpu_sums"] for sidecar in sidecars.values()} == {integer_arithmetic().of("openvino")}
+    rows = json.loads((here / "artifacts/onnx/check.json").read_text())
+    rows["ptq.openvino.onnx"]["allowed_l2"] = -1.0
+    onnx_folder = tmp_path / "onnx"
+    shutil.copytree(here / "artifacts/onnx", onnx_folder)
+    (onnx_folder / "check.json").write_text(json.dumps(rows))
+    build_trt(EngineParams(**ENGINE), onnx_folder=onnx_folder, out=tmp_path / "again")
+    assert "ptq: openvino 2" in caplog.text and "computes the file wrongly" in caplog.text
 
 
 def test_rtx_takes_every_file_and_says_that_it_cannot_run(here, tmp_path):

@@ -11,20 +11,26 @@ import torch
 
 from stages import _models
 from stages._models import load_float_model, load_quantized
+from stages._params import PtqParams
 from stages._report import StageError
+from stages.detect_cpu import OUT as CPU_FILE
+from stages.detect_cpu import detect_cpu
 from stages.draw_sample import draw_sample
 from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
-from stages.ptq_calib import PtqParams, ptq_calib
+from stages.ptq_calib import ptq_calib
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import variant
-from yolov6core.quant.insert import convolution_names, get_ranges
+from yolov6core.quant.insert import convolution_names, get_ranges, state_of
+from yolov6core.quant.weights import overflows, weight_scale
 
 RUNTIME = SimpleNamespace(threads=1, workers=0, device="cpu")
 PTQ = {
     "method": "mse",
     "percentiles": [99.99],
     "dialect": "openvino",
+    "cpu": "exact",
     "batch_size": 4,
     "predictions": "float",
     "float_layers": [],
@@ -101,6 +107,27 @@ def test_every_change_reaches_the_file_and_the_report(pipeline, change):
     with open("artifacts/ptq/methods.json", encoding="utf-8") as handle:
         compared = set(json.load(handle)["select"])
     assert compared == {"float", "mse"} | (set(change) & {"adaround", "bias_correction"})
+
+
+@pytest.mark.parametrize("cpu", ["exact", "saturating", "auto"])
+def test_the_cpu_is_written_down_and_obeyed(pipeline, cpu):
+    pipeline("test")
+    ptq_calib(PtqParams(**PTQ | {"cpu": cpu}), RUNTIME)
+    gm, meta = load_quantized(_models.Path("artifacts/ptq/weights.safetensors"))
+    sums = integer_arithmetic().sums if cpu == "auto" else cpu
+    assert meta["quant"]["cpu"] == state_of(gm).cpu == sums
+    convolutions = [conv for conv in map(gm.get_submodule, convolution_names(gm)) if conv.active]
+    scales = [weight_scale(conv.weight_range()).view(-1, 1, 1, 1) for conv in convolutions]
+    integers = [(conv.effective_weight() / scale).round() for conv, scale in zip(convolutions, scales, strict=True)]
+    unsafe = [overflows(values, conv.groups) for values, conv in zip(integers, convolutions, strict=True)]
+    assert any(unsafe) == (sums == "exact")
+
+
+@pytest.mark.parametrize("cpu", ["exact", "saturating", "auto"])
+def test_dvc_sees_what_the_cpu_is(pipeline, cpu):
+    detect_cpu(PtqParams(**PTQ | {"cpu": cpu}))
+    expected = integer_arithmetic().sums if cpu == "auto" else cpu
+    assert json.loads(CPU_FILE.read_text()) == {"sums": expected}
 
 
 def test_predictions_are_quantized_on_demand(pipeline):

@@ -36,6 +36,7 @@ PTQ = {
     "method": "auto",
     "percentiles": [99.9, 99.99],
     "dialect": "openvino",
+    "cpu": "exact",
     "batch_size": 4,
     "float_layers": [],
     "predictions": "float",

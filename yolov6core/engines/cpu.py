@@ -117,6 +117,8 @@ def _openvino_is_exact() -> bool:
     result = op.convolution(op.fake_quantize(pixels, *ends, 256), weight, [1, 1], [0, 0], [0, 0], [1, 1])
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = openvino.Core().compile_model(openvino.Model([result], [pixels]), "CPU", options)
+    # Never closed: signals have crashed processes in which an OpenVINO network was (2026.4, Python 3.11).
+    _KEPT.append(compiled)
     return _is_exact(compiled([_largest()])[0])
 
 
@@ -163,5 +165,6 @@ def _is_exact(sums: np.ndarray) -> bool:
     return bool(np.allclose(sums, CHANNELS * 127 * 255, rtol=0.01))
 
 
+_KEPT: list[object] = []
 PROBES: dict[str, Callable[[], bool]] = {"openvino": _openvino_is_exact, "onnxruntime": _onnxruntime_is_exact}
 """Runtime -> whether its sums are exact here."""

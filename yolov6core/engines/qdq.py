@@ -147,16 +147,20 @@ def quantize_biases(model: onnx.ModelProto) -> int:
 
 
 def _bias_scale(view: GraphView, x: onnx.NodeProto, weight: onnx.NodeProto, bias: np.ndarray) -> np.ndarray:
-    """s_x * s_w per output channel in float64, after raising weight scales that are too small for the bias."""
+    """s_x * s_w per output channel in float64, after raising weight scales that are too small for the bias.
+
+    Kernels add products to the bias in int32, so that room is left for the largest sum of products.
+    """
     x_scale = view.array(x.input[1]).astype(np.float64)
     w_scale = view.array(weight.input[1]).astype(np.float64) * np.ones(len(bias))
-    least = np.abs(bias.astype(np.float64)) / (x_scale * (INT32_MAX - 128))
+    integers = view.array(weight.input[0])
+    products = 255 * 128 * (integers.size // len(integers))
+    least = np.abs(bias.astype(np.float64)) / (x_scale * max(INT32_MAX - products, INT32_MAX // 2))
     raised = np.flatnonzero(least > w_scale)
     if raised.size:
         logger.warning("%s: weight scale raised in %d channel(s) to fit the bias", weight.output[0], raised.size)
         factor = np.ones(len(bias))
         factor[raised] = w_scale[raised] / least[raised]
-        integers = view.array(weight.input[0])
         view.set_array(weight.input[0], np.rint(integers * _along(factor, 0, integers.ndim)).astype(integers.dtype))
         w_scale[raised] = least[raised]
         view.set_array(weight.input[1], w_scale.astype(np.float32))

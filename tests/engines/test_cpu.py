@@ -1,0 +1,186 @@
+"""What the CPU at hand is said to do, and what follows for engines."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.support.cpu_modes import run_in
+from yolov6core.engines import cpu
+from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic, is_wrong_here, warning
+from yolov6core.engines.dialects import write_dialect
+from yolov6core.engines.overflow import overflowing_convolutions
+from yolov6core.engines.registry import RUNTIMES, open_engine, open_exact
+from yolov6core.engines.runtime import BuildSettings
+from yolov6core.quant.weights import overflows
+
+SAYS = "from yolov6core.engines.cpu import integer_arithmetic as i; print(i().sums, i().runtimes, i().flags)"
+
+
+def pretend(monkeypatch, sums):
+    """Let the CPU at hand be of this kind."""
+    runtimes = {"openvino": sums, "onnxruntime": sums}
+    monkeypatch.setattr(cpu, "integer_arithmetic", lambda: IntegerArithmetic(sums, runtimes, ()))
+
+
+def test_flags_and_trials_agree_here():
+    found = integer_arithmetic()
+    assert set(found.runtimes) == {"openvino", "onnxruntime"}
+    assert (found.sums == "exact") == bool(found.flags), "a runtime does not do what the CPU can"
+    assert ("no VNNI" in found.describe()) == (found.sums == "saturating")
+
+
+@pytest.mark.parametrize("mode", ["openvino-avx2", "avx512", "avx2"])
+def test_a_lower_instruction_set_is_noticed(tmp_path, mode):
+    result = run_in(mode, tmp_path, "-c", SAYS)
+    assert result.stdout.startswith("saturating {'openvino': 'saturating'"), result.stderr
+
+
+def test_trials_decide_and_flags_stand_in(monkeypatch):
+    def missing():
+        raise ImportError
+
+    monkeypatch.setattr(cpu, "cpu_facts", lambda: {"flags": "avx2 avx_vnni"})
+    for probe, sums in ((missing, "exact"), (lambda: False, "saturating"), (lambda: True, "exact")):
+        monkeypatch.setattr(cpu, "PROBES", {"openvino": probe, "onnxruntime": missing})
+        found = cpu.integer_arithmetic.__wrapped__()
+        assert found.sums == found.of("openvino") == sums and found.flags == ("avx_vnni",)
+    monkeypatch.setattr(cpu, "cpu_facts", dict)
+    monkeypatch.setattr(cpu, "PROBES", {"openvino": missing})
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
+    assert cpu.integer_arithmetic.__wrapped__().sums == "saturating", "what is not known is taken for the worse"
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "arm64")
+    assert cpu.integer_arithmetic.__wrapped__().sums == "exact"
+
+
+@pytest.fixture
+def built(tmp_path, toy_net):
+    """(runtime, dialect, weights of all 8 bits) -> an engine of the toy network."""
+
+    def build(runtime, dialect, *, full):
+        net = toy_net(dialect)
+        if full:
+            for module in net.modules():
+                if hasattr(module, "conv"):
+                    module.scale = module.conv.weight.detach().abs().amax((1, 2, 3)) / 127
+        path = tmp_path / "model.onnx"
+        write_dialect(net, path, dialect=dialect, input_shape=(1, 3, 32, 32))
+        return RUNTIMES[runtime].build(path, tmp_path / "engine", BuildSettings(threads=1))
+
+    return build
+
+
+@pytest.mark.parametrize("runtime, dialect", [("openvino", "openvino"), ("onnxruntime", "ort")])
+def test_engines_say_which_cpus_they_are_for(built, monkeypatch, runtime, dialect):
+    safe = built(runtime, dialect, full=False)
+    assert (safe.overflowing_convs, safe.cpu_sums) == (0, integer_arithmetic().of(runtime))
+    assert f"CPU with {safe.cpu_sums} integer sums" in safe.describe()
+    full = built(runtime, dialect, full=True)
+    assert full.overflowing_convs >= 4
+    pretend(monkeypatch, "exact")
+    assert warning(full) == warning(safe) == ""
+    pretend(monkeypatch, "saturating")
+    assert warning(safe) == "" and not is_wrong_here(safe)
+    loud = "WRONG SUMS" if runtime == "openvino" else "INT8 WITHOUT GAIN"
+    assert warning(full).startswith(f"{loud}: {full.overflowing_convs} convolutions")
+    assert is_wrong_here(full) == (runtime == "openvino")
+    assert warning(dataclasses.replace(full, device="Tesla T4", runtime="tensorrt")) == ""
+
+
+@pytest.mark.parametrize("runtime, dialect", [("openvino", "openvino"), ("onnxruntime", "ort")])
+def test_an_engine_in_exact_arithmetic_agrees_with_torch(
+    built, tmp_path, toy_net, images, run_torch, distance, runtime, dialect
+):
+    built(runtime, dialect, full=False)
+    wanted = run_torch(toy_net(dialect), images[:1])
+    assert distance(open_exact(tmp_path / "engine").infer(images[:1]), wanted) < 0.01
+    assert distance(open_engine(tmp_path / "engine").infer(images[:1]), wanted) < 0.01
+
+
+def test_onnxruntime_adds_in_32_bits_what_would_overflow(tmp_path):
+    """On the CPU at hand and on one without VNNI: files for exact CPUs stay right, if slow."""
+    code = """
+import sys, tempfile, pathlib, numpy as np
+sys.path.insert(0, ".")
+from tests.engines.test_cpu import largest_convolution
+from yolov6core.engines import onnxruntime_engine as ort
+from yolov6core.engines.runtime import BuildSettings
+folder = pathlib.Path(tempfile.mkdtemp())
+largest_convolution(folder / "model.onnx")
+info = ort.build(folder / "model.onnx", folder / "engine", BuildSettings(threads=1))
+boxes, _ = ort.load(folder / "engine", info).infer(np.ones((1, 3, 8, 8), np.float32))
+print(info.overflowing_convs, info.int8_convs, float(np.median(boxes)))
+"""
+    for mode in ("here", "avx2"):
+        result = run_in(mode, tmp_path, "-c", code)
+        assert result.returncode == 0, result.stderr
+        count, integer, value = result.stdout.split()
+        assert (count, float(value)) == ("2", 255.0), mode
+        assert integer == "2"
+
+
+def largest_convolution(path):
+    """Write images of ones through an integer convolution of nothing but 127s whose result is exactly 255 steps."""
+    constants = {
+        "step": np.float32(1 / 255),
+        "zero": np.uint8(0),
+        "spread": np.full((64, 3, 1, 1), 127, np.int8),
+        "largest": np.full((4, 64, 1, 1), 127, np.int8),
+        "spread_step": np.full(64, 1 / (3 * 127), np.float32),
+        "largest_step": np.full(4, 255 / (64 * 127), np.float32),
+        "spread_zero": np.zeros(64, np.int8),
+        "largest_zero": np.zeros(4, np.int8),
+        "end_step": np.float32(1),
+        "shape": np.array([1, 4, -1]),
+    }
+    nodes, value = [], "images"
+    steps = ("step", "step", "end_step")
+    for name, step in zip(("images", "spread", "largest"), steps, strict=True):
+        if name != "images":
+            nodes.append(
+                helper.make_node("DequantizeLinear", [name, f"{name}_step", f"{name}_zero"], [f"{name}_w"], axis=0)
+            )
+            nodes.append(
+                helper.make_node("Conv", [value, f"{name}_w"], [f"{name}_sum"], name=name, kernel_shape=[1, 1])
+            )
+            value = f"{name}_sum"
+        nodes.append(helper.make_node("QuantizeLinear", [value, step, "zero"], [f"{name}_q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", step, "zero"], [f"{name}_r"]))
+        value = f"{name}_r"
+    nodes.append(helper.make_node("Reshape", [value, "shape"], ["flat"]))
+    nodes.append(helper.make_node("Transpose", ["flat"], ["boxes"], perm=[0, 2, 1]))
+    nodes.append(helper.make_node("Identity", ["boxes"], ["scores"]))
+    graph = helper.make_graph(
+        nodes,
+        "largest",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64, 4]) for name in ("boxes", "scores")],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def test_files_of_other_tools_are_looked_through(tmp_path):
+    largest_convolution(tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    assert overflowing_convolutions(model) == ["spread", "largest"]
+    small = numpy_helper.from_array(np.full((4, 64, 1, 1), 64, np.int8), "largest")
+    next(tensor for tensor in model.graph.initializer if tensor.name == "largest").CopyFrom(small)
+    assert overflowing_convolutions(model) == ["spread"]
+    for name in ("spread", "spread_zero"):
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.uint8), name))
+    assert overflowing_convolutions(model) == [], "uint8 weights take exact kernels"
+
+
+def test_minus_128_alone_does_not_overflow():
+    weights = torch.zeros(1, 2, 1, 1, dtype=torch.int8)
+    weights[0, 0] = -128
+    assert not overflows(weights, 1)
+    weights[0, 1] = -1
+    assert overflows(weights, 1)
