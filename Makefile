@@ -17,8 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tensorrt-rtx]'
 	touch $@
 
-# The stages run `python`; the environment's must be the first one found.
+# The stages run `python`; the environment's must be the first one found. The CPU is asked for first: on another kind
+# than that of the last run, DVC calibrates anew.
 repro: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m stages detect-cpu
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc metrics show
 
@@ -31,4 +33,4 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff format --check .
 
 clean:
-	rm -rf artifacts .ckpt dvc_plots .pytest_cache .ruff_cache
+	rm -rf artifacts .cpu.json .ckpt dvc_plots .pytest_cache .ruff_cache

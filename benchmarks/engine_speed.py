@@ -24,6 +24,7 @@ import onnx
 import torch
 from torch import nn
 
+from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.dialects import GRID, RUNTIME_DIALECT, slow_in_int8, write_dialect
 from yolov6core.engines.latency import Latency, measure
 from yolov6core.engines.registry import RUNTIMES, open_engine
@@ -42,6 +43,7 @@ from yolov6core.quant.insert import (
     state_of,
 )
 from yolov6core.quant.observers import Method
+from yolov6core.quant.spec import CpuSums
 
 COMPARED = (
     ("openvino int8", "openvino float"),
@@ -67,7 +69,9 @@ class Decoded(nn.Module):
         return decode(*self.network(images), image_size=(self.size, self.size), strides=self.strides)
 
 
-def networks(name: str, size: int, *, classes: int = 80, score: float | None = None) -> Iterator[tuple[str, nn.Module]]:
+def networks(
+    name: str, size: int, *, classes: int = 80, score: float | None = None, cpu: CpuSums = "exact"
+) -> Iterator[tuple[str, nn.Module]]:
     """The float network and its quantized form, calibrated on noise; `score` is what every anchor says, about."""
     torch.manual_seed(0)
     spec = variant(name)
@@ -83,7 +87,7 @@ def networks(name: str, size: int, *, classes: int = 80, score: float | None = N
         detector(images)
     network = deploy_(detector.eval())
     yield "float", Decoded(network, size, spec.strides)
-    quantized = insert_quantizers(network)
+    quantized = insert_quantizers(network, cpu=cpu)
     set_ranges_(quantized, ranges(collect(quantized, [images]), Method("max")))
     yield "int8", Decoded(ready_for_export_(quantized), size, spec.strides)
 
@@ -97,12 +101,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--runtimes", nargs="+", default=["openvino", "onnxruntime"])
     parser.add_argument("--nncf", action="store_true")
+    parser.add_argument("--cpu", choices=("exact", "saturating"), help="see ptq.cpu; default: the CPU at hand")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     image = np.random.default_rng(0).random((1, 3, options.size, options.size), dtype=np.float32)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        models = dict(networks(options.variant, options.size))
+        models = dict(networks(options.variant, options.size, cpu=options.cpu or integer_arithmetic().sums))
         files = exported(models, folder, image.shape)
         engines = open_engines(files, folder, options.runtimes, options.threads)
         calls: dict[str, Callable[[], object]] = {
@@ -118,11 +123,13 @@ def main() -> None:
             calls |= library_calls(models["int8"], files["openvino float"], image, options.threads)
         times = measure(calls, rounds=options.rounds, repeats=options.repeats, warmup=2)
         print(f"{options.variant} at {options.size}, batch 1, {options.threads} threads; times faster than:")
+        print(f"  {integer_arithmetic().describe()}")
         for fast, slow in COMPARED:
             if slow in times and fast in times:
                 report(fast, slow, times)
         for kind, engine in engines.items():
-            print(f"{kind}: {engine.info.int8_convs} of {engine.info.convs} convolutions in INT8")
+            overflowing = f", {engine.info.overflowing_convs} for exact sums only" if "int8" in kind else ""
+            print(f"{kind}: {engine.info.int8_convs} of {engine.info.convs} convolutions in INT8{overflowing}")
         ratio = weight_bytes(files["tensorrt int8"]) / weight_bytes(files["openvino float"])
         print(f"bytes of convolution weights, INT8 over float: {ratio:.4f}")
 
@@ -186,7 +193,10 @@ def library_calls(module: nn.Module, path: Path, image: np.ndarray, threads: int
 
 
 def nncf_model(path: Path, images: list[np.ndarray], *, float_predictions: bool = False, **options: Any) -> Any:
-    """OpenVINO model of a float file after NNCF's post-training quantization on these images [1, 3, H, W]."""
+    """OpenVINO model of a float file after NNCF's post-training quantization on these images [1, 3, H, W].
+
+    Where this CPU's sums saturate, with NNCF's `overflow_fix` for all layers, which takes a bit from every weight.
+    """
     import nncf
     import openvino as ov
 
@@ -194,6 +204,9 @@ def nncf_model(path: Path, images: list[np.ndarray], *, float_predictions: bool 
     names = [op.get_friendly_name() for op in model.get_ordered_ops()] if float_predictions else []
     predictions = [name for name in names if re.search(r"(cls|reg)_preds.*WithoutBiases", name)]
     scope = nncf.IgnoredScope(names=predictions)
+    if integer_arithmetic().sums == "saturating":
+        fix = nncf.OverflowFix.ENABLE
+        options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(overflow_fix=fix)
     return nncf.quantize(model, nncf.Dataset(images), subset_size=len(images), ignored_scope=scope, **options)
 
 

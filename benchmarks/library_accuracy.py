@@ -4,7 +4,8 @@
 
 Each folder is one in which the pipeline has run, as `benchmarks/seeds.py` leaves them. mAP50:95 on the validation
 images in points to the float engine, all through OpenVINO and one evaluator; NNCF by its defaults, with the prediction
-layers left float, as they are here, and with zero points for what can be negative (preset MIXED). At last the means.
+layers left float, as they are here, and with zero points for what can be negative (preset MIXED); on a CPU whose sums
+saturate, with NNCF's `overflow_fix`. At last the means.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python benchmarks/lite_coco128.py --shared ../shared --halves 3
 
 Calibrates on a random half of the 128 images and prints AP on all of them, for every equalization and method, then for
-what the pipeline would take: the method with the highest AP on the half itself, with each repair, and with some layers
-float. Nothing is chosen on the other half. The images are of the weights' own training set: compare rows only.
+what the pipeline would take: the method with the highest AP on the half itself, as an engine of this CPU (dialects
+openvino and ort), with each repair, and with some layers float. Nothing is chosen on the other half. The images are of
+the weights' own training set: compare rows only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from torch import Tensor, nn
 from yolov6core.data.coco import read_coco
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.write import write_dataset
+from yolov6core.engines.dialects import RUNTIME_DIALECT, slow_in_int8, write_dialect
+from yolov6core.engines.registry import RUNTIMES, open_engine
+from yolov6core.engines.runtime import BuildSettings, infer_any
 from yolov6core.evaluation.coco_map import coco_metrics
 from yolov6core.evaluation.evaluator import evaluate
 from yolov6core.models.blocks import deploy_
@@ -40,12 +44,14 @@ from yolov6core.quant.insert import (
     QuantizedModel,
     convolution_names,
     insert_quantizers,
+    ready_for_export_,
     set_float_layers_,
     set_ranges_,
     state_of,
 )
 from yolov6core.quant.observers import Method
 from yolov6core.quant.sensitivity import detection_readout, fast_harm
+from yolov6core.quant.spec import CpuSums
 from yolov6core.training.official import from_official
 
 SPEC = VARIANTS["yolov6_lite_l"]
@@ -70,6 +76,17 @@ class Figures:
 
     def __str__(self) -> str:
         return f"{self.half:9.2f} {self.all:9.2f}"
+
+
+class Decoded(nn.Module):
+    """A network with the decoding of boxes behind it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return decode(*self.network(images), image_size=SIZE, strides=SPEC.strides)
 
 
 class Images:
@@ -98,11 +115,11 @@ class Images:
 
     def score(self, network: nn.Module, half: np.ndarray) -> Figures:
         """Both APs from one run."""
+        decoded = Decoded(network)
+        return self.score_of(lambda images: decoded(images.contiguous(memory_format=torch.channels_last)), half)
 
-        def predict(images: Tensor) -> tuple[Tensor, Tensor]:
-            raw = network(images.contiguous(memory_format=torch.channels_last))
-            return decode(*raw, image_size=SIZE, strides=SPEC.strides)
-
+    def score_of(self, predict: Callable[[Tensor], Any], half: np.ndarray) -> Figures:
+        """Both APs of whatever takes images [B, 3, H, W] to boxes and scores."""
         result = evaluate(predict, self, image_size=SIZE, batch_size=16)
         kept = [self.ids[index] for index in np.sort(half)]
         found = {image_id: result.detections[image_id] for image_id in kept}
@@ -118,18 +135,33 @@ def published_network(shared: Path) -> nn.Module:
 
 
 def calibrated_tables(
-    network: nn.Module, images: Images, half: np.ndarray, *, dialect: str
+    network: nn.Module, images: Images, half: np.ndarray, *, equalizations: list[str], dialect: str, cpu: CpuSums
 ) -> Iterator[tuple[str, QuantizedModel, Figures]]:
-    """Every equalization with every method: a label, the model and its figures."""
+    """These equalizations with every method: a label, the model and its figures."""
     batches = images.network_input(half)
     peaks = input_peaks(network, batches)
-    for label, (chains, depthwise) in EQUALIZE.items():
+    for label in equalizations:
+        chains, depthwise = EQUALIZE[label]
         even = equalize(network, peaks, chains=chains, depthwise=depthwise).to(memory_format=torch.channels_last)
-        gm = insert_quantizers(even, dialect_name=dialect)
+        gm = insert_quantizers(even, dialect_name=dialect, cpu=cpu)
         statistics = collect(gm, batches)
         for method in METHODS:
             set_ranges_(gm, ranges(statistics, method))
             yield f"equalize {label}, {method}", gm, images.score(gm, half)
+
+
+def engine_figures(gm: QuantizedModel, images: Images, half: np.ndarray, *, dialect: str, threads: int) -> Figures:
+    """Figures of an engine built from the model, by the integer kernels of this CPU."""
+    ready = ready_for_export_(copy.deepcopy(gm))
+    set_float_layers_(ready, state_of(ready).float_layers | slow_in_int8(ready, dialect))
+    runtime = next(name for name, wanted in RUNTIME_DIALECT.items() if wanted == dialect)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_dialect(Decoded(ready), folder / "model.onnx", dialect=dialect, input_shape=(16, 3, *SIZE))
+        info = RUNTIMES[runtime].build(folder / "model.onnx", folder / "engine", BuildSettings(threads=threads))
+        engine = open_engine(folder / "engine")
+        print(f"    {info.describe()}; {info.overflowing_convs} of them for exact sums only")
+        return images.score_of(lambda pixels: infer_any(engine, pixels.numpy()), half)
 
 
 def repairs(images: Images, half: np.ndarray, *, steps: int) -> dict[str, Callable[[QuantizedModel], object]]:
@@ -163,6 +195,8 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="folder with weights/ and data/coco128/")
     parser.add_argument("--halves", type=int, default=1, help="random halves to calibrate on, seeds 0, 1, ..")
     parser.add_argument("--dialect", default="trt", choices=("trt", "openvino", "ort"))
+    parser.add_argument("--equalize", nargs="+", default=list(EQUALIZE), choices=list(EQUALIZE))
+    parser.add_argument("--cpu", default="exact", choices=("exact", "saturating"), help="see ptq.cpu")
     parser.add_argument("--adaround", type=int, default=50, help="steps of every layer; 0 leaves the row out")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -172,16 +206,21 @@ def main() -> None:
         images = Images(options.shared, Path(folder))
     for seed in range(options.halves):
         half = np.random.default_rng(seed).permutation(len(images.ids))[: len(images.ids) // 2]
-        print(f"half {seed}, dialect {options.dialect:20s} {'AP half':>9s} {'AP all':>9s}")
+        head = f"half {seed}, dialect {options.dialect}, cpu {options.cpu}"
+        print(f"{head:40s} {'AP half':>9s} {'AP all':>9s}")
         print(f"{'float':40s} {images.score(network, half)}", flush=True)
         best: tuple[str, QuantizedModel, Figures] | None = None
-        for label, gm, figures in calibrated_tables(network, images, half, dialect=options.dialect):
+        grid = {"dialect": options.dialect, "cpu": options.cpu}
+        for label, gm, figures in calibrated_tables(network, images, half, equalizations=options.equalize, **grid):
             print(f"{label:40s} {figures}", flush=True)
             # as the pipeline does by default: the inputs of depthwise layers, and the best method
             if label.startswith("equalize depthwise") and (best is None or figures.half > best[2].half):
                 best = label, copy.deepcopy(gm), figures
         label, gm, figures = best
         print(f"{'chosen: ' + label:40s} {figures}", flush=True)
+        if options.dialect != "trt":
+            figures = engine_figures(gm, images, half, dialect=options.dialect, threads=options.threads)
+            print(f"{'  as an engine':40s} {figures}", flush=True)
         name, figures = partial(gm, images, half, most=len(convolution_names(gm)) // 10)
         print(f"{'  with ' + name:40s} {figures}", flush=True)
         for name, repair in repairs(images, half, steps=options.adaround).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 import onnx
@@ -28,6 +29,9 @@ def pretend(monkeypatch, sums):
     monkeypatch.setattr(cpu, "integer_arithmetic", lambda: IntegerArithmetic(sums, runtimes, ()))
 
 
+@pytest.mark.skipif(
+    bool({"CPUID_MASK", "ONEDNN_MAX_CPU_ISA"} & os.environ.keys()), reason="instructions are hidden from this process"
+)
 def test_flags_and_trials_agree_here():
     found = integer_arithmetic()
     assert set(found.runtimes) == {"openvino", "onnxruntime"}

@@ -30,6 +30,13 @@ def test_weights_for_saturating_cpus_are_added_exactly(folder, mode):
     assert all(sums[runtime] == "saturating" for runtime in hidden), "the mode does not do what it is for"
 
 
+def test_whole_networks_are_right_without_vnni(folder):
+    """Fault handlers stay out, as hidden instructions are answered by one."""
+    tests = "tests/engines/test_families.py::test_engines_agree_with_torch_on_every_cpu"
+    result = run_in("avx2", folder, "-m", "pytest", "-p", "no:faulthandler", tests)
+    assert result.returncode == 0 and "12 passed" in result.stdout, result.stdout
+
+
 @pytest.mark.parametrize("mode", ["here", "avx2"])
 def test_all_bits_are_right_on_exact_cpus_only(folder, mode):
     """The control of the test above: where sums saturate, weights of 8 bits are wrong in all but depthwise kernels."""
