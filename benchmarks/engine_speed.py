@@ -24,11 +24,12 @@ import onnx
 import torch
 from torch import nn
 
+from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.cpu import integer_arithmetic
-from yolov6core.engines.dialects import GRID, RUNTIME_DIALECT, slow_in_int8, write_dialect
 from yolov6core.engines.latency import Latency, measure
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import BuildSettings, Engine
+from yolov6core.export.dialects import GRID, slow_in_int8, write_dialect
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.head import decode
@@ -43,7 +44,7 @@ from yolov6core.quant.insert import (
     state_of,
 )
 from yolov6core.quant.observers import Method
-from yolov6core.quant.spec import CpuSums
+from yolov6core.saturation import CpuSums
 
 COMPARED = (
     ("openvino int8", "openvino float"),

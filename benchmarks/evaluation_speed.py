@@ -21,11 +21,11 @@ from engine_speed import networks
 
 from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.engines.dialects import GRID, write_dialect
 from yolov6core.engines.openvino_engine import build
 from yolov6core.engines.registry import open_engine
 from yolov6core.engines.runtime import BuildSettings, infer_any
 from yolov6core.evaluation.evaluator import EvalResult, evaluate
+from yolov6core.export.dialects import GRID, write_dialect
 from yolov6core.quant.insert import set_dialect_
 
 PREPARE = {

@@ -24,18 +24,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from yolov6core.data.coco import read_coco
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.data.write import write_dataset
-from yolov6core.engines.dialects import RUNTIME_DIALECT, slow_in_int8, write_dialect
+from yolov6core.datasets.coco import read_coco
+from yolov6core.datasets.write import write_dataset
+from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import BuildSettings, infer_any
 from yolov6core.evaluation.coco_map import coco_metrics
 from yolov6core.evaluation.evaluator import evaluate
+from yolov6core.export.dialects import slow_in_int8, write_dialect
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.head import decode
 from yolov6core.models.variants import VARIANTS
+from yolov6core.pretrained.official_names import from_official
 from yolov6core.quant.adaround import round_weights_
 from yolov6core.quant.bias_correction import correct_biases_
 from yolov6core.quant.calibrate import collect, ranges
@@ -51,8 +53,7 @@ from yolov6core.quant.insert import (
 )
 from yolov6core.quant.observers import Method
 from yolov6core.quant.sensitivity import detection_readout, fast_harm
-from yolov6core.quant.spec import CpuSums
-from yolov6core.training.official import from_official
+from yolov6core.saturation import CpuSums
 
 SPEC = VARIANTS["yolov6_lite_l"]
 SIZE = (320, 320)

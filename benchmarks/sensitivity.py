@@ -103,9 +103,9 @@ def dataset_folder(path: Path, split: str, scratch: Path) -> tuple[Path, str]:
     """Prepared folder, and its split to measure on."""
     if (path / "dataset.yaml").is_file() and (path / f"{split}.txt").is_file():
         return path, split
-    from yolov6core.data.coco import read_coco
-    from yolov6core.data.images import Images
-    from yolov6core.data.write import write_dataset
+    from yolov6core.datasets.coco import read_coco
+    from yolov6core.datasets.images import Images
+    from yolov6core.datasets.write import write_dataset
 
     source = read_coco(str(path))
     everything = Images(image for images in source.splits.values() for image in images)
@@ -122,7 +122,7 @@ def float_or_quantized(options: argparse.Namespace, names: tuple[str, ...]) -> t
         from yolov6core.models.blocks import deploy_
         from yolov6core.models.detector import build_detector
         from yolov6core.models.variants import variant
-        from yolov6core.training.official import from_official
+        from yolov6core.pretrained.official_names import from_official
 
         spec = variant(options.official)
         network = deploy_(build_detector(spec, num_classes=len(names)).eval())

@@ -91,7 +91,7 @@ def read_weights(path: Path) -> GivenWeights:
     Raises:
         StageError: no such file, or one that holds no detector.
     """
-    from yolov6core.training.official import from_official
+    from yolov6core.pretrained.official_names import from_official
 
     if not path.is_file():
         raise StageError(f"{path} does not exist; give the path of a .pt or .safetensors file")
@@ -111,7 +111,7 @@ def read_weights(path: Path) -> GivenWeights:
 
 
 def _official(path: Path) -> GivenWeights:
-    from yolov6core.training.official_file import read_official_checkpoint
+    from yolov6core.pretrained.official_file import read_official_checkpoint
 
     file = read_official_checkpoint(path)
     part = "average" if "ema" in file.parts else "model"
@@ -223,8 +223,8 @@ def fitting_variants(given: GivenWeights) -> list[tuple[str, str]]:
 
     Some differ in nothing that tensors show (ReLU or SiLU): then there are several.
     """
-    from yolov6core.models.inferred import explicit, infer_spec
     from yolov6core.models.variants import VARIANTS
+    from yolov6core.pretrained.infer_spec import explicit, infer_spec
 
     try:
         numbers = explicit(infer_spec(given.tensors))

@@ -84,7 +84,7 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = ONNX, out: Path = OUT
 
 
 def _source(onnx_folder: Path, variant: str, runtime: str, *, cached: bool) -> Path:
-    from yolov6core.engines.dialects import RUNTIME_DIALECT
+    from yolov6core.engines.compatibility import RUNTIME_DIALECT
 
     dialect = "cache" if cached else RUNTIME_DIALECT[runtime]
     path = onnx_folder / f"{variant}.{dialect}.onnx"

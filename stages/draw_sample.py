@@ -29,14 +29,14 @@ def draw_sample(root: Path, *, images: int = SAMPLE_IMAGES, seed: int = SAMPLE_S
     Args:
         root: folder of the VOC tree, made where it is missing.
         images: number of images; every third goes to `val`, the others to `train`.
-        seed: the series of scenes, see `yolov6core.data.drawn.draw_scene`.
+        seed: the series of scenes, see `yolov6core.datasets.drawn.draw_scene`.
 
     Raises:
         OSError: a file cannot be written.
     """
     import cv2
 
-    from yolov6core.data.drawn import draw_scene, voc_xml
+    from yolov6core.datasets.drawn import draw_scene, voc_xml
 
     folders = {name: root / name for name in ("Annotations", "JPEGImages", "ImageSets/Main")}
     for folder in folders.values():

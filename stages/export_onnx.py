@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from yolov6core.engines.compare import Outputs
-    from yolov6core.engines.dialects import Export
     from yolov6core.engines.interface import Interface
+    from yolov6core.export.dialects import Export
 
 OUT = Path("artifacts/onnx")
 WEIGHTS = {
@@ -103,7 +103,7 @@ def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = OUT
 def _export_variant(variant: str, weights: Path, export: ExportParams, folder: Path) -> dict[str, dict[str, Any]]:
     """Write one variant in all dialects; returns a row of the report for each file."""
     from stages._models import load_float_model, load_quantized
-    from yolov6core.engines.dialects import grid_of, slow_in_int8, write_traced
+    from yolov6core.export.dialects import grid_of, slow_in_int8, write_traced
     from yolov6core.quant.insert import quantizers_off, ready_for_export_, set_dialect_, set_float_layers_, state_of
 
     quantized = variant != "float"
@@ -180,7 +180,7 @@ def _interface(export: ExportParams, meta: dict[str, Any]) -> Interface:
 
 
 def _trace(module: nn.Module, meta: dict[str, Any], export: ExportParams) -> onnx.ModelProto:
-    from yolov6core.engines.onnx_export import OUTPUTS, RAW_OUTPUTS, to_onnx
+    from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, to_onnx
 
     return to_onnx(
         module,
@@ -242,8 +242,8 @@ def _compare(
     import onnx
 
     from yolov6core.engines.compare import compare_outputs
-    from yolov6core.engines.onnx_run import open_detector
     from yolov6core.engines.overflow import overflowing_convolutions
+    from yolov6core.export.onnx_run import open_detector
 
     row: dict[str, Any] = {
         "dialect": written.dialect,
@@ -266,9 +266,9 @@ def _compare_suppressed(written: Export, images: list[np.ndarray], wanted: list[
     import onnx
 
     from yolov6core.engines.compare import compare_outputs, detection_rows, differing_rows
-    from yolov6core.engines.graph_nms import INNER, with_inner
-    from yolov6core.engines.onnx_run import open_outputs
     from yolov6core.evaluation.nms import nms
+    from yolov6core.export.graph_nms import INNER, with_inner
+    from yolov6core.export.onnx_run import open_outputs
 
     interface = written.interface
     run = open_outputs(with_inner(onnx.load(written.path)).SerializeToString(), written.dialect)

@@ -13,8 +13,8 @@ from stages._report import StageError, logger, replace_folder, stage_errors, wri
 if TYPE_CHECKING:
     from collections import Counter
 
-    from yolov6core.data.annotated import Problem, Source
-    from yolov6core.data.images import Images
+    from yolov6core.datasets.annotated import Problem, Source
+    from yolov6core.datasets.images import Images
 
 OUT = Path("artifacts/dataset")
 METRICS = Path("metrics/prepare.json")
@@ -75,9 +75,9 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path =
     Raises:
         StageError: nothing usable is left, or `strict` and there are problems. Nothing is written then.
     """
-    from yolov6core.data.annotated import DatasetError
-    from yolov6core.data.write import write_dataset
-    from yolov6core.data.yolo_folder import add_yolo_folder
+    from yolov6core.datasets.annotated import DatasetError
+    from yolov6core.datasets.write import write_dataset
+    from yolov6core.datasets.yolo_folder import add_yolo_folder
 
     try:
         prepared = _prepare(prepare)
@@ -107,7 +107,7 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path =
 
 def _prepare(prepare: PrepareParams) -> Prepared:
     """Read, check and split."""
-    from yolov6core.data.split import seeded_part
+    from yolov6core.datasets.split import seeded_part
 
     source = _read(prepare)
     problems = list(source.problems)
@@ -125,7 +125,7 @@ def _prepare(prepare: PrepareParams) -> Prepared:
 
 def _need_enough(prepare: PrepareParams, checked: dict[str, Images], problems: list[Problem]) -> None:
     """Raise DatasetError where what is left cannot be trained and evaluated on."""
-    from yolov6core.data.annotated import DatasetError, count_problems
+    from yolov6core.datasets.annotated import DatasetError, count_problems
 
     so_far = ", ".join(f"{kind} {count}" for kind, count in count_problems(problems).items() if count) or "none"
     for split, images in checked.items():
@@ -143,9 +143,9 @@ def _need_enough(prepare: PrepareParams, checked: dict[str, Images], problems: l
 
 def _checked_splits(prepare: PrepareParams, source: Source, problems: list[Problem]) -> dict[str, Images]:
     """Checked images of the dataset's own splits, or of seeded ones that keep the classes' shares."""
-    from yolov6core.data.check import BoxRules, check_images
-    from yolov6core.data.images import Images
-    from yolov6core.data.split import remove_shared, stratified_part
+    from yolov6core.datasets.check import BoxRules, check_images
+    from yolov6core.datasets.images import Images
+    from yolov6core.datasets.split import remove_shared, stratified_part
 
     rules = BoxRules(
         classes=None if prepare.classes is None else frozenset(prepare.classes),
@@ -169,10 +169,10 @@ def _checked_splits(prepare: PrepareParams, source: Source, problems: list[Probl
 
 def _read(prepare: PrepareParams) -> Source:
     """Let the reader for the dataset's format read it."""
-    from yolov6core.data.annotated import DatasetError
-    from yolov6core.data.coco import is_coco, read_coco
-    from yolov6core.data.voc import is_voc, read_voc
-    from yolov6core.data.yolo import is_yolo, read_yolo
+    from yolov6core.datasets.annotated import DatasetError
+    from yolov6core.datasets.coco import is_coco, read_coco
+    from yolov6core.datasets.voc import is_voc, read_voc
+    from yolov6core.datasets.yolo import is_yolo, read_yolo
 
     root = prepare.root.replace("\\", "/").rstrip("/") or "/"
     train_split, val_split = (
@@ -196,7 +196,7 @@ def _read(prepare: PrepareParams) -> Source:
 
 def _figures(prepared: Prepared) -> dict[str, int]:
     """Counts of every split and of every kind of problem."""
-    from yolov6core.data.annotated import count_problems
+    from yolov6core.datasets.annotated import count_problems
 
     figures = {f"{split}_images": len(images) for split, images in prepared.splits.items()}
     figures["calib_images"] = len(prepared.calib)
@@ -218,7 +218,7 @@ def _totals(prepared: Prepared) -> dict[str, int]:
 
 def _summarise(prepared: Prepared, figures: dict[str, int]) -> None:
     """Log the splits, the classes and every kind of problem with the first files concerned."""
-    from yolov6core.data.annotated import PROBLEM_KINDS
+    from yolov6core.datasets.annotated import PROBLEM_KINDS
 
     for split, images in prepared.splits.items():
         logger.info("%-6s %6d images %7d boxes", split, len(images), figures[f"{split}_boxes"])
@@ -240,7 +240,7 @@ def _summarise(prepared: Prepared, figures: dict[str, int]) -> None:
 
 
 def _report(problems: list[Problem]) -> dict[str, Any]:
-    from yolov6core.data.annotated import PROBLEM_KINDS, count_problems
+    from yolov6core.datasets.annotated import PROBLEM_KINDS, count_problems
 
     counts = count_problems(problems)
     return {
@@ -255,7 +255,7 @@ def _write_statistics(folder: Path, prepared: Prepared) -> None:
 
     import cv2
 
-    from yolov6core.data.statistics import class_rows, collect_boxes, statistics_picture
+    from yolov6core.datasets.statistics import class_rows, collect_boxes, statistics_picture
 
     rows = []
     for split, images in prepared.splits.items():  # one at a time: in memory, arrays take as much as the images

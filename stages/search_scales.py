@@ -62,8 +62,8 @@ def search_scales(
 def _given(path: Path, variant: str) -> dict[str, BlockScales]:
     """Scales of a file of this project, or of an official checkpoint of a search."""
     from yolov6core.checkpoint import load_checkpoint
-    from yolov6core.training.official import from_official
-    from yolov6core.training.official_file import read_official_checkpoint
+    from yolov6core.pretrained.official_file import read_official_checkpoint
+    from yolov6core.pretrained.official_names import from_official
     from yolov6core.training.repopt import scales_from_state, scales_from_tensors
 
     if not path.is_file():

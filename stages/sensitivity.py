@@ -162,8 +162,8 @@ def measured_costs(
     """
     import torch
 
-    from yolov6core.engines.layer_times import openvino_layer_times
     from yolov6core.engines.runtime import RuntimeMissing
+    from yolov6core.export.layer_times import openvino_layer_times
     from yolov6core.quant.sensitivity import layer_macs
 
     size, needed = tuple(meta["image_size"]), params.max_drop is not None or params.max_slowdown is not None

@@ -18,14 +18,18 @@ HEAVY = {"onnx", "onnxruntime", "onnxsim", "openvino", "tensorrt", "tensorrt_rtx
 MAY_IMPORT = {  # package of yolov6core -> packages and modules of yolov6core it may import, besides itself
     "boxes": set(),
     "checkpoint": set(),
+    "saturation": set(),
     "training": set(),
-    "quant": set(),
+    "quant": {"saturation"},
     "models": {"boxes"},
     "assigners": {"boxes"},
     "data": {"boxes"},
+    "datasets": {"data"},
+    "pretrained": {"models", "quant"},
     "evaluation": {"boxes", "data"},
     "losses": {"boxes", "assigners"},
-    "engines": {"quant"},
+    "engines": {"saturation"},
+    "export": {"engines", "quant"},
 }
 
 

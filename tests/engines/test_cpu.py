@@ -14,11 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support.cpu_modes import run_in
 from yolov6core.engines import cpu
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic, is_wrong_here, warning
-from yolov6core.engines.dialects import write_dialect
 from yolov6core.engines.overflow import overflowing_convolutions
 from yolov6core.engines.registry import RUNTIMES, open_engine, open_exact
 from yolov6core.engines.runtime import BuildSettings
-from yolov6core.quant.weights import overflows
+from yolov6core.export.dialects import write_dialect
+from yolov6core.saturation import overflows
 
 SAYS = "from yolov6core.engines.cpu import integer_arithmetic as i; print(i().sums, i().runtimes, i().flags)"
 

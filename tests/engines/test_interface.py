@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from yolov6core.engines.dialects import GRID, check_combination, write_traced
+from yolov6core.engines.compatibility import check_combination
 from yolov6core.engines.interface import Interface, decode_maps
-from yolov6core.engines.onnx_export import RAW_OUTPUTS, to_onnx
 from yolov6core.engines.onnx_facts import read_facts
-from yolov6core.engines.onnx_graph import simplified
-from yolov6core.engines.onnx_run import open_detector, open_outputs
+from yolov6core.export.dialects import GRID, write_traced
+from yolov6core.export.onnx_export import RAW_OUTPUTS, to_onnx
+from yolov6core.export.onnx_graph import simplified
+from yolov6core.export.onnx_run import open_detector, open_outputs
 from yolov6core.models.head import decode
 
 SHAPE = (1, 3, 32, 64)

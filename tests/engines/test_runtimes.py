@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from yolov6core.engines import onnxruntime_engine, registry
-from yolov6core.engines.dialects import write_dialect
 from yolov6core.engines.registry import RUNTIMES, open_engine, open_file, pick_runtime, survey
 from yolov6core.engines.runtime import SIDECAR, BuildSettings, EngineMismatch, RuntimeMissing, infer_any, read_info
 from yolov6core.engines.torch_engine import TorchEngine
+from yolov6core.export.dialects import write_dialect
 
 SHAPE = (1, 3, 32, 32)
 CPU = [("openvino", "openvino"), ("onnxruntime", "ort")]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from yolov6core.engines.dialects import write_dialect
 from yolov6core.engines.onnx_facts import OnnxFacts
 from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
 from yolov6core.engines.tensorrt_engine import TensorRtRuntime, _Build, audit, cache_version
+from yolov6core.export.dialects import write_dialect
 
 SHAPE = (1, 3, 32, 32)
 RTX = TensorRtRuntime("tensorrt_rtx")

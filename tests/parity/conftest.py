@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yolov6core.data.coco import read_coco
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.data.write import write_dataset
+from yolov6core.datasets.coco import read_coco
+from yolov6core.datasets.write import write_dataset
 
 SHARED = Path(os.environ.get("YOLOV6_SHARED", Path(__file__).parents[3] / "shared"))
 GOLDEN = SHARED / "golden"

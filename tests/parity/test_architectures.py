@@ -15,7 +15,7 @@ from yolov6core.models.cost import convolution_macs, cost_of
 from yolov6core.models.detector import build_detector
 from yolov6core.models.stage_blocks import ShortcutScale
 from yolov6core.models.variants import VARIANTS
-from yolov6core.training.official import from_official
+from yolov6core.pretrained.official_names import from_official
 
 PROJECTION = 17 + 17
 """Constants of the distance distribution that the official head counts as parameters, used or not."""

@@ -15,7 +15,7 @@ from yolov6core.boxes import cxcywh_to_xyxy
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import Detector
 from yolov6core.models.head import decode
-from yolov6core.training.official import from_official
+from yolov6core.pretrained.official_names import from_official
 
 EXACT = {"rtol": 1e-7, "atol": 1e-6}
 """Of float64 outputs, as the reference's description says."""

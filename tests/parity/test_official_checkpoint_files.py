@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.parity.conftest import GOLDEN, golden_files
-from yolov6core.training.official_file import OfficialCheckpoint, read_official_checkpoint
+from yolov6core.pretrained.official_file import OfficialCheckpoint, read_official_checkpoint
 
 FILES = pytest.mark.parametrize("name", golden_files("official_*.pt"))
 

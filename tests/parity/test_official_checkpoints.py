@@ -14,9 +14,9 @@ from tests.parity.conftest import GOLDEN, golden_files
 from yolov6core.boxes import cxcywh_to_xyxy
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.head import decode
-from yolov6core.models.inferred import infer_spec
-from yolov6core.training.official import from_official
-from yolov6core.training.official_file import read_official_checkpoint
+from yolov6core.pretrained.infer_spec import infer_spec
+from yolov6core.pretrained.official_file import read_official_checkpoint
+from yolov6core.pretrained.official_names import from_official
 from yolov6core.training.repopt import BlockScales, scales_from_state
 
 FILES = pytest.mark.parametrize("name", golden_files("official_*.pt"))

@@ -15,11 +15,11 @@ from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.head import decode
 from yolov6core.models.variants import VARIANTS
+from yolov6core.pretrained.official_names import from_official
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.equalize import equalize, input_peaks
 from yolov6core.quant.insert import insert_quantizers, set_ranges_
 from yolov6core.quant.observers import Method
-from yolov6core.training.official import from_official
 
 WEIGHTS = SHARED / "weights" / "yolov6lite_l_coco.safetensors"
 SPEC = VARIANTS["yolov6_lite_l"]

@@ -9,7 +9,7 @@ import torch
 from tests.parity.conftest import golden_files
 from tests.parity.official import spec_from_config
 from yolov6core.models.detector import build_detector
-from yolov6core.training.official import rename_official
+from yolov6core.pretrained.official_names import rename_official
 from yolov6core.training.repopt import (
     BlockScales,
     attach_multipliers,

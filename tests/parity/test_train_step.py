@@ -16,9 +16,9 @@ from yolov6core.losses.anchor_aided import AnchorAidedLoss
 from yolov6core.losses.detection import DetectionLoss
 from yolov6core.models.detector import Detector
 from yolov6core.models.stage_blocks import ShortcutScale
+from yolov6core.pretrained.official_names import from_official
 from yolov6core.training.ema import ModelEma
 from yolov6core.training.loop import Learner, train_one_epoch
-from yolov6core.training.official import from_official
 from yolov6core.training.schedule import sgd
 
 ITEMS = ("iou", "dfl", "class")

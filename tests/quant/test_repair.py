@@ -18,7 +18,8 @@ from yolov6core.quant.insert import (
 )
 from yolov6core.quant.paired_run import visit_convolutions
 from yolov6core.quant.tensor_noise import tensor_noise
-from yolov6core.quant.weights import channel_amax, weight_scale
+from yolov6core.quant.weights import weight_scale
+from yolov6core.saturation import channel_amax
 
 
 def narrowed(gm):

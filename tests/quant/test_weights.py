@@ -20,7 +20,8 @@ from yolov6core.quant.insert import (
     set_dialect_,
     state_of,
 )
-from yolov6core.quant.weights import channel_amax, integer_limits, overflows, pair_peak, weight_scale
+from yolov6core.quant.weights import weight_scale
+from yolov6core.saturation import channel_amax, integer_limits, overflows, pair_peak
 
 SHAPES = {
     "dense": ((16, 8, 3, 3), 1),

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from stages.infer import Thresholds, infer
-from yolov6core.engines.onnx_export import set_note
+from yolov6core.engines.onnx_notes import set_note
 from yolov6core.engines.registry import RUNTIMES
 from yolov6core.engines.runtime import BuildSettings
 

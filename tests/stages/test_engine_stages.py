@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +18,7 @@ from stages._report import StageError
 from stages.build_trt import EngineParams, build_trt
 from stages.eval_trt import EvalParams, eval_trt
 from stages.export_onnx import WEIGHTS, ExportParams, export_onnx
+from tests.support.dataset_folder import make_dataset
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.engines import cpu
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
@@ -67,12 +67,8 @@ EVAL = EvalParams(
 
 
 def _dataset(root: Path) -> None:
-    path = Path(__file__).parents[1] / "data" / "dataset_folder.py"
-    spec = importlib.util.spec_from_file_location("dataset_folder", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     (root / "artifacts").mkdir()
-    module.make_dataset(root, splits=("calib", "val")).rename(root / "artifacts" / "dataset")
+    make_dataset(root, splits=("calib", "val")).rename(root / "artifacts" / "dataset")
 
 
 def _checkpoints(cpu: str) -> None:

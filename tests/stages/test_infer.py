@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import logging
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +15,7 @@ from typer.testing import CliRunner
 from stages.__main__ import app
 from stages._report import StageError
 from stages.infer import Thresholds, infer
+from tests.support import families
 
 GREEN = (0, 255, 0)
 RUNTIMES = ["openvino", "onnxruntime", "opencv"]
@@ -190,16 +189,6 @@ def test_the_command_answers_errors_in_one_line(tmp_path, model) -> None:
     assert result.exit_code == 1 and result.stderr.strip().splitlines()[-1].startswith("error: source ")
 
 
-@pytest.fixture(scope="module")
-def families():
-    """The module with narrow networks of every family."""
-    path = Path(__file__).parents[1] / "engines" / "families.py"
-    spec = importlib.util.spec_from_file_location("families", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ("name", "runtime"),
     [
@@ -208,12 +197,12 @@ def families():
         ("yolov6_lite_s", "opencv"),
     ],
 )
-def test_networks_with_four_levels_or_distance_bins_are_run(tmp_path, families, name, runtime) -> None:
+def test_networks_with_four_levels_or_distance_bins_are_run(tmp_path, name, runtime) -> None:
     """What torch finds in a picture of exactly the network's size, which is not square."""
     import torch
 
-    from yolov6core.engines.dialects import write_dialect
     from yolov6core.evaluation.nms import nms
+    from yolov6core.export.dialects import write_dialect
 
     module = families.Decoded(*families.float_network(name))
     image = np.random.default_rng(0).integers(0, 256, (*families.IMAGE, 3), dtype=np.uint8)

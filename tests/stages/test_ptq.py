@@ -23,7 +23,8 @@ from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import variant
 from yolov6core.quant.insert import convolution_names, get_ranges, state_of
-from yolov6core.quant.weights import overflows, weight_scale
+from yolov6core.quant.weights import weight_scale
+from yolov6core.saturation import overflows
 
 RUNTIME = SimpleNamespace(threads=1, workers=0, device="cpu")
 PTQ = {

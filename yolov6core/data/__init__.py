@@ -1,1 +1,1 @@
-"""Dataset readers, transforms, augmentation and loaders."""
+"""What networks are fed: written datasets, transforms, augmentation and loaders."""

@@ -1,1 +1,1 @@
-"""ONNX export and inference engines."""
+"""Inference engines of several runtimes: built, described in engine.json, run and timed."""

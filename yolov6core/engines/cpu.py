@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yolov6core.quant.spec import CpuSums
+from yolov6core.saturation import CpuSums
 
 if TYPE_CHECKING:
     from yolov6core.engines.runtime import EngineInfo

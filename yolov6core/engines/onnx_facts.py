@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolov6core.engines.dialects import check_combination
+from yolov6core.engines.compatibility import check_combination
+from yolov6core.engines.graph_view import count_quantized
 from yolov6core.engines.interface import PLAIN, Interface
-from yolov6core.engines.onnx_export import get_note
-from yolov6core.engines.qdq import count_quantized
+from yolov6core.engines.onnx_notes import get_note
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from yolov6core.engines.onnx_graph import GraphView
-from yolov6core.quant.weights import overflows
+from yolov6core.engines.graph_view import GraphView
+from yolov6core.saturation import overflows
 
 if TYPE_CHECKING:
     import onnx

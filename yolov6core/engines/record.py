@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolov6core.engines.cpu import integer_arithmetic
+from yolov6core.engines.graph_view import count_quantized
 from yolov6core.engines.interface import Interface
-from yolov6core.engines.onnx_export import get_note
 from yolov6core.engines.onnx_facts import OnnxFacts
+from yolov6core.engines.onnx_notes import get_note
 from yolov6core.engines.overflow import overflowing_convolutions
-from yolov6core.engines.qdq import count_quantized
 from yolov6core.engines.runtime import BuildSettings, EngineInfo, Shape, write_info
 
 if TYPE_CHECKING:

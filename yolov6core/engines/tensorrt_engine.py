@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from yolov6core.engines.calibration_cache import read_cache, write_cache
-from yolov6core.engines.onnx_export import INPUT
 from yolov6core.engines.onnx_facts import OnnxFacts, read_facts
+from yolov6core.engines.onnx_notes import INPUT
 from yolov6core.engines.record import Built, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,

@@ -16,7 +16,8 @@ from torch import Tensor
 from yolov6core.quant.fake_quant import QuantConv2d
 from yolov6core.quant.insert import QuantizedModel, freeze_weight_ranges_, state_of
 from yolov6core.quant.paired_run import visit_convolutions
-from yolov6core.quant.weights import WEIGHT_LEVELS, integer_limits, weight_scale
+from yolov6core.quant.weights import weight_scale
+from yolov6core.saturation import WEIGHT_LEVELS, integer_limits
 
 ZETA, GAMMA = 1.1, -0.1
 """Ends of the stretched sigmoid: it reaches 0 and 1 at finite V."""

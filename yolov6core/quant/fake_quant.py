@@ -14,14 +14,8 @@ from torch import Tensor, nn
 
 from yolov6core.quant.learned_scale import learned_quantize
 from yolov6core.quant.spec import MIN_SCALE, Grid
-from yolov6core.quant.weights import (
-    WEIGHT_LEVELS,
-    channel_amax,
-    fake_quantize_weights,
-    integer_limits,
-    pair_peak,
-    weight_scale,
-)
+from yolov6core.quant.weights import fake_quantize_weights, weight_scale
+from yolov6core.saturation import WEIGHT_LEVELS, channel_amax, integer_limits, pair_peak
 
 
 class _RoundToGrid(torch.autograd.Function):

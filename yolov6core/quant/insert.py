@@ -19,8 +19,9 @@ from yolov6core.quant.fake_quant import QuantConv2d, Range
 from yolov6core.quant.graph_ops import Kind, is_prediction, kind_of
 from yolov6core.quant.scale_groups import ScaleGroups, find_groups
 from yolov6core.quant.sites import Site, place_sites_, plan_sites, remove_sites_
-from yolov6core.quant.spec import CpuSums, Dialect, dialect
+from yolov6core.quant.spec import Dialect, dialect
 from yolov6core.quant.upsampling import split_upsampling_
+from yolov6core.saturation import CpuSums
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,6 @@ UINT8 = Grid(0, 255, symmetric=False)
 INT8_OR_UINT8 = Grid(-128, 127, symmetric=True, unsigned=UINT8)
 
 
-CpuSums = Literal["exact", "saturating"]
-"""How a CPU adds products of 8-bit integers: in 32 bits (VNNI, AMX, ARM), or in pairs in 16 bits, which saturate."""
-
-
 @dataclass(frozen=True)
 class Dialect:
     """How a kind of runtime wants weights and activations quantized.

@@ -1,0 +1,5 @@
+"""Fixtures of the tests of datasets."""
+
+from tests.support.fixtures import make_dataset
+
+__all__ = ["make_dataset"]

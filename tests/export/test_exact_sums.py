@@ -1,0 +1,51 @@
+"""Integer kernels of every kind of CPU that can be had here add our weights exactly; without our limits they do not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.cpu_modes import MODES, run_in
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cpu_modes")
+
+
+def sums_and_differences(mode, folder, cpu):
+    result = run_in(mode, folder, "tests/export/exact_sums.py", cpu)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout.splitlines()[-1])
+    return document["sums"], document["differences"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_for_saturating_cpus_are_added_exactly(folder, mode):
+    sums, differences = sums_and_differences(mode, folder, "saturating")
+    assert len(differences) == 30
+    assert {case: row for case, row in differences.items() if any(row.values())} == {}
+    hidden = {"here": (), "openvino-avx2": ("openvino",)}.get(mode, ("openvino", "onnxruntime"))
+    assert all(sums[runtime] == "saturating" for runtime in hidden), "the mode does not do what it is for"
+
+
+def test_whole_networks_are_right_without_vnni(folder):
+    """Fault handlers stay out, as hidden instructions are answered by one."""
+    tests = "tests/export/test_families.py::test_engines_agree_with_torch_on_every_cpu"
+    result = run_in("avx2", folder, "-m", "pytest", "-p", "no:faulthandler", tests)
+    assert result.returncode == 0 and "12 passed" in result.stdout, result.stdout
+
+
+@pytest.mark.parametrize("mode", ["here", "avx2"])
+def test_all_bits_are_right_on_exact_cpus_only(folder, mode):
+    """The control of the test above: where sums saturate, weights of 8 bits are wrong in all but depthwise kernels."""
+    sums, differences = sums_and_differences(mode, folder, "exact")
+    for runtime, kind in sums.items():
+        wrong = {case for case, row in differences.items() if row[runtime]}
+        if kind == "exact":
+            assert wrong == set()
+        else:
+            safe = {case for case in differences if case.startswith(("depthwise", "one channel"))}
+            assert set(differences) - safe <= wrong
+            assert not any(case.startswith("depthwise") for case in wrong)

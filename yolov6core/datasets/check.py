@@ -1,0 +1,136 @@
+"""Checks annotated images against their files and rules: what comes out can be trained on as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yolov6core.data.image_header import ImageError, ImageHeader, read_image_header
+from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Box, Problem
+from yolov6core.datasets.images import Images
+
+_ROUNDING = 0.01  # pixels: what the decimals of a text format may put a box over the edge without being told
+
+
+@dataclass(frozen=True)
+class BoxRules:
+    """Which objects stay.
+
+    Args:
+        classes: the class names that may occur; None allows all.
+        keep_difficult: whether objects marked as difficult stay.
+        min_box: shortest side of a box after clipping, pixels.
+    """
+
+    classes: frozenset[str] | None = None
+    keep_difficult: bool = True
+    min_box: float = 0.0
+
+
+def check_images(images: Images, rules: BoxRules) -> tuple[Images, list[Problem]]:
+    """Check images and objects; unusable ones are left out and reported.
+
+    Returns: the usable images with the size of their file and boxes inside it, and the problems found.
+    """
+    problems: list[Problem] = []
+    return images.revised(lambda image: _check_image(image, rules, problems)), problems
+
+
+def _check_image(image: AnnotatedImage, rules: BoxRules, problems: list[Problem]) -> AnnotatedImage | None:
+    """The image itself where nothing is to be said about it, None where it cannot be used."""
+    if not image.path.isprintable():  # a line break would make two entries of a list
+        problems.append(Problem("unsafe_path", image.path))
+        return None
+    try:
+        header = read_image_header(image.path)
+    except (ImageError, OSError) as error:
+        kind = "missing_image" if isinstance(error, FileNotFoundError) else "unreadable_image"
+        problems.append(Problem(kind, image.path, str(error)))
+        return None
+    if header.orientation != 1:
+        image = _turn(image, header, problems)
+    size = (header.height, header.width)
+    if image.size is not None and image.size != size:
+        told, found = (f"{width}x{height}" for height, width in (image.size, size))
+        problems.append(Problem("size_mismatch", image.path, f"annotation {told}, file {found}"))
+    objects = _check_objects(image, size, rules, problems)
+    sound = image.size == size and objects is image.objects
+    return image if sound else AnnotatedImage(image.path, size, objects)
+
+
+def _turn(image: AnnotatedImage, header: ImageHeader, problems: list[Problem]) -> AnnotatedImage:
+    """Report a picture that its file asks to turn; boxes drawn on it as it is stored, by their size, are turned too."""
+    stored = (header.width, header.height)
+    if header.orientation < 5 or image.size != stored or header.width == header.height:
+        problems.append(Problem("rotated_image", image.path, f"EXIF orientation {header.orientation}"))
+        return image
+    problems.append(Problem("turned_boxes", image.path, f"EXIF orientation {header.orientation}"))
+    objects = tuple(item._replace(box=turn_box(item.box, header.orientation, stored)) for item in image.objects)
+    return AnnotatedImage(image.path, (header.height, header.width), objects)
+
+
+def turn_box(box: Box, orientation: int, stored: tuple[int, int]) -> Box:
+    """A box on the picture as stored, of (height, width), to the picture turned by EXIF's `orientation`, 5 to 8."""
+    height, width = stored
+    left, top, right, bottom = box
+    if orientation in (7, 8):
+        left, right = width - right, width - left
+    if orientation in (6, 7):
+        top, bottom = height - bottom, height - top
+    return top, left, bottom, right
+
+
+def clip_box(box: Box, size: tuple[int, int]) -> Box:
+    """The part of a box inside an image of (height, width); without an area where they do not meet."""
+    height, width = size
+    left, top = min(max(box[0], 0.0), width), min(max(box[1], 0.0), height)
+    return left, top, max(min(box[2], float(width)), left), max(min(box[3], float(height)), top)
+
+
+def _check_objects(
+    image: AnnotatedImage, size: tuple[int, int], rules: BoxRules, problems: list[Problem]
+) -> tuple[AnnotatedObject, ...]:
+    """The usable objects; the image's own tuple where nothing is to be said about any."""
+    kept: dict[AnnotatedObject, None] = {}
+    height, width = size
+    for item in image.objects:
+        if item.difficult and not rules.keep_difficult:
+            continue
+        fate = _box_problem(item, size, rules)
+        if fate is not None and fate != "clipped_box":
+            problems.append(Problem(fate, image.path, f"{item.name} {_numbers(item.box)}"))
+            continue
+        if fate == "clipped_box":
+            problems.append(Problem(fate, image.path, f"{item.name} {_numbers(item.box)} in {width}x{height}"))
+        if not _inside(item.box, size):
+            item = item._replace(box=clip_box(item.box, size))
+        if item in kept:
+            problems.append(Problem("duplicate_box", image.path, f"{item.name} {_numbers(item.box)}"))
+        kept[item] = None
+    found = tuple(kept)
+    return image.objects if found == image.objects else found
+
+
+def _inside(box: Box, size: tuple[int, int]) -> bool:
+    return box[0] >= 0 and box[1] >= 0 and box[2] <= size[1] and box[3] <= size[0]
+
+
+def _box_problem(item: AnnotatedObject, size: tuple[int, int], rules: BoxRules) -> str | None:
+    """The kind of problem of an object; None for a sound one. Only `clipped_box` can be mended."""
+    if rules.classes is not None and item.name not in rules.classes:
+        return "unknown_class"
+    left, top, right, bottom = item.box
+    if right <= left or bottom <= top:
+        return "zero_area_box"
+    if _inside(item.box, size):
+        return "tiny_box" if min(right - left, bottom - top) < rules.min_box else None
+    if right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]:
+        return "outside_box"
+    inside = clip_box(item.box, size)
+    if min(inside[2] - inside[0], inside[3] - inside[1]) < rules.min_box:
+        return "tiny_box"
+    moved = max(abs(a - b) for a, b in zip(inside, item.box, strict=True))
+    return None if moved <= _ROUNDING else "clipped_box"
+
+
+def _numbers(box: Box) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"

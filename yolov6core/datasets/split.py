@@ -1,0 +1,99 @@
+"""Divides images into splits: disjoint, seeded, and with every class's share in each."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from yolov6core.datasets.annotated import Problem, stem_of
+from yolov6core.datasets.images import Images
+
+_CANDIDATES = 1000  # images looked at for each that is moved to reach the exact number; the best of these is good
+
+
+def remove_shared(train: Images, val: Images) -> tuple[Images, Images, list[Problem]]:
+    """Make splits disjoint: an image of both stays in `val` only, one listed twice in a split stays once.
+
+    Returns: the two splits sorted by path, and the problems found.
+    """
+    problems: list[Problem] = []
+    splits: list[dict[str, int]] = []  # path -> place
+    for images in (train, val):
+        kept: dict[str, int] = {}
+        for place, path in enumerate(images.paths()):
+            if path in kept:
+                problems.append(Problem("duplicate_entry", path))
+            kept.setdefault(path, place)
+        splits.append(kept)
+    shared = sorted(splits[0].keys() & splits[1].keys())
+    problems += [Problem("in_both_splits", path) for path in shared]
+    for path in shared:
+        del splits[0][path]
+    ordered = [
+        images.part(kept[path] for path in sorted(kept)) for images, kept in zip((train, val), splits, strict=True)
+    ]
+    return ordered[0], ordered[1], problems
+
+
+def seeded_part(images: Images, count: int, seed: int) -> list[int]:
+    """Places of `count` images chosen by a hash of seed and name: it hardly moves when other images come or go.
+
+    Images of one name keep their order.
+    """
+    keys = [hashlib.sha256(f"{seed}/{stem_of(path)}".encode()).digest() for path in images.paths()]
+    return sorted(range(len(keys)), key=keys.__getitem__)[:count]
+
+
+def stratified_part(images: Images, count: int, seed: int) -> list[int]:
+    """Places of `count` images that hold the same share of the images of every class, in ascending order.
+
+    Chosen by the hash of `seeded_part`, the rarest class first, as in iterative stratification (Sechidis et al. 2011),
+    with the order of classes fixed: an image counts for the rarest class in it, and later classes only take what is
+    still missing from their share. A class of two images or more is in both parts; the only image of a class stays
+    out. Images without objects are a class too.
+    """
+    order = seeded_part(images, len(images), seed)
+    classes = [sorted(set(names)) or [""] for names in images.class_names()]
+    total = Counter(name for names in classes for name in names)
+    share = count / max(len(order), 1)
+    wanted = {name: min(max(round(share * n), 1), n - 1) for name, n in total.items()}
+    groups: dict[str, list[int]] = {}  # places by the image's rarest class
+    for place in order:
+        groups.setdefault(min(classes[place], key=lambda name: (total[name], name)), []).append(place)
+    chosen: set[int] = set()
+    taken: Counter[str] = Counter()
+    for name in sorted(groups, key=lambda name: (total[name], name)):
+        for place in groups[name][: max(wanted[name] - taken[name], 0)]:
+            chosen.add(place)
+            taken.update(classes[place])
+    _reach(count, order, chosen, classes, wanted, taken)
+    return sorted(chosen)
+
+
+def _reach(
+    count: int,
+    order: list[int],
+    chosen: set[int],
+    classes: Sequence[list[str]],
+    wanted: Mapping[str, int],
+    taken: Counter[str],
+) -> None:
+    """Add or remove the images that disturb the classes' shares least, until there are `count`."""
+    step = 1 if len(chosen) < count else -1
+
+    def harm(place: int) -> tuple[int, float]:
+        names = classes[place]
+        emptied = sum(taken[name] == 1 for name in names) if step < 0 else sum(not wanted[name] for name in names)
+        return emptied, sum((1 + 2 * step * (taken[name] - wanted[name])) / max(wanted[name], 1) for name in names)
+
+    while len(chosen) != count:
+        candidates = (place for place in order if (place in chosen) == (step < 0))
+        best = min(itertools.islice(candidates, _CANDIDATES), key=harm)
+        if step > 0:
+            chosen.add(best)
+        else:
+            chosen.remove(best)
+        for name in classes[best]:
+            taken[name] += step

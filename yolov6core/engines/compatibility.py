@@ -1,0 +1,60 @@
+"""Which files which runtime computes rightly, and why not the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from yolov6core.engines.calibration_cache import FIRST_VERSION, LAST_VERSION
+from yolov6core.engines.graph_view import integer_types
+from yolov6core.engines.interface import Interface
+from yolov6core.engines.onnx_notes import get_note
+
+if TYPE_CHECKING:
+    import onnx
+
+RUNTIME_DIALECT = {"openvino": "openvino", "onnxruntime": "ort", "tensorrt": "trt", "tensorrt_rtx": "trt"}
+"""Runtime -> the dialect it is built from."""
+WHY = {
+    "openvino": "OpenVINO computes wrong numbers for int8 Q/DQ through a Concat; it needs FakeQuantize",
+    "onnxruntime": "ONNX Runtime forms integer convolutions only from uint8 Q/DQ on every activation",
+    "tensorrt": "TensorRT takes symmetric int8 only; uint8 values above 127 would saturate silently",
+    "tensorrt_rtx": "TensorRT-RTX takes symmetric int8 only; uint8 values above 127 would saturate silently",
+}
+NMS_REFUSED = {
+    ("efficient_nms", "tensorrt_rtx"): "TensorRT-RTX has no plugins; export nms 'topk'",
+    ("efficient_nms", "openvino"): "EfficientNMS_TRT is a plugin of TensorRT; export nms 'onnx' or 'topk'",
+    ("efficient_nms", "onnxruntime"): "EfficientNMS_TRT is a plugin of TensorRT; export nms 'onnx' or 'topk'",
+    ("onnx", "tensorrt_rtx"): "TensorRT-RTX has no kernel for NonMaxSuppression; export nms 'topk'",
+}
+
+
+def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | None = None) -> None:
+    """Refuse a file that `runtime` would compute wrongly or slower than float.
+
+    Args:
+        model: as written by `write_dialect`, or any ONNX model.
+        runtime: key of RUNTIME_DIALECT.
+        version: the runtime's version, where it matters (calibration cache).
+
+    Raises:
+        ValueError: says what fits instead.
+    """
+    wanted = RUNTIME_DIALECT[runtime]
+    refusal = NMS_REFUSED.get((Interface.of(model).nms, runtime))
+    if refusal:
+        raise ValueError(f"the file has suppression in the graph that {runtime} cannot run: {refusal}")
+    kinds, dialect = integer_types(model), get_note(model, "dialect")
+    if dialect == "cache":
+        major = int((version or "0").split(".")[0])
+        if runtime != "tensorrt" or not FIRST_VERSION <= major <= LAST_VERSION:
+            raise ValueError(
+                f"a calibration cache is read by TensorRT {FIRST_VERSION} to {LAST_VERSION} only, "
+                f"this is {runtime} {version or ''}: export dialect {wanted!r}"
+            )
+        return
+    allowed = {"openvino": {"fake"}, "ort": {"uint8"}, "trt": {"int8"}}[wanted]
+    if kinds - allowed:
+        found = ", ".join(sorted(kinds - allowed))
+        raise ValueError(f"{WHY[runtime]}; the file (dialect {dialect or 'unknown'!r}) has {found}: export {wanted!r}")
+    if get_note(model, "precision") == "fp16" and wanted != "trt":
+        raise ValueError(f"the file holds float16 for TensorRT; export dialect {wanted!r} for {runtime}")

@@ -1,0 +1,97 @@
+"""A view of an ONNX graph: who makes a tensor, who reads it, what constants hold, and what of it is quantized."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+OPENVINO_DOMAIN = "org.openvinotoolkit"
+SAME_RANGE_OPS = ("Concat", "MaxPool", "DepthToSpace")
+"""Operators through which a scale holds unchanged: their values are values of their inputs."""
+_MOVING_OPS = ("Reshape", "Resize", "Slice", "Split", "Transpose")
+
+
+class GraphView:
+    """Look-ups over one graph. Make a new one after nodes were added or removed."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.producer = {name: node for node in self.graph.node for name in node.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in self.graph.node:
+            for name in node.input:
+                self.readers[name].append(node)
+
+    def array(self, name: str) -> np.ndarray:
+        """The value of a constant. Raises KeyError if `name` is none."""
+        from onnx import numpy_helper
+
+        return numpy_helper.to_array(self.constants[name])
+
+    def set_array(self, name: str, value: np.ndarray) -> None:
+        """Add a constant, or replace the value of one."""
+        from onnx import numpy_helper
+
+        tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        if name in self.constants:
+            self.constants[name].CopyFrom(tensor)
+        else:
+            self.constants[name] = self.graph.initializer.add()
+            self.constants[name].CopyFrom(tensor)
+
+    def replace_uses(self, old: str, new: str) -> None:
+        """Let every reader of `old` read `new`."""
+        for node in self.readers.pop(old, []):
+            for index, name in enumerate(node.input):
+                if name == old:
+                    node.input[index] = new
+            self.readers[new].append(node)
+
+    def rebuild(self, nodes: list[onnx.NodeProto]) -> None:
+        """Put `nodes` in place of all nodes, then drop what no output needs (nodes, constants, shape notes)."""
+        needed = {output.name for output in self.graph.output}
+        kept = []
+        for node in reversed(nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        copies = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
+        del self.graph.node[:]
+        self.graph.node.extend(copies)
+        for field in (self.graph.initializer, self.graph.value_info):
+            stays = [item for item in field if item.name in needed]
+            copied = [type(item).FromString(item.SerializeToString()) for item in stays]
+            del field[:]
+            field.extend(copied)
+
+
+def integer_types(model: onnx.ModelProto) -> set[str]:
+    """What activations are quantized to: 'int8', 'uint8', and 'fake' for OpenVINO's FakeQuantize."""
+    view = GraphView(model)
+    quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    kinds = {view.array(node.input[2]).dtype.name for node in quantizers if node.input[0] not in view.constants}
+    return kinds | {"fake" for node in model.graph.node if node.domain == OPENVINO_DOMAIN}
+
+
+def count_quantized(model: onnx.ModelProto) -> tuple[int, int]:
+    """(quantized convolutions, all convolutions) of a graph: data and weights both come from a Q/DQ or FakeQuantize,
+    directly or through what keeps values as they are.
+    """
+    on_grid: set[str] = set()
+    quantized, convolutions = 0, 0
+    for node in model.graph.node:
+        rounds = node.op_type in ("DequantizeLinear", "FakeQuantize")
+        moved = node.input if node.op_type == "Concat" else node.input[:1]
+        if rounds or (node.op_type in (*SAME_RANGE_OPS, *_MOVING_OPS) and on_grid.issuperset(moved)):
+            on_grid.update(node.output)
+        elif node.op_type in ("Conv", "ConvTranspose"):
+            convolutions += 1
+            quantized += on_grid.issuperset(node.input[:2])
+    return quantized, convolutions

@@ -1,0 +1,196 @@
+"""One quantized network, several files: each runtime is fast and right with another way of writing the same scales."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from yolov6core.engines.calibration_cache import write_cache
+from yolov6core.engines.graph_view import count_quantized, integer_types
+from yolov6core.engines.interface import PLAIN, Interface
+from yolov6core.engines.onnx_notes import INPUT, set_note
+from yolov6core.export.fp16 import to_fp16
+from yolov6core.export.graph_ends import cut_maps, take_pixels
+from yolov6core.export.graph_nms import add_nms
+from yolov6core.export.onnx_export import save_onnx, to_onnx
+from yolov6core.export.onnx_graph import simplified
+from yolov6core.export.qdq import (
+    clip_integers,
+    fold_weights,
+    merge_pairs,
+    quantize_biases,
+    strip_pairs,
+    to_fake_quantize,
+)
+from yolov6core.export.shuffles import blocks_first, fuse_silu, shuffle_integers
+from yolov6core.quant.insert import QuantizedModel, convolution_names
+
+if TYPE_CHECKING:
+    import onnx
+
+DIALECTS = ("openvino", "ort", "trt", "cache")
+GRID = {"openvino": "openvino", "ort": "ort", "trt": "trt", "cache": "trt"}
+"""Dialect of the file -> dialect that the quantized torch model is switched to before it is traced (see `grid_of`)."""
+
+
+NMS_DIALECTS = {
+    "none": DIALECTS,
+    "topk": DIALECTS,
+    "onnx": DIALECTS,
+    "efficient_nms": ("trt", "cache"),
+}
+"""Form of suppression -> dialects whose files may have it."""
+
+
+def grid_of(dialect: str, *, nms: str = "none", dynamic_batch: bool = False) -> str:
+    """Key of quantization dialects that a model is switched to before it is traced for such a file.
+
+    OpenVINO 2026.4 computes wrong numbers from the unsigned grid where the batch is open and suppression is in the
+    graph; the signed one is right there.
+    """
+    return "openvino_signed" if dialect == "openvino" and dynamic_batch and nms != "none" else GRID[dialect]
+
+
+def slow_in_int8(gm: QuantizedModel, dialect: str) -> frozenset[str]:
+    """Convolutions that files of a dialect had better leave float: those of three channels in ONNX Runtime, whose
+    integer kernel takes longer there than the float one (1.2 against 0.7 ms for the stem of YOLOv6-N at 640 pixels).
+    """
+    if dialect != "ort":
+        return frozenset()
+    return frozenset(name for name in convolution_names(gm) if gm.get_submodule(name).in_channels <= 3)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written: the file, its dialect, and how many of its convolutions are quantized."""
+
+    path: Path
+    dialect: str
+    fp16: bool
+    quantized_convs: int
+    convs: int
+    interface: Interface = PLAIN
+    cache: Path | None = None
+
+
+def write_dialect(
+    module: nn.Module,
+    path: Path,
+    *,
+    dialect: str,
+    input_shape: tuple[int, int, int, int],
+    dynamic_batch: bool = False,
+    opset: int = 17,
+    fp16: bool = False,
+) -> Export:
+    """Trace a module and write it for one kind of runtime: `to_onnx`, then `write_traced`."""
+    traced = to_onnx(module, input_shape=input_shape, dynamic_batch=dynamic_batch, opset=opset)
+    return write_traced(traced, path, dialect=dialect, fp16=fp16)
+
+
+def write_traced(
+    traced: onnx.ModelProto,
+    path: Path,
+    *,
+    dialect: str,
+    fp16: bool = False,
+    interface: Interface = PLAIN,
+    names: Sequence[str] = (),
+    simplify: bool = False,
+) -> Export:
+    """Write a traced network for one kind of runtime.
+
+    Args:
+        traced: by `to_onnx`, of a float model or of a quantized one switched to GRID[dialect]; stays as it is. For form
+            'raw' its outputs are RAW_OUTPUTS.
+        path: the .onnx file; dialect 'cache' writes the scales beside it, `.cache` in place of `.onnx`.
+        fp16: half precision for whatever is not INT8; dialect 'trt' only, opset 19 or 20.
+        interface: what the file takes and gives.
+        names: of the classes; engines and detections carry them.
+        simplify: let onnxsim go over the result.
+
+    Raises:
+        ValueError: unknown dialect, or a combination that no runtime takes.
+    """
+    check_export(dialect, interface, fp16=fp16)
+    model = type(traced).FromString(traced.SerializeToString())
+    if interface.form == "raw":
+        cut_maps(model, interface.strides)
+    blocks_first(model)
+    merge_pairs(model)
+    _check_grid(model, dialect)
+    scales = {}
+    if dialect == "cache":
+        scales = strip_pairs(model)
+    else:
+        model = _rewrite(model, dialect, fp16)
+    quantized, convs = count_quantized(model)
+    if interface.nms != "none":
+        interface = add_nms(model, interface)
+    if interface.input == "uint8":
+        inner = take_pixels(model)
+        scales = {inner if name == INPUT else name: scale for name, scale in scales.items()}
+    for key, value in {"dialect": dialect, "precision": "fp16" if fp16 else "fp32", **interface.notes()}.items():
+        set_note(model, key, value)
+    if names:
+        set_note(model, "names", json.dumps(list(names)))
+    if simplify:
+        model = simplified(model)
+    _check(model)
+    save_onnx(model, path)
+    cache = path.with_suffix(".cache") if dialect == "cache" else None
+    if cache is not None:
+        cache.write_text(write_cache(scales), encoding="utf-8")
+    return Export(path, dialect, fp16, quantized, convs, interface, cache)
+
+
+def check_export(dialect: str, interface: Interface, *, fp16: bool = False) -> None:
+    """Refuse what no runtime takes. Raises ValueError."""
+    if dialect not in DIALECTS:
+        raise ValueError(f"dialect {dialect!r} is unknown; choose one of {', '.join(DIALECTS)}")
+    if fp16 and dialect != "trt":
+        raise ValueError(f"fp16 is for dialect 'trt'; {dialect!r} takes float32 and its runtime picks other precisions")
+    nms = interface.nms
+    if dialect not in NMS_DIALECTS[nms]:
+        fits = ", ".join(NMS_DIALECTS[nms])
+        raise ValueError(f"nms {nms!r} is for the dialects {fits}, not {dialect!r}; choose nms 'onnx' or 'topk' there")
+
+
+def _rewrite(model: onnx.ModelProto, dialect: str, fp16: bool) -> onnx.ModelProto:
+    fold_weights(model)
+    if dialect == "ort":
+        quantize_biases(model)
+        clip_integers(model)
+        shuffle_integers(model)
+        if integer_types(model):
+            fuse_silu(model)
+    if dialect == "openvino":
+        to_fake_quantize(model)
+    return to_fp16(model) if fp16 else model
+
+
+def _check_grid(model: onnx.ModelProto, dialect: str) -> None:
+    kinds = integer_types(model)
+    if dialect == "ort" and "int8" in kinds:
+        raise ValueError(
+            "dialect 'ort' needs uint8 activations, the model is on the int8 grid: set_dialect_(..., 'ort')"
+        )
+    if dialect in ("trt", "cache") and "uint8" in kinds:
+        raise ValueError(
+            f"dialect {dialect!r} needs int8 activations, the model is on a uint8 grid: set_dialect_(..., 'trt')"
+        )
+    if dialect == "cache" and not kinds:
+        raise ValueError("dialect 'cache' needs a quantized model; a float model has no scales")
+
+
+def _check(model: onnx.ModelProto) -> None:
+    import onnx
+
+    # Shape inference knows nothing about FakeQuantize and plugins: the full check is for standard operators only.
+    standard = all(node.domain == "" for node in model.graph.node)
+    onnx.checker.check_model(model, full_check=standard)

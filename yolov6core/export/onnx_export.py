@@ -1,0 +1,137 @@
+"""A torch module to ONNX: one call of torch's TorchScript-based exporter, and bytes that depend on the module alone."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from yolov6core.engines.onnx_notes import INPUT
+from yolov6core.export.onnx_graph import (
+    fix_reshapes,
+    fold_constants,
+    fold_shapes,
+    hoist_constants,
+    maps_known,
+    open_batch,
+)
+
+if TYPE_CHECKING:
+    import onnx
+
+OUTPUTS = ("boxes", "scores")
+RAW_OUTPUTS = ("logits", "distances")
+"""Outputs of a trace without decoding: class logits [B, A, C], distances [B, A, 4 * bins]."""
+OPSETS = (17, 18, 19, 20)
+"""17 has all operators we use; 19 is the first whose Q/DQ take float16 scales. From 21 on the exporter is outside its
+documented range, and ONNX Runtime 1.31 refuses int8 Q/DQ around MaxPool."""
+
+
+def to_onnx(
+    module: nn.Module,
+    *,
+    input_shape: tuple[int, int, int, int],
+    dynamic_batch: bool = False,
+    opset: int = 17,
+    outputs: tuple[str, str] = OUTPUTS,
+) -> onnx.ModelProto:
+    """Trace a module that maps images [B, 3, H, W] float32 to (boxes [B, A, 4], scores [B, A, C]).
+
+    Args:
+        module: fake quantizers in it must call `torch.fake_quantize_per_*_affine`, which become Q/DQ pairs.
+        input_shape: (B, 3, H, W) of the trace.
+        dynamic_batch: leave B open in the graph (named `batch`); H and W are always fixed.
+        opset: one of OPSETS.
+        outputs: names of what the module returns; RAW_OUTPUTS for a network without decoding.
+
+    Returns: a checked model, the same bytes for the same module.
+
+    Raises:
+        ValueError: opset out of range.
+    """
+    import onnx
+
+    if opset not in OPSETS:
+        raise ValueError(f"opset is {opset}; choose one of {', '.join(map(str, OPSETS))}")
+    buffer = io.BytesIO()
+    module = module.eval()
+    parameter = next(module.parameters(), None)
+    batch = 1 if dynamic_batch else input_shape[0]
+    images = torch.zeros((batch, *input_shape[1:]), device=None if parameter is None else parameter.device)
+    with warnings.catch_warnings(), torch.no_grad(), _own_symbolics(opset):
+        # `dynamo=True` needs onnxscript, takes five times as long and writes external data: the old exporter stays.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        torch.onnx.export(
+            module,
+            (images,),
+            buffer,
+            dynamo=False,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=list(outputs),
+            do_constant_folding=True,
+        )
+    model = onnx.load_model_from_string(buffer.getvalue())
+    return _tidy(model, module, dynamic_batch=dynamic_batch)
+
+
+@contextmanager
+def _own_symbolics(opset: int) -> Iterator[None]:
+    """Teach the exporter the operators it does not know, for the time."""
+
+    @torch.onnx.symbolic_helper.parse_args("v", "i")
+    def channel_shuffle(graph: Any, x: Any, groups: int) -> Any:
+        batch, channels, height, width = x.type().sizes()
+
+        def reshape(value: Any, shape: list[int]) -> Any:
+            return graph.op("Reshape", value, graph.op("Constant", value_t=torch.tensor(shape)))
+
+        grouped = reshape(x, [batch, groups, channels // groups, height, width])
+        return reshape(graph.op("Transpose", grouped, perm_i=[0, 2, 1, 3, 4]), [batch, channels, height, width])
+
+    names = ("aten::channel_shuffle", "aten::native_channel_shuffle")
+    for name in names:
+        torch.onnx.register_custom_op_symbolic(name, channel_shuffle, opset)
+    try:
+        yield
+    finally:
+        for name in names:
+            torch.onnx.unregister_custom_op_symbolic(name, opset)
+
+
+def _tidy(model: onnx.ModelProto, module: nn.Module, *, dynamic_batch: bool) -> onnx.ModelProto:
+    """Open the batch if asked for, fill in all shapes, drop what differs from one machine to the next, and check."""
+    import onnx
+
+    for node in model.graph.node:
+        node.doc_string = ""
+    model.producer_name, model.producer_version, model.doc_string = "yolov6-quant", "", ""
+    model.graph.name = type(module).__name__
+    hoist_constants(model)
+    fold_constants(model)
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    while not maps_known(model) and fold_shapes(model):
+        fold_constants(model)
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    fix_reshapes(model, dynamic_batch=dynamic_batch)
+    if dynamic_batch:
+        open_batch(model)
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(model.SerializeToString(deterministic=True))
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""Weights, networks and ranges that other toolkits made."""
