@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from stages._params import _load_yaml, parse_params
+from stages._params import load_params, parse_params
 from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
 from yolov6core.data.augment import TrainTransform
 from yolov6core.data.dataset import DetectionDataset
@@ -51,7 +51,7 @@ def main() -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        (params,) = parse_params(_load_yaml(Path("params.yaml")), prepare=PrepareParams)
+        (params,) = parse_params(load_params(Path("params.yaml")), prepare=PrepareParams)
         out = Path(folder) / "dataset"
         prepare_voc2yolo(replace(params, root=options.root), out=out, metrics=Path(folder) / "prepare.json")
         dataset = DetectionDataset(out, "train")

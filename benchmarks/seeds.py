@@ -19,9 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stages.__main__ import STAGES
+from yolov6core.yaml_text import parse_yaml
 
 REPOSITORY = Path(__file__).parents[1]
 TORCH_METRICS = {"float": "train", "ptq": "ptq", "partial": "partial", "qat": "qat"}
@@ -47,7 +46,7 @@ def main() -> None:
 def run(folder: Path, seed: int, changes: list[str]) -> dict[str, tuple[float, float]]:
     """mAP50:95 in percent of every variant, of its engine and of its torch network."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump(changed_params(seed, changes)), encoding="utf-8")
+    (folder / "params.yaml").write_text(json.dumps(changed_params(seed, changes)), encoding="utf-8")
     done = folder / "stages.txt"
     finished = done.read_text(encoding="utf-8").split() if done.exists() else []
     for stage in STAGES:
@@ -73,7 +72,7 @@ def run(folder: Path, seed: int, changes: list[str]) -> dict[str, tuple[float, f
 
 def changed_params(seed: int, changes: list[str]) -> dict[str, Any]:
     """The committed parameters with another seed and `section.key=value` changes; the data set's path made absolute."""
-    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    params = parse_yaml((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
     for section in SEEDED:
         params[section]["seed"] = seed
     for change in changes:
@@ -81,7 +80,7 @@ def changed_params(seed: int, changes: list[str]) -> dict[str, Any]:
         section, _, key = path.partition(".")
         if key not in params.get(section, {}):
             raise SystemExit(f"--set {change}: there is no {path} in params.yaml")
-        params[section][key] = yaml.safe_load(value)
+        params[section][key] = parse_yaml(value)
     params["prepare"]["root"] = str((REPOSITORY / params["prepare"]["root"]).resolve())
     return params
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
+from yolov6core.yaml_text import parse_yaml
 
 ROOT = Path(__file__).parents[1]
 OUTS = {
@@ -94,13 +95,13 @@ def stress(stage: str, out: Path, kills: int, *, steps: int) -> None:
 
 def write_params(epochs: int) -> None:
     """The committed parameters for the smallest network."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = parse_yaml((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["model"] = {"variant": "test", "image_size": [64, 96]}
     params["prepare"] |= {"calib_images": 4, "select_fraction": 0.25}
     for section in ("search", "train", "qat"):
         params[section] |= {"epochs": epochs, "batch_size": 4, "eval_every": 2}
     params["runtime"]["threads"] = 1
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    Path("params.yaml").write_text(json.dumps(params), encoding="utf-8")
 
 
 def stages(*arguments: str, check: bool = True) -> int:

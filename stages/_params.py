@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 
+from yolov6core.yaml_text import parse_yaml
+
 Section = TypeVar("Section")
 
 ParamsFile = Annotated[
@@ -144,7 +146,7 @@ def read_params(path: Path, **sections: type[Any]) -> tuple[Any, ...]:
     Exits with code 2 after printing every unknown, missing or wrong value with what is allowed.
     """
     try:
-        return parse_params(_load_yaml(path), where=str(path), **sections)
+        return parse_params(load_params(path), where=str(path), **sections)
     except ParamsError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
@@ -161,15 +163,14 @@ def parse_params(document: Any, *, where: str = "params", **sections: type[Any])
     return tuple(filled)
 
 
-def _load_yaml(path: Path) -> Any:
+def load_params(path: Path) -> Any:
+    """The document of a parameter file, not checked; raises ParamsError if it is missing or no YAML."""
     if not path.is_file():
         raise ParamsError(f"{path} is missing; run from the project's root or give --params")
-    from ruamel.yaml import YAML, YAMLError  # YAML 1.2: reads 1e-06 as a number and `yes` as a string, as DVC does
-
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from error
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ParamsError(f"{path} is {error}") from error
 
 
 def _fill(document: dict[str, Any], name: str, section: type[Section], problems: list[str]) -> Section | None:

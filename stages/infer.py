@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import statistics
 import time
@@ -45,13 +47,14 @@ class Findings:
 
     def csv(self) -> str:
         """One line a detection."""
-        lines = [",".join(COLUMNS)]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
         for image in self.images:
             for found in image["detections"]:
-                name = found["name"].replace('"', '""')
-                values = (f'"{image["file"]}"', image["frame"], found["class"], f'"{name}"', found["score"])
-                lines.append(",".join(map(str, (*values, *found["box"]))))
-        return "\n".join(lines) + "\n"
+                values = (image["file"], image["frame"], found["class"], found["name"], found["score"])
+                writer.writerow((*values, *found["box"]))
+        return text.getvalue()
 
 
 def infer_cli(
@@ -180,20 +183,20 @@ def _open(path: Path, runtime: str) -> Engine:
 
 def _names(path: Path | None, engine: Engine) -> tuple[str, ...]:
     """Names as asked for, as the engine says, or of the prepared dataset if their number fits; else none."""
-    import yaml
+    from yolov6core.yaml_text import parse_yaml
 
     if path is not None:
         if not path.is_file():
             raise StageError(f"--names {path} does not exist; give a dataset.yaml or a text file with a name a line")
         text = path.read_text(encoding="utf-8")
-        found = yaml.safe_load(text).get("names", []) if path.suffix in (".yaml", ".yml") else text.split("\n")
+        found = parse_yaml(text).get("names", []) if path.suffix in (".yaml", ".yml") else text.split("\n")
         found = found.values() if isinstance(found, dict) else found
         return tuple(str(name).strip() for name in found if str(name).strip())
     if engine.info.names:
         return engine.info.names
     shape = engine.info.outputs.get("scores", ())
     if DATASET_NAMES.is_file() and shape:
-        found = yaml.safe_load(DATASET_NAMES.read_text(encoding="utf-8"))["names"]
+        found = parse_yaml(DATASET_NAMES.read_text(encoding="utf-8"))["names"]
         if len(found) == shape[-1]:
             return tuple(found)
     logger.warning("no class names are known, numbers are written instead; give --names")

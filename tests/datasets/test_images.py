@@ -46,6 +46,15 @@ def test_revised_images_stand_in_the_place_of_the_old_ones():
     assert list(images) == [A, B, C], "the old ones are as they were"
 
 
+def test_a_slice_is_a_part():
+    images = Images([A, B, C])
+    assert isinstance(images[1:], Images) and list(images[1:]) == [B, C]
+    assert list(images[::-1]) == [C, B, A] and list(images[:-1][1:]) == [B] and list(images[5:]) == []
+    assert images[-1] == images[1:][1] == C
+    with pytest.raises(IndexError):
+        images[3]
+
+
 def test_arrays():
     names, classes, owners, boxes = Images([A, B, C]).part([2, 1, 0]).arrays()
     assert [names[code] for code in classes] == ["dog", "cat", "dog", "cat"]

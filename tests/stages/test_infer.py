@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from stages.__main__ import app
 from stages._report import StageError
-from stages.infer import Thresholds, infer
+from stages.infer import Findings, Thresholds, infer
 from tests.support import families
 
 GREEN = (0, 255, 0)
@@ -220,3 +221,11 @@ def test_networks_with_four_levels_or_distance_bins_are_run(tmp_path, name, runt
     assert len(found) == len(wanted) > 5
     best = wanted[:5, 4] > wanted[1:6, 4] + 1e-4  # ties may come in another order
     np.testing.assert_allclose(found[:5][best], wanted[:5][best], atol=0.02)
+
+
+def test_quotes_commas_and_line_breaks_in_names_survive_the_csv() -> None:
+    file, name = 'a "large", b.png', 'cat, "tabby"\nlong-haired'
+    found = {"class": 3, "name": name, "score": 0.5, "box": [1.0, 2.0, 3.5, 4.0]}
+    text = Findings(images=[{"file": file, "frame": 0, "detections": [found]}]).csv()
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert (row["file"], row["name"], row["class"], row["y2"]) == (file, name, "3", "4.0")

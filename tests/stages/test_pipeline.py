@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
 from stages.__main__ import STAGES, app
 from stages.draw_sample import draw_sample
+from yolov6core.yaml_text import parse_yaml
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -33,7 +33,7 @@ SMALL = {
 
 def small_params() -> dict:
     """The committed parameters, made small: what the test runs cannot drift from what users get."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = parse_yaml((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for section, values in SMALL.items():
         params[section] |= values
     return params
@@ -44,7 +44,7 @@ def write_small_params(**changes: dict) -> None:
     params = small_params()
     for section, values in changes.items():
         params[section] |= values
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    Path("params.yaml").write_text(json.dumps(params), encoding="utf-8")
 
 
 def run_small(stage: str, *arguments: str, **changes: dict) -> Result:
@@ -70,7 +70,7 @@ def project(tmp_path_factory) -> Path:
     """A folder in which every stage has run once."""
     folder = tmp_path_factory.mktemp("project")
     draw_sample(folder / "data" / "sample_voc", images=16)
-    (folder / "params.yaml").write_text(yaml.safe_dump(small_params()), encoding="utf-8")
+    (folder / "params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in STAGES:
@@ -80,7 +80,7 @@ def project(tmp_path_factory) -> Path:
 
 
 def outs_of_dvc_yaml() -> list[str]:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    stages = parse_yaml((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     metrics = [path for stage in stages.values() for entry in stage.get("metrics", []) for path in entry]
     return [out for stage in stages.values() for out in stage["outs"]] + metrics
 
@@ -109,7 +109,7 @@ def test_int8_engines_execute_int8_convolutions(project):
 
 
 def test_plots_name_files_and_columns_that_exist(project):
-    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    plots = parse_yaml((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
     for plot in plots:
         if isinstance(plot, str):
             assert (project / plot).exists(), plot
@@ -122,7 +122,7 @@ def test_plots_name_files_and_columns_that_exist(project):
 
 
 def test_a_missing_input_names_the_stage_that_makes_it(tmp_path, monkeypatch):
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params()), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for stage, maker in (
         ("search-scales", "prepare-voc2yolo"),

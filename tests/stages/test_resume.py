@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from stages import _keeper, _report
@@ -39,7 +39,7 @@ def finished(tmp_path_factory) -> dict[str, bytes]:
     params = small_params()
     params["train"]["epochs"], params["qat"]["epochs"] = 3, 2
     params["train"]["weights"] = params["search"]["scales"] = None
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    (folder / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in ("prepare-voc2yolo", "search-scales", "train-repopt", "ptq-calib", "qat-distill"):

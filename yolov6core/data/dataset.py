@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from yolov6core.data.image_header import ImageError, read_image_header, read_jpeg_header
 from yolov6core.data.loader import EvalBatch, eval_batches
 from yolov6core.data.transforms import Image, Labels, Size, fitted_size
+from yolov6core.yaml_text import parse_yaml
 
 _JPEG = {".jpg", ".jpeg"}
 _REDUCED_DECODE = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
@@ -141,9 +142,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_names(path: Path) -> tuple[str, ...]:
-    import yaml
-
-    content = yaml.safe_load(_read_text(path))
+    content = parse_yaml(_read_text(path))
     names = content.get("names") if isinstance(content, dict) else None
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path}: `names` must be a list of class names, found {names!r}; {_MADE_BY}")

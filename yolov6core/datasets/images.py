@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject
 
@@ -45,7 +45,7 @@ class _Columns:
 
 
 class Images(Sequence[AnnotatedImage]):
-    """A sequence of annotated images; `images[k]` and iteration make the objects anew.
+    """A sequence of annotated images; `images[k]` and iteration make the objects anew, `images[a:b]` is a part.
 
     Corners of boxes become floats. A part shares the numbers of the whole, so only whole sequences grow.
     """
@@ -65,8 +65,15 @@ class Images(Sequence[AnnotatedImage]):
     def __len__(self) -> int:
         return len(self._columns.sizes if self._rows is None else self._rows)
 
-    def __getitem__(self, place: int) -> AnnotatedImage:
-        return self._image(range(len(self))[place] if self._rows is None else self._rows[place])
+    @overload
+    def __getitem__(self, place: int) -> AnnotatedImage: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Images: ...
+
+    def __getitem__(self, place: int | slice) -> AnnotatedImage | Images:
+        rows = self._all_rows()[place]
+        return self._image(rows) if isinstance(rows, int) else self._sharing(rows)
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         return map(self._image, self._all_rows())

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from yolov6core.data.image_header import IMAGE_SUFFIXES, ImageError, read_image_header
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, Source, is_safe_name
 from yolov6core.datasets.images import Images
+from yolov6core.yaml_text import parse_yaml
 
 _NAME_FILES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 
@@ -69,13 +70,11 @@ def _describe(root: str) -> tuple[list[str], dict[str, object]]:
 
 
 def _load_yaml(path: str) -> dict[str, object]:
-    from ruamel.yaml import YAML, YAMLError
-
     try:
         with open(path, encoding="utf-8") as file:
-            document = YAML(typ="safe", pure=True).load(file)
-    except YAMLError as error:
-        raise DatasetError(f"{path} is not valid YAML: {error}") from error
+            document = parse_yaml(file.read())
+    except ValueError as error:
+        raise DatasetError(f"{path} is {error}") from error
     return document if isinstance(document, dict) else {}
 
 

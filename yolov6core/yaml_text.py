@@ -1,0 +1,19 @@
+"""YAML 1.2 as DVC reads it: 1e-06 is a number, `yes` and `off` are text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML document says, in dicts, lists and plain values; tags that would make objects are refused.
+
+    Raises:
+        ValueError: it is not YAML; the message says where.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ValueError(f"not valid YAML: {error}") from error
