@@ -81,8 +81,8 @@ def project(tmp_path_factory) -> Path:
 
 def outs_of_dvc_yaml() -> list[str]:
     stages = parse_yaml((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    metrics = [path for stage in stages.values() for entry in stage.get("metrics", []) for path in entry]
-    return [out for stage in stages.values() for out in stage["outs"]] + metrics
+    entries = [entry for stage in stages.values() for entry in (*stage["outs"], *stage.get("metrics", []))]
+    return [path for entry in entries for path in ([entry] if isinstance(entry, str) else entry)]
 
 
 def test_every_out_of_dvc_yaml_is_written_and_nothing_is_left_over(project):

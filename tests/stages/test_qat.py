@@ -246,4 +246,10 @@ def test_maps_are_found_in_every_family(name):
 def test_a_checkpoint_of_the_stage_says_where_it_comes_from(run):
     run([0.1, 0.3, 0.2])
     meta = load_checkpoint(qat_distill.OUT / "weights.safetensors")[1]
-    assert meta["variant"] == "test" and set(meta["quant"]) == {"method", "dialect", "float_layers", "weight_ranges"}
+    assert meta["variant"] == "test" and set(meta["quant"]) == {
+        "method",
+        "dialect",
+        "cpu",
+        "float_layers",
+        "weight_ranges",
+    }
