@@ -241,6 +241,8 @@ def test_errors_name_the_thing(net):
         insert_quantizers(_with_batch_norm())
     with pytest.raises(ValueError, match="no Conv2d"):
         insert_quantizers(nn.Sequential(nn.ReLU()))
+    with pytest.raises(ValueError, match="cpu is 'avx2'; choose exact or saturating"):
+        insert_quantizers(net, cpu="avx2")
     gm = insert_quantizers(net)
     with pytest.raises(ValueError, match="stems: no such convolution"):
         set_float_layers_(gm, ["stems"])

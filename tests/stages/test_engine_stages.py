@@ -161,6 +161,10 @@ def test_other_forms_are_written_and_checked(here, tmp_path, options):
     assert tuple(value.name for value in model.graph.output) == interface.outputs
     if export.nms in ("topk", "onnx"):
         assert all(row["detections"] > 0 == row["detections_differ"] for row in rows.values())
+    if "openvino" in export.dialects:
+        build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "onnx", out=tmp_path / "engines")
+        sidecar = json.loads((tmp_path / "engines" / "ptq" / "engine.json").read_text())
+        assert 0 <= sidecar["deviation"] < 0.05 or (sidecar["deviation"] == -1 and export.nms != "none")
 
 
 def test_a_file_beyond_the_tolerance_stops_the_stage(here, tmp_path):

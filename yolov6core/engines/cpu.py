@@ -166,5 +166,6 @@ def _is_exact(sums: np.ndarray) -> bool:
 
 
 _KEPT: list[object] = []
+"""Networks of trials that stay open."""
 PROBES: dict[str, Callable[[], bool]] = {"openvino": _openvino_is_exact, "onnxruntime": _onnxruntime_is_exact}
 """Runtime -> whether its sums are exact here."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def overflowing_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions with int8 weights whose sums of pairs can leave 16 bits, see `quant.weights`.
+    """Names of the convolutions with int8 weights whose sums of pairs can leave 16 bits, see `saturation`.
 
     Reads weights behind a DequantizeLinear, folded to int8 or not, and those of QLinearConv. uint8 weights take other
     kernels, which are exact.

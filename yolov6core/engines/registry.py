@@ -131,8 +131,7 @@ def open_exact(folder: Path) -> Engine | None:
     Returns: None for runtimes of GPUs, whose sums are exact. Raises: see `open_engine`.
     """
     runtime, info = _runtime_of(folder)
-    load = getattr(runtime, "load_exact", None)
-    return load(folder, info) if load else None
+    return runtime.load_exact(folder, info)
 
 
 def _runtime_of(folder: Path) -> tuple[Runtime, EngineInfo]:

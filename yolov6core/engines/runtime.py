@@ -161,6 +161,10 @@ class Runtime(Protocol):
         """Open an engine. Raises EngineMismatch, RuntimeMissing."""
         ...
 
+    def load_exact(self, folder: Path, info: EngineInfo) -> Engine | None:
+        """Open an engine that rounds to the same integers and adds them in float; None where sums are exact anyway."""
+        ...
+
 
 def write_info(folder: Path, info: EngineInfo) -> None:
     """Write the sidecar."""

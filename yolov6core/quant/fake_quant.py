@@ -158,7 +158,7 @@ class QuantConv2d(nn.Conv2d):
     """A convolution whose weights are fake-quantized per output channel; its input is quantized by the graph.
 
     `active` says whether the layer is quantized at all, `enabled` is the switch for a moment, and `paired` whether its
-    integers must not overflow the sums of pairs (see `weights`). Ranges follow the weights (their gradient passes
+    integers must not overflow the sums of pairs (see `saturation`). Ranges follow the weights (their gradient passes
     unchanged) until `freeze_ranges_` stores them in the buffer `weight_amax` [O]. Between `learn_` and `fix_` the
     scales are the parameter `weight_step` [O] instead. `prepare_export_` makes scale and zero point tensors of their
     own, so that an export finds constants.
@@ -195,7 +195,7 @@ class QuantConv2d(nn.Conv2d):
 
     @property
     def pair_groups(self) -> int | None:
-        """See `weights.integer_limits`."""
+        """See `saturation.integer_limits`."""
         return self.groups if self.paired else None
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from torch import fx, nn
 
@@ -71,9 +72,11 @@ def insert_quantizers(
         cpu: how the CPUs add that the dialects for CPUs are meant for; it stays when the dialect changes.
 
     Raises:
-        ValueError: batch norm left in the network, no Conv2d, or an unknown dialect.
+        ValueError: batch norm left in the network, no Conv2d, an unknown dialect or kind of CPU.
     """
     chosen = dialect(dialect_name)
+    if cpu not in get_args(CpuSums):
+        raise ValueError(f"cpu is {cpu!r}; choose {' or '.join(get_args(CpuSums))}")
     root = copy.deepcopy(model)
     for name, module in root.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -73,7 +73,7 @@ class Dialect:
         edges: `inputs`: quantizers on what convolutions and max-pools read. `carried`: where a value reaches them
             through a concat or a shuffle, before that and not behind it. `all`: also on every convolution's output and
             before every concat or add, read by all that may.
-        on_cpu: whether such files run on CPUs, so that weights have to suit the CPU's sums (see `weights`).
+        on_cpu: whether such files run on CPUs, so that weights have to suit the CPU's sums (see `saturation`).
     """
 
     name: str
