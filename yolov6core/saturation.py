@@ -55,8 +55,11 @@ def pair_peak(weight: Tensor, groups: int) -> Tensor:
 
 
 def has_pairs(weight: Tensor, groups: int) -> bool:
-    """Whether kernels add products of weights [O, I / groups, kh, kw] in pairs: not in depthwise convolutions."""
-    depthwise = weight.shape[1] == 1 and weight.shape[0] == groups
+    """Whether kernels add products of weights [O, I / groups, kh, kw] in pairs: not in depthwise convolutions.
+
+    One of a single channel, from one to one, is computed as a dense convolution.
+    """
+    depthwise = weight.shape[1] == 1 and weight.shape[0] == groups > 1
     return not depthwise and weight[0].numel() > 1
 
 

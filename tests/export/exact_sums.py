@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -58,7 +59,18 @@ KINDS = {
     "depthwise": Kind(20, 20, 3, groups=20),
     "depthwise 5x5": Kind(33, 33, 5, groups=33, stride=2),
     "two for each channel": Kind(8, 16, 3, groups=8),
+    "one to one": Kind(1, 1, 6, stride=3),
 }
+
+
+def drawn(count: int) -> dict[str, Kind]:
+    """Further kinds, by chance but always the same."""
+    rng, kinds = random.Random(0), {}
+    for number in range(count):
+        groups = rng.choice((1, 1, 2, 3, 5, 8))
+        channels, filters = (groups * rng.choice(range(1, most)) for most in (20, 12))
+        kinds[f"drawn {number}"] = Kind(channels, filters, rng.choice((1, 2, 3, 4)), groups, rng.choice((1, 2)))
+    return kinds
 
 
 class Probed(nn.Module):
@@ -134,7 +146,7 @@ def main() -> None:
     cpu = sys.argv[1]
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        for label, kind in KINDS.items():
+        for label, kind in (KINDS | drawn(12)).items():
             for signed in (False, True):
                 row = rows.setdefault(f"{label}, {'signed' if signed else 'unsigned'}", {})
                 for runtime in DIALECT:

@@ -35,6 +35,7 @@ SHAPES = {
     "not square": ((8, 6, 1, 5), 1),
     "a single weight": ((8, 1, 1, 1), 1),
     "depthwise": ((8, 1, 3, 3), 8),
+    "one to one": ((1, 1, 6, 6), 1),
 }
 
 
@@ -43,7 +44,7 @@ def pairs_of(shape: tuple[int, ...], groups: int) -> list[tuple[int, int]]:
     out, channels, *kernel = shape
     count = channels * kernel[0] * kernel[1]
     if channels == 1:
-        return [] if out == groups else list(itertools.combinations(range(count), 2))
+        return [] if out == groups > 1 else list(itertools.combinations(range(count), 2))
     if channels % 2:
         return [(i, i + 1) for i in range(count - 1)]
     return [(i, i + 1) for i in range(0, count, 2)]
