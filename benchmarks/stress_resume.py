@@ -31,10 +31,11 @@ DEADLY = """
 import os, random, signal, sys
 from stages import _keeper
 from stages.__main__ import app
-from yolov6core.training import loop, resume
+from yolov6core import atomic
+from yolov6core.training import loop
 
 kind, number = sys.argv.pop(1), int(sys.argv.pop(1))
-place, name = {"step": (loop, "set_step_"), "write": (resume, "write_to_disk")}[kind]
+place, name = {"step": (loop, "set_step_"), "write": (atomic, "write_to_disk")}[kind]
 real, count = getattr(place, name), iter(range(1, 1_000_000))
 _keeper.SAVE_SECONDS = 0.0
 

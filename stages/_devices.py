@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages._params import RuntimeParams
-from stages._report import StageError, logger
+from yolov6core.errors import StageError, logger
 
 if TYPE_CHECKING:
     from stages._training import RecipeParams

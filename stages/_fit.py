@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from stages._keeper import CtrlC, Keeper, exclusive, explained
 from stages._params import Bounds
-from stages._report import fingerprint, logger
+from stages._report import fingerprint
+from yolov6core.errors import logger
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

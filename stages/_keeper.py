@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages._report import StageError, StageStopped, logger
+from yolov6core.errors import StageError, StageStopped, logger
 
 if TYPE_CHECKING:
     from stages._fit import Fit

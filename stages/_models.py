@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages._evaluation import DATASET, image_batches
 from stages._networks import fresh_network, load_tensors, stored_network
-from stages._report import StageError
+from yolov6core.errors import StageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages._judge import score_of
-from stages._report import logger, write_text
+from yolov6core.atomic import write_text
+from yolov6core.errors import logger
 
 if TYPE_CHECKING:
     from torch import nn

@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-logger = logging.getLogger("yolov6-quant")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, the user's share of it is
-_SCARCE = 2**20
-"""Bytes: with less room than this left, an error of a library that was writing is taken for one of a full disk."""
-
-
-class StageError(Exception):
-    """A problem that a person can mend: printed without a traceback, exit code 1."""
-
-
-class StageStopped(Exception):
-    """The stage was asked to stop and did so in good order: the message, if any, says how to continue.
-
-    The exit code is 130, but for processes that another one started and answers for.
-    """
-
-    def __init__(self, message: str, *, exit_code: int = 130) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+from yolov6core.atomic import room_needed
+from yolov6core.errors import StageError, StageStopped, logger
 
 
 def setup_logging() -> None:
     """One plain line per record on stderr, so that output reads the same in a terminal, a pipe and a DVC log."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-
-
-@contextlib.contextmanager
-def room_needed(path: Path | None = None) -> Iterator[None]:
-    """Turn the error of a full disk into a StageError about the output `path`; None: about the file of the error."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        output = path or error.filename or "an output"
-        raise StageError(
-            f"{output} could not be written ({error.strerror}); what was there before is kept. "
-            "Make room and give the same command again: a training that had ended only writes its outputs then"
-        ) from error
 
 
 @contextlib.contextmanager
@@ -122,63 +88,6 @@ def need(path: Path, made_by: str) -> Path:
     if not path.exists():
         raise StageError(f"{path} is missing: run 'dvc repro {made_by}' first")
     return path
-
-
-def rounded(value: Any, digits: int = 5) -> Any:
-    """Floats rounded to `digits` decimals, through dicts and lists."""
-    if isinstance(value, float):
-        return round(value, digits)
-    if isinstance(value, dict):
-        return {key: rounded(item, digits) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(item, digits) for item in value]
-    return value
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write JSON with rounded floats and a final newline, whole or not at all; same document, same bytes."""
-    write_text(path, json.dumps(rounded(document), indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all (temporary file in the same folder, then rename).
-
-    Raises:
-        StageError: the disk is full.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    with room_needed(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; on success it becomes `path`, on any error `path` stays as it was.
-
-    Raises:
-        StageError: the disk was full.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    with room_needed(path):
-        try:
-            temporary.mkdir(parents=True)
-            yield temporary
-        except BaseException as error:
-            # Engine libraries tell of a full disk in errors of their own, and what was written so far takes the room.
-            full = isinstance(error, RuntimeError) and shutil.disk_usage(temporary).free < _SCARCE
-            shutil.rmtree(temporary, ignore_errors=True)
-            if full:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            raise
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(temporary, path)
 
 
 def set_threads(threads: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stages._evaluation import network_input
 from stages._losses import LOSS_WEIGHTS, Losses, detection_criterion, distance_bins, training_forward
 from stages._networks import stored_network
-from stages._report import StageError
+from yolov6core.errors import StageError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,8 @@ from stages._fit import Fit, LoopParams, fit, state_path
 from stages._losses import LOSS_WEIGHTS, Losses, detection_losses
 from stages._networks import Architecture, fresh_network, network_meta
 from stages._params import AugmentParams, Bounds, ModelParams, RuntimeParams
-from stages._report import StageError, need, set_threads
+from stages._report import need, set_threads
+from yolov6core.errors import StageError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages._report import StageError
+from yolov6core.errors import StageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

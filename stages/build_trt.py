@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
-from stages._report import StageError, logger, replace_folder, stage_errors
+from stages._report import stage_errors
+from yolov6core.atomic import replace_folder
+from yolov6core.errors import StageError, logger
 
 if TYPE_CHECKING:
     from yolov6core.engines.runtime import BuildSettings, EngineInfo

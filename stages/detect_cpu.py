@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages._params import DEFAULT_PARAMS, ParamsFile, PtqParams, read_params
-from stages._report import logger, stage_errors, write_json
+from stages._report import stage_errors
+from yolov6core.atomic import write_json
+from yolov6core.errors import logger
 
 OUT = Path(".cpu.json")
 """Not in DVC's cache and not in Git: it belongs to the machine, and a clone makes its own."""

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from stages._eval_files import spread, write_curves, write_samples, write_summary, write_tables
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
-from stages._report import StageError, logger, need, replace_folder, stage_errors, write_json
+from stages._report import need, stage_errors
+from yolov6core.atomic import replace_folder, write_json
+from yolov6core.errors import StageError, logger
 
 if TYPE_CHECKING:
     from yolov6core.data.dataset import DetectionDataset

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages._report import StageError, stage_errors
+from stages._report import stage_errors
+from yolov6core.errors import StageError
 
 if TYPE_CHECKING:
     from stages._weights import GivenWeights

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages._report import StageError, logger, stage_errors, write_json, write_text
+from stages._report import stage_errors
+from yolov6core.atomic import write_json, write_text
+from yolov6core.errors import StageError, logger
 
 if TYPE_CHECKING:
     import cv2

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
-from stages._report import StageError, logger, replace_folder, stage_errors, write_json, write_text
+from stages._report import stage_errors
+from yolov6core.atomic import replace_folder, write_json, write_text
+from yolov6core.errors import StageError, logger
 
 if TYPE_CHECKING:
     from collections import Counter

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from stages._judge import Judge
 from stages._params import DEFAULT_PARAMS, ParamsFile, PtqParams, RuntimeParams, read_params
-from stages._report import StageError, logger, replace_folder, set_threads, stage_errors, write_json, write_text
+from stages._report import set_threads, stage_errors
+from yolov6core.atomic import replace_folder, write_json, write_text
+from yolov6core.errors import StageError, logger
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,7 +12,9 @@ from stages._evaluation import DATASET, evaluate_split, network_input
 from stages._fit import LoopParams
 from stages._judge import Judge
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ParamsFile, RuntimeParams, read_params
-from stages._report import StageError, logger, need, replace_folder, set_threads, stage_errors, write_json
+from stages._report import need, set_threads, stage_errors
+from yolov6core.atomic import replace_folder, write_json
+from yolov6core.errors import StageError, logger
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

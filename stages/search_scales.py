@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 from stages._devices import run_on_devices
 from stages._networks import Architecture
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ModelParams, ParamsFile, RuntimeParams, read_params
-from stages._report import StageError, logger, replace_folder, stage_errors, warn_unless_in
+from stages._report import stage_errors, warn_unless_in
 from stages._training import RecipeParams, Sections, Task
+from yolov6core.atomic import replace_folder
+from yolov6core.errors import StageError, logger
 
 if TYPE_CHECKING:
     from yolov6core.training.repopt import BlockScales

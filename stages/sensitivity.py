@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from stages._judge import score_of
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, RuntimeParams, read_params
 from stages._ranking import Columns, log_agreement, measure_exactly, readout
-from stages._report import (
-    fingerprint,
-    logger,
-    replace_folder,
-    set_threads,
-    stage_errors,
-    write_json,
-    write_text,
-)
+from stages._report import fingerprint, set_threads, stage_errors
+from yolov6core.atomic import replace_folder, write_json, write_text
+from yolov6core.errors import logger
 
 if TYPE_CHECKING:
     from torch import nn

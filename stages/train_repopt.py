@@ -12,17 +12,10 @@ from stages._devices import run_on_devices
 from stages._evaluation import DATASET, evaluate_split
 from stages._networks import Architecture
 from stages._params import DEFAULT_PARAMS, AugmentParams, Bounds, ModelParams, ParamsFile, RuntimeParams, read_params
-from stages._report import (
-    StageError,
-    logger,
-    need,
-    replace_folder,
-    set_threads,
-    stage_errors,
-    warn_unless_in,
-    write_json,
-)
+from stages._report import need, set_threads, stage_errors, warn_unless_in
 from stages._training import RecipeParams, Sections, Task
+from yolov6core.atomic import replace_folder, write_json
+from yolov6core.errors import StageError, logger
 
 if TYPE_CHECKING:
     from stages._training import Trained

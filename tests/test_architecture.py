@@ -17,10 +17,12 @@ PACKAGES = ("yolov6core", "stages")
 HEAVY = {"onnx", "onnxruntime", "onnxsim", "openvino", "tensorrt", "tensorrt_rtx", "matplotlib", "pandas"}
 MAY_IMPORT = {  # package of yolov6core -> packages and modules of yolov6core it may import, besides itself
     "boxes": set(),
-    "checkpoint": set(),
+    "errors": set(),
+    "atomic": {"errors"},
+    "checkpoint": {"atomic"},
     "saturation": set(),
     "yaml_text": set(),
-    "training": set(),
+    "training": {"atomic"},
     "quant": {"saturation"},
     "models": {"boxes"},
     "assigners": {"boxes"},
@@ -30,7 +32,7 @@ MAY_IMPORT = {  # package of yolov6core -> packages and modules of yolov6core it
     "evaluation": {"boxes", "data"},
     "losses": {"boxes", "assigners"},
     "engines": {"saturation"},
-    "export": {"engines", "quant"},
+    "export": {"atomic", "engines", "quant"},
 }
 
 

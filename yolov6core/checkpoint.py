@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from yolov6core.atomic import write_whole
 
 FORMAT_VERSION = 1
 
@@ -25,20 +26,10 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]
     Raises:
         OSError: the file could not be written (a full disk, for one); a former one is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Several metadata keys come out in random order (safetensors#584); one key of sorted JSON does not.
     text = json.dumps({"format_version": FORMAT_VERSION, **meta}, sort_keys=True)
-    temporary = path.with_name(path.name + ".tmp")
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"meta": text})
-    try:
-        with open(temporary, "wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())  # a rename must never become durable before its contents
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, data)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,7 +14,6 @@ from torch import nn
 
 from stages import doctor
 from stages._params import RuntimeParams
-from stages._report import StageError
 from stages.build_trt import EngineParams, build_trt
 from stages.eval_trt import EvalParams, eval_trt
 from stages.export_onnx import WEIGHTS, ExportParams, export_onnx
@@ -22,6 +21,7 @@ from tests.support.dataset_folder import make_dataset
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.engines import cpu
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
+from yolov6core.errors import StageError
 from yolov6core.evaluation.evaluator import evaluate
 
 SIZE = [64, 64]

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from stages.__main__ import app
-from stages._report import StageError
 from stages.infer import Findings, Thresholds, infer
 from tests.support import families
+from yolov6core.errors import StageError
 
 GREEN = (0, 255, 0)
 RUNTIMES = ["openvino", "onnxruntime", "opencv"]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from stages._params import ParamsError, parse_params
-from stages._report import StageError
 from stages.draw_sample import draw_sample
 from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
+from yolov6core.errors import StageError
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = PrepareParams(

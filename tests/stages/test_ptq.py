@@ -12,7 +12,6 @@ import torch
 from stages import _models
 from stages._models import load_float_model, load_quantized
 from stages._params import PtqParams
-from stages._report import StageError
 from stages.detect_cpu import OUT as CPU_FILE
 from stages.detect_cpu import detect_cpu
 from stages.draw_sample import draw_sample
@@ -20,6 +19,7 @@ from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
 from stages.ptq_calib import ptq_calib
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.engines.cpu import integer_arithmetic
+from yolov6core.errors import StageError
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import variant
 from yolov6core.quant.insert import convolution_names, get_ranges, state_of

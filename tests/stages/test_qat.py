@@ -19,11 +19,11 @@ from torch import nn
 from stages import _models, _training, qat_distill
 from stages._models import load_float_model, load_quantized, save_quantized
 from stages._params import AugmentParams
-from stages._report import StageError
 from stages.draw_sample import draw_sample
 from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
 from stages.qat_distill import STARTS, QatParams, distillation_losses, distilled_maps
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.errors import StageError
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import VARIANTS, ModelSpec

@@ -19,13 +19,13 @@ from stages._models import (
     retention,
     save_quantized,
 )
-from stages._report import StageError
 from stages.draw_sample import draw_sample
 from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
 from stages.ptq_calib import PtqParams, ptq_calib
 from stages.sensitivity import SensitivityParams, sensitivity
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.data.dataset import DetectionDataset
+from yolov6core.errors import StageError
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import variant
 from yolov6core.quant.insert import freeze_weight_ranges_, get_ranges, state_of

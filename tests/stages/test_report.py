@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from stages._report import StageError, fingerprint, replace_folder, stage_errors, write_text
+from stages._report import fingerprint, stage_errors
+from yolov6core.atomic import replace_folder, write_text
+from yolov6core.errors import StageError
 
 
 def test_fingerprint_sees_parts_files_and_code(tmp_path, monkeypatch):
@@ -55,7 +57,7 @@ def test_a_library_that_found_no_room_is_understood(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="iostream"):
         build()
     left = SimpleNamespace(free=4096)
-    monkeypatch.setattr("stages._report.shutil.disk_usage", lambda path: left if Path(path).is_dir() else None)
+    monkeypatch.setattr("yolov6core.atomic.shutil.disk_usage", lambda path: left if Path(path).is_dir() else None)
     with pytest.raises(StageError, match="out could not be written \\(No space left"):
         build()
     assert not list(tmp_path.iterdir())

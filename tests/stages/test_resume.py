@@ -20,7 +20,8 @@ from stages import _keeper, _report
 from stages.__main__ import app
 from stages.draw_sample import draw_sample
 from tests.stages.test_pipeline import ROOT, small_params
-from yolov6core.training import loop, resume
+from yolov6core import atomic
+from yolov6core.training import loop
 
 OUTS = {
     "search-scales": Path("artifacts/scales/scales.safetensors"),
@@ -111,10 +112,11 @@ DRIVER = """
 import os, signal, sys
 from stages import _keeper
 from stages.__main__ import app
-from yolov6core.training import loop, resume
+from yolov6core import atomic
+from yolov6core.training import loop
 
 kind, number = sys.argv.pop(1), int(sys.argv.pop(1))
-place = {"step": loop, "write": resume}[kind]
+place = {"step": loop, "write": atomic}[kind]
 name = {"step": "set_step_", "write": "write_to_disk"}[kind]
 real, count = getattr(place, name), iter(range(1, 10_000))
 _keeper.SAVE_SECONDS = 0.0
@@ -162,7 +164,7 @@ def test_the_second_ctrl_c_stops_at_once(project, monkeypatch):
 
 
 def test_a_full_disk_leaves_the_last_good_state(project, monkeypatch):
-    real, kept = resume.write_to_disk, []
+    real, kept = atomic.write_to_disk, []
 
     def write_to_disk(path, data) -> None:
         if kept:
@@ -172,7 +174,7 @@ def test_a_full_disk_leaves_the_last_good_state(project, monkeypatch):
         kept.append(data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resume, "write_to_disk", write_to_disk)
+        patch.setattr(atomic, "write_to_disk", write_to_disk)
         code, output = run("train-repopt")
     assert code == 1
     for part in ("No space left on device", "the last good one is kept", "Make room", "continues from there"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from yolov6core.atomic import write_whole
 from yolov6core.engines.onnx_notes import INPUT
 from yolov6core.export.onnx_graph import (
     fix_reshapes,
@@ -131,7 +131,4 @@ def _tidy(model: onnx.ModelProto, module: nn.Module, *, dynamic_batch: bool) -> 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:
     """Write a model whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(model.SerializeToString(deterministic=True))
-    os.replace(temporary, path)
+    write_whole(path, model.SerializeToString(deterministic=True))

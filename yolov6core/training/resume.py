@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from yolov6core.atomic import write_whole
 from yolov6core.training.loop import Learner
 
 
@@ -41,33 +41,7 @@ def save_state(path: Path, learner: Learner, *, extra: Mapping[str, Tensor], pro
     data = save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"meta": json.dumps(meta)}
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        write_to_disk(temporary, data)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)  # only now does the rename survive a power loss
-
-
-def write_to_disk(path: Path, data: bytes) -> None:
-    """Write a file; when this returns, its contents are on the disk: a rename must never become durable before them."""
-    with open(path, "wb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())
-
-
-def _sync(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_whole(path, data)
 
 
 def load_state(path: Path, learner: Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
