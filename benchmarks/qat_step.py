@@ -3,7 +3,8 @@
     python benchmarks/qat_step.py --variant yolov6s_v2 --size 320 --batch 16 --threads 2
 
 A step is what the stages do: forward, detection loss, backward, gradient clipping, SGD, weight averaging. The float
-network is in training form with batch norm (block repopt), the quantized one deployed and calibrated. `teacher` is the
+network is in training form with batch norm (block repopt), the quantized one deployed and calibrated; `pairs` is the
+same with weights for CPUs whose sums saturate. `teacher` is the
 quantized step with a forward pass of the float teacher and the matching of outputs and features, as in qat-distill.
 Images, boxes and weights are random: this is about speed only. Seconds are medians, ratios are those of each round.
 On a busy machine `--clock cpu --threads 1` counts the seconds of this process alone.
@@ -29,7 +30,7 @@ from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import variant
 from yolov6core.quant.calibrate import collect, ranges
-from yolov6core.quant.insert import insert_quantizers, learn_ranges_, set_ranges_
+from yolov6core.quant.insert import insert_quantizers, learn_ranges_, set_dialect_, set_ranges_
 from yolov6core.quant.observers import Method
 from yolov6core.training.distributed import Ranks
 from yolov6core.training.loop import Batch, train_one_epoch
@@ -62,8 +63,9 @@ def make_steps(name: str, data: Batch, *, classes: int) -> dict[str, Callable[[]
     with torch.no_grad():
         network.train()(images)
     teacher = deploy_(copy.deepcopy(network).eval())
-    quantized = insert_quantizers(teacher)
+    quantized = insert_quantizers(teacher, cpu="saturating")
     set_ranges_(quantized, ranges(collect(quantized, [images]), Method("max")))
+    pairs = set_dialect_(copy.deepcopy(quantized), "openvino_signed")
     learned = copy.deepcopy(quantized)
     learn_ranges_(learned)
 
@@ -77,6 +79,7 @@ def make_steps(name: str, data: Batch, *, classes: int) -> dict[str, Callable[[]
     kinds = {
         "float": (network, detection(network)),
         "quantized": (quantized, detection(quantized)),
+        "pairs": (pairs, detection(pairs)),
         "learned": (learned, detection(learned)),
         "teacher": (taught, lambda batch: distilled(batch, 0)),
     }
@@ -98,7 +101,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--kinds", nargs="+", default=["quantized", "learned", "teacher"], help="beside float")
+    parser.add_argument("--kinds", nargs="+", default=["quantized", "pairs", "learned", "teacher"], help="beside float")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
