@@ -1,4 +1,7 @@
-"""Environments in which a child process takes the integer kernels of another CPU than the one at hand."""
+"""Environments in which a child process takes the integer kernels of another CPU than the one at hand.
+
+python tests/support/cpu_modes.py avx2 benchmarks/engine_speed.py     # anything after `python`, in a mode
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -54,3 +58,13 @@ def run_in(mode: str, folder: Path, *command: str) -> subprocess.CompletedProces
     root = Path(__file__).parents[2]
     env = {**environment(mode, folder), "PYTHONPATH": str(root), "GOMP_SPINCOUNT": "1000"}
     return subprocess.run([sys.executable, *command], cwd=root, env=env, capture_output=True, text=True, timeout=280)
+
+
+def main() -> None:
+    mode, *command = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        sys.exit(subprocess.run([sys.executable, *command], env=environment(mode, Path(folder))).returncode)
+
+
+if __name__ == "__main__":
+    main()
