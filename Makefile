@@ -29,9 +29,8 @@ test: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 # The same on the kernels of a CPU without VNNI, whose instructions are hidden from the process (Linux, Intel, gcc).
-# pytest's own fault handler would take the place of the one that hides them.
 test-avx2: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/cpu_modes.py avx2 -m pytest -p no:faulthandler
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/cpu_modes.py avx2 -m pytest
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

@@ -146,7 +146,7 @@ def test_openvino_is_wrong_about_pairs_behind_a_concat(tmp_path, toy_net, images
     """The reason for a dialect of its own. AMX kernels are right, and so the others are asked for."""
     if "amx_int8" in cpu_facts().get("flags", "") and "ONEDNN_MAX_CPU_ISA" not in os.environ:
         test = f"{__file__}::test_openvino_is_wrong_about_pairs_behind_a_concat"
-        result = run_in("openvino-avx2", tmp_path, "-m", "pytest", "-q", "-p", "no:faulthandler", test)
+        result = run_in("openvino-avx2", tmp_path, "-m", "pytest", "-q", test)
         assert result.returncode == 0, result.stdout
         return
     net = toy_net("trt")

@@ -31,9 +31,8 @@ def test_weights_for_saturating_cpus_are_added_exactly(folder, mode):
 
 
 def test_whole_networks_are_right_without_vnni(folder):
-    """Fault handlers stay out, as hidden instructions are answered by one."""
     tests = "tests/export/test_families.py::test_engines_agree_with_torch_on_every_cpu"
-    result = run_in("avx2", folder, "-m", "pytest", "-p", "no:faulthandler", tests)
+    result = run_in("avx2", folder, "-m", "pytest", tests)
     assert result.returncode == 0 and "12 passed" in result.stdout, result.stdout
 
 

@@ -45,7 +45,7 @@ def _mask(folder: Path) -> Path:
     if sys.platform != "linux" or shutil.which("gcc") is None:
         pytest.skip("hiding instructions needs Linux and gcc")
     library = folder / "cpuid_mask.so"
-    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", str(library), str(SOURCE)], check=True)
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"], check=True)
     tried = {**os.environ, "LD_PRELOAD": str(library), "CPUID_MASK": "vnni"}
     result = subprocess.run(["true"], env=tried, capture_output=True, text=True)
     if result.returncode:

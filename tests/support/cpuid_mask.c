@@ -2,10 +2,12 @@
  *
  * Loaded with LD_PRELOAD. Linux lets a thread ask that CPUID raises SIGSEGV (arch_prctl, ARCH_SET_CPUID; threads and
  * forks inherit it), and the handler answers in its place, less what CPUID_MASK names: "vnni" takes away what adds
- * 8-bit products in 32 bits, "avx512" that and AVX-512. Needs a CPU and a hypervisor with CPUID faulting.
+ * 8-bit products in 32 bits, "avx512" that and AVX-512. Needs a CPU and a hypervisor with CPUID faulting. Handlers that
+ * the program sets for SIGSEGV itself (compilers and test runners do) wait behind this one.
  */
 #define _GNU_SOURCE
 #include <cpuid.h>
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +21,33 @@
 #endif
 #define BIT(n) (1u << (n))
 
-static struct sigaction before;
-static int hides_avx512;
+typedef int (*sigaction_t)(int, const struct sigaction *, struct sigaction *);
+typedef sighandler_t (*signal_t)(int, sighandler_t);
+
+static struct sigaction program; /* what the program wants for SIGSEGV */
+static int hides_avx512, hides;
+
+static int set_action(int number, const struct sigaction *action, struct sigaction *old) {
+    static sigaction_t real;
+    if (real == NULL) real = (sigaction_t)dlsym(RTLD_NEXT, "sigaction");
+    return real(number, action, old);
+}
+
+int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
+    if (number != SIGSEGV || !hides) return set_action(number, action, old);
+    if (old != NULL) *old = program;
+    if (action != NULL) program = *action;
+    return 0;
+}
+
+sighandler_t signal(int number, sighandler_t handler) {
+    struct sigaction action, old;
+    if (number != SIGSEGV || !hides) return ((signal_t)dlsym(RTLD_NEXT, "signal"))(number, handler);
+    memset(&action, 0, sizeof action);
+    action.sa_handler = handler;
+    sigaction(number, &action, &old);
+    return old.sa_handler;
+}
 
 static void answer(unsigned leaf, unsigned subleaf, unsigned r[4]) {
     syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1);
@@ -58,7 +85,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
         registers[REG_RIP] += 2;
         return;
     }
-    sigaction(SIGSEGV, &before, NULL); /* a real fault happens again, and is no longer ours */
+    set_action(SIGSEGV, &program, NULL); /* a real fault happens again, and is the program's */
 }
 
 __attribute__((constructor)) static void hide(void) {
@@ -69,7 +96,8 @@ __attribute__((constructor)) static void hide(void) {
     memset(&action, 0, sizeof action);
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
-    sigaction(SIGSEGV, &action, &before);
+    set_action(SIGSEGV, &action, &program);
+    hides = 1;
     if (syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0) != 0) {
         perror("CPUID faulting is not to be had here");
         _exit(77);
