@@ -22,10 +22,9 @@ def detect_cpu_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 def detect_cpu(ptq: PtqParams) -> None:
     """Write `sums`: `exact` or `saturating`, `ptq.cpu` with `auto` replaced by what the CPU at hand does."""
-    from yolov6core.engines.cpu import integer_arithmetic
+    from yolov6core.engines.cpu import integer_arithmetic, resolved
 
-    found = integer_arithmetic()
-    logger.info("this CPU: %s", found.describe())
-    sums = found.sums if ptq.cpu == "auto" else ptq.cpu
+    logger.info("this CPU: %s", integer_arithmetic().describe())
+    sums = resolved(ptq.cpu)
     write_json(OUT, {"sums": sums})
     logger.info("INT8 is made for CPUs with %s sums (ptq.cpu %s) -> %s", sums, ptq.cpu, OUT)

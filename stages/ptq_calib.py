@@ -46,14 +46,14 @@ def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
     """
     from stages._evaluation import evaluate_split
     from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model, matching_layers
-    from yolov6core.engines.cpu import integer_arithmetic
+    from yolov6core.engines.cpu import resolved
     from yolov6core.quant.calibrate import collect, health, ranges
     from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, state_of
 
     set_threads(runtime.threads)
     network, meta = load_float_model(FLOAT_WEIGHTS, device=runtime.device)
     equalized = _equalized(network, meta, ptq, device=runtime.device)
-    cpu = integer_arithmetic().sums if ptq.cpu == "auto" else ptq.cpu
+    cpu = resolved(ptq.cpu)
     logger.info("INT8 for CPUs with %s sums (ptq.cpu %s)", cpu, ptq.cpu)
     gm = insert_quantizers(equalized, dialect_name=ptq.dialect, quantize_predictions=ptq.predictions == "int8", cpu=cpu)
     extra = matching_layers(convolution_names(gm), ptq.float_layers, where="ptq.float_layers")

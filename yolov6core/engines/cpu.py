@@ -77,6 +77,11 @@ def integer_arithmetic() -> IntegerArithmetic:
     return IntegerArithmetic("saturating" if "saturating" in seen else "exact", runtimes, flags)
 
 
+def resolved(cpu: str) -> str:
+    """`auto` replaced by the sums of the CPU at hand; `exact` and `saturating` as they are."""
+    return integer_arithmetic().sums if cpu == "auto" else cpu
+
+
 def cpu_facts() -> dict[str, str]:
     """What the operating system says of the last core, by name; empty where it has no such list (not Linux)."""
     path = Path("/proc/cpuinfo")

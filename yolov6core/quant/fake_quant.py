@@ -245,7 +245,7 @@ class QuantConv2d(nn.Conv2d):
                 self.weight, self.export_scale, self.export_zero_point, 0, -128, 127
             )
         if self.weight_step is not None:
-            limit = integer_limits(self._integers(), self.pair_groups)
+            limit = integer_limits(self._integers(), self.groups) if self.paired else WEIGHT_LEVELS
             step = self.weight_step.view(-1, 1, 1, 1)
             return learned_quantize(self.weight, step, low=-limit, high=limit, sharing=self.weight[0].numel())
         scale = weight_scale(self.weight_range())
