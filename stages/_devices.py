@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages._params import RuntimeParams
-from yolov6core.errors import StageError, logger
+from yolov6core.errors import UserError, logger
 
 if TYPE_CHECKING:
     from stages._training import RecipeParams
@@ -36,19 +36,19 @@ def run_on_devices(stage: str, recipe: RecipeParams | QatParams, runtime: Runtim
 
 
 def check_devices(batch_size: int, ranks: Ranks) -> None:
-    """StageError for batches that cannot be shared; and let only the first process speak."""
+    """UserError for batches that cannot be shared; and let only the first process speak."""
     if not ranks.main:
         logger.setLevel(logging.ERROR)
     if batch_size % ranks.count:
-        raise StageError(f"batch_size is {batch_size}; it has to be a multiple of the {ranks.count} devices")
+        raise UserError(f"batch_size is {batch_size}; it has to be a multiple of the {ranks.count} devices")
 
 
 def check_precision(recipe: RecipeParams, ranks: Ranks) -> None:
-    """StageError for what this machine cannot do."""
+    """UserError for what this machine cannot do."""
     on_gpu = ranks.device.startswith("cuda")
     if recipe.amp == "fp16" and not on_gpu:
-        raise StageError(f"amp is fp16, which needs runtime.device cuda (it is {ranks.device}); take bf16 or off")
+        raise UserError(f"amp is fp16, which needs runtime.device cuda (it is {ranks.device}); take bf16 or off")
     if recipe.sync_norm and not (on_gpu and ranks.count > 1):
-        raise StageError(
+        raise UserError(
             "sync_norm is true, but torch synchronises batch norm on several CUDA devices only; set it to false"
         )

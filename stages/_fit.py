@@ -77,8 +77,8 @@ def fit(
             extreme activations normalises itself; in use it does not, and the weights should have seen that.
 
     Raises:
-        StageStopped: Ctrl-C, after the step was finished and saved.
-        StageError: a loss is not finite, the disk is full, or the same training is running already.
+        Interrupted: Ctrl-C, after the step was finished and saved.
+        UserError: a loss is not finite, the disk is full, or the same training is running already.
     """
     from yolov6core.training.loop import train_one_epoch
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolov6core.errors import StageError, StageStopped, logger
+from yolov6core.errors import UserError, Interrupted, logger
 
 if TYPE_CHECKING:
     from stages._fit import Fit
@@ -75,7 +75,7 @@ class Keeper:
         try:
             best_state, progress = load_state(self.state, self.learner)
         except ValueError as error:
-            raise StageError(str(error)) from None
+            raise UserError(str(error)) from None
         for name, value in progress["run"].items():
             setattr(run, name, value)
         run.best_state = best_state
@@ -117,7 +117,7 @@ class Keeper:
         ranks = self.learner.ranks
         ranks.any(True)  # torchrun ends all processes as soon as one has ended: wait until the state is written
         message = f"{where}; {_continue()}" if ranks.main else ""
-        raise StageStopped(message, exit_code=0 if stop_asked() else 130)
+        raise Interrupted(message, exit_code=0 if stop_asked() else 130)
 
     def _save(self, epoch: int, course: Course) -> None:
         from yolov6core.training.resume import save_state
@@ -130,7 +130,7 @@ class Keeper:
             save_state(self.state, self.learner, extra=self.run.best_state, progress=progress)
         except OSError as error:
             left = "the last good one is kept" if self.state.is_file() else "there is none yet"
-            raise StageError(
+            raise UserError(
                 f"the state of the training could not be written to {self.state} ({error}); {left}. "
                 f"Make room; {_continue()}"
             ) from None
@@ -148,7 +148,7 @@ def _continue() -> str:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Hold a folder for this process alone; StageError while another does. A killed process holds nothing."""
+    """Hold a folder for this process alone; UserError while another does. A killed process holds nothing."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -163,7 +163,7 @@ def exclusive(folder: Path, ranks: Ranks) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
-            raise StageError(
+            raise UserError(
                 f"process {handle.read().strip()} is already at this training ({folder}); wait for it or end it"
             ) from None
         handle.truncate(0)
@@ -174,7 +174,7 @@ def exclusive(folder: Path, ranks: Ranks) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(state: Path, rank: int) -> Iterator[None]:
-    """Turn a loss that is not finite into a StageError, and keep its batch beside the state to look at."""
+    """Turn a loss that is not finite into a UserError, and keep its batch beside the state to look at."""
     import numpy as np
 
     from yolov6core.training.loop import NonFiniteLossError
@@ -186,4 +186,4 @@ def explained(state: Path, rank: int) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         images, targets = error.batch
         np.savez(path, images=images.cpu().numpy(), targets=targets.cpu().numpy())
-        raise StageError(f"{error}. The batch is in {path}: images uint8 [B, 3, H, W], targets [M, 6]") from None
+        raise UserError(f"{error}. The batch is in {path}: images uint8 [B, 3, H, W], targets [M, 6]") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages._evaluation import DATASET, image_batches
 from stages._networks import fresh_network, load_tensors, stored_network
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +28,7 @@ def load_float_model(path: Path, *, device: str = "cpu") -> tuple[nn.Module, dic
     `model` (ModelSpec fields), `variant`, `block`, `branch`, `names` and `image_size` [height, width].
 
     Raises:
-        StageError: the file is missing, not a checkpoint, or does not fit the network that it describes.
+        UserError: the file is missing, not a checkpoint, or does not fit the network that it describes.
     """
     import torch
 
@@ -53,7 +53,7 @@ def load_quantized(
     (`exact` in old files), `float_layers` and `weight_ranges` (`follow` the weights or `frozen`).
 
     Raises:
-        StageError: as `load_float_model`, or the checkpoint is a float one.
+        UserError: as `load_float_model`, or the checkpoint is a float one.
     """
     import torch
 
@@ -63,7 +63,7 @@ def load_quantized(
 
     tensors, meta = _read(path)
     if "quant" not in meta:
-        raise StageError(f"{path} holds a float network; a quantized one is made by 'dvc repro ptq-calib'")
+        raise UserError(f"{path} holds a float network; a quantized one is made by 'dvc repro ptq-calib'")
     with torch.random.fork_rng(devices=[]):
         network = with_input_scales(deploy_(fresh_network(meta).eval()), scaled_inputs(tensors))
         chosen = dialect or meta["quant"].get("dialect", "trt")
@@ -110,13 +110,13 @@ def calibration_batches(
 
 
 def matching_layers(names: Iterable[str], patterns: Iterable[str], *, where: str) -> list[str]:
-    """Names that fit any shell pattern, in their order; StageError naming a pattern that fits none."""
+    """Names that fit any shell pattern, in their order; UserError naming a pattern that fits none."""
     from fnmatch import fnmatchcase
 
     names, patterns = list(names), list(patterns)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise StageError(f"{where}: {pattern!r} fits no convolution; the network has {', '.join(names)}")
+            raise UserError(f"{where}: {pattern!r} fits no convolution; the network has {', '.join(names)}")
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
@@ -130,11 +130,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     if not path.is_file():
         stages = {"train": "train-repopt", "ptq": "ptq-calib", "sensitivity": "sensitivity", "qat": "qat-distill"}
-        raise StageError(f"{path} is missing: run 'dvc repro {stages.get(path.parent.name, 'train-repopt')}' first")
+        raise UserError(f"{path} is missing: run 'dvc repro {stages.get(path.parent.name, 'train-repopt')}' first")
     try:
         return load_checkpoint(path)
     except ValueError as error:
-        raise StageError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
 def _placed(network: Any, device: str) -> Any:

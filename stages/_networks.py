@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages._params import ModelParams
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,16 +25,16 @@ class Architecture:
 
 
 def network_meta(model: ModelParams, architecture: Architecture, *, names: Sequence[str]) -> dict[str, Any]:
-    """What a checkpoint of a network says about it; StageError for a variant or size that does not exist."""
+    """What a checkpoint of a network says about it; UserError for a variant or size that does not exist."""
     from yolov6core.models.variants import variant
 
     try:
         spec = variant(model.variant)
     except ValueError as error:
-        raise StageError(f"model.variant: {error}") from None
+        raise UserError(f"model.variant: {error}") from None
     coarsest = max(spec.strides)
     if any(side % coarsest for side in model.size):
-        raise StageError(
+        raise UserError(
             f"model.image_size is {list(model.size)}; both sides have to be multiples of {coarsest} for {model.variant}"
         )
     meta = {
@@ -56,7 +56,7 @@ def block_form(model: ModelParams, architecture: Architecture) -> str:
 
 
 def fresh_network(meta: Mapping[str, Any]) -> Detector:
-    """The network that `meta` describes, with fresh weights, in training form; StageError if there is no such one."""
+    """The network that `meta` describes, with fresh weights, in training form; UserError if there is no such one."""
     from yolov6core.models.detector import build_detector
     from yolov6core.models.variants import ModelSpec
 
@@ -65,7 +65,7 @@ def fresh_network(meta: Mapping[str, Any]) -> Detector:
     try:
         return build_detector(spec, num_classes=len(meta["names"]), **form)
     except ValueError as error:
-        raise StageError(f"model.variant {meta['variant']}: {error}") from None
+        raise UserError(f"model.variant {meta['variant']}: {error}") from None
 
 
 def stored_network(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, path: Path) -> Detector:
@@ -74,7 +74,7 @@ def stored_network(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, pa
     Fresh weights are drawn on the way, as in `fresh_network`.
 
     Raises:
-        StageError: the tensors of `path` are not those of the network that its `meta` describes.
+        UserError: the tensors of `path` are not those of the network that its `meta` describes.
     """
     from yolov6core.models.blocks import deploy_
 
@@ -86,8 +86,8 @@ def stored_network(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, pa
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, path: Path) -> None:
-    """Fill a network with the tensors of a file; StageError naming the file where they do not fit."""
+    """Fill a network with the tensors of a file; UserError naming the file where they do not fit."""
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise StageError(f"{path} does not fit the network it describes; make it again ({error})") from None
+        raise UserError(f"{path} does not fit the network it describes; make it again ({error})") from None

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from yolov6core.atomic import room_needed
-from yolov6core.errors import StageError, StageStopped, logger
+from yolov6core.atomic import full_disk_explained
+from yolov6core.errors import UserError, Interrupted, logger
 
 
 def setup_logging() -> None:
@@ -23,9 +23,9 @@ def setup_logging() -> None:
 
 @contextlib.contextmanager
 def stage_errors() -> Iterator[None]:
-    """Turn StageError into its message and exit code 1, Ctrl-C into exit code 130; others keep their traceback.
+    """Turn UserError into its message and exit code 1, Ctrl-C into exit code 130; others keep their traceback.
 
-    A full disk is a StageError, too, whatever was being written.
+    A full disk is a UserError, too, whatever was being written.
 
     At the end, a warning names code of the project that was edited in the meantime: what was computed is of the old.
     """
@@ -34,12 +34,12 @@ def stage_errors() -> Iterator[None]:
     setup_logging()
     before = source_digests()
     try:
-        with room_needed():
+        with full_disk_explained():
             yield
-    except StageError as error:
+    except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-    except StageStopped as reason:
+    except Interrupted as reason:
         if str(reason):
             typer.echo(str(reason), err=True)
         raise typer.Exit(reason.exit_code) from None
@@ -84,9 +84,9 @@ def fingerprint(*parts: Any, files: Iterable[Path] = ()) -> str:
 
 
 def need(path: Path, made_by: str) -> Path:
-    """Return `path` if it exists; else raise StageError naming the stage that makes it."""
+    """Return `path` if it exists; else raise UserError naming the stage that makes it."""
     if not path.exists():
-        raise StageError(f"{path} is missing: run 'dvc repro {made_by}' first")
+        raise UserError(f"{path} is missing: run 'dvc repro {made_by}' first")
     return path
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stages._evaluation import network_input
 from stages._losses import LOSS_WEIGHTS, Losses, detection_criterion, distance_bins, training_forward
 from stages._networks import stored_network
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ def self_distillation_losses(model: Detector, *, meta: Mapping[str, Any], recipe
     distributions, the teacher teaches those too. Its maps are compared if `distill_features` is not 0.
 
     Raises:
-        StageError: the teacher is no float network of the same classes, bins and anchors.
+        UserError: the teacher is no float network of the same classes, bins and anchors.
     """
     import torch
 
@@ -75,11 +75,11 @@ def load_teacher(path: Path, student: Mapping[str, Any], *, device: str) -> tupl
     from yolov6core.models.blocks import deploy_
 
     if not path.is_file():
-        raise StageError(f"train.teacher: {path} does not exist; give the weights.safetensors of a float training")
+        raise UserError(f"train.teacher: {path} does not exist; give the weights.safetensors of a float training")
     try:
         tensors, meta = load_checkpoint(path)
     except ValueError as error:
-        raise StageError(f"train.teacher: {error}") from None
+        raise UserError(f"train.teacher: {error}") from None
     meta = {"branch": "none"} | meta
     _check(path, meta, student)
     with torch.random.fork_rng(devices=[]):  # as in load_float_model
@@ -92,14 +92,14 @@ def load_teacher(path: Path, student: Mapping[str, Any], *, device: str) -> tupl
 
 def _check(path: Path, meta: Mapping[str, Any], student: Mapping[str, Any]) -> None:
     if "quant" in meta or "model" not in meta:
-        raise StageError(f"train.teacher: {path} holds no float network; give the weights.safetensors of train-repopt")
+        raise UserError(f"train.teacher: {path} holds no float network; give the weights.safetensors of train-repopt")
     for what, of in (
         ("classes", lambda about: list(about["names"])),
         ("strides", lambda about: list(about["model"]["strides"])),
         ("distance bins", distance_bins),
     ):
         if of(meta) != of(student):
-            raise StageError(
+            raise UserError(
                 f"train.teacher: {what} of {path} are {of(meta)}, those of the network to be trained {of(student)}; "
                 "they have to be the same. Bins of a small network come from train.branch distribution, in the "
                 "training of the teacher too"

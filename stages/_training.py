@@ -15,7 +15,7 @@ from stages._losses import LOSS_WEIGHTS, Losses, detection_losses
 from stages._networks import Architecture, fresh_network, network_meta
 from stages._params import AugmentParams, Bounds, ModelParams, RuntimeParams
 from stages._report import need, set_threads
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -166,7 +166,7 @@ def training_batches(
     network, and above all its batch-norm statistics, settle on images as they are in use. `meta` as of a checkpoint.
 
     Raises:
-        StageError: `augment.multi_scale` is too small for the network's strides.
+        UserError: `augment.multi_scale` is too small for the network's strides.
     """
     from yolov6core.data.augment import TrainTransform
     from yolov6core.data.loader import batch_sizes, epoch_plan, planned_batches
@@ -204,7 +204,7 @@ def training_batches(
     try:
         sizes(0, multi_scale)
     except ValueError as error:
-        raise StageError(f"augment.multi_scale: {error}") from None
+        raise UserError(f"augment.multi_scale: {error}") from None
     return batches, count
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
 from stages._report import stage_errors
 from yolov6core.atomic import replace_folder
-from yolov6core.errors import StageError, logger
+from yolov6core.errors import UserError, logger
 
 if TYPE_CHECKING:
     from yolov6core.engines.runtime import BuildSettings, EngineInfo
@@ -54,7 +54,7 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = ONNX, out: Path = OUT
     """Write `<variant>/` with the engine and its `engine.json`.
 
     Raises:
-        StageError: the runtime is not usable here, a file of its dialect is missing, or it refuses one.
+        UserError: the runtime is not usable here, a file of its dialect is missing, or it refuses one.
     """
     from yolov6core.engines.registry import pick_runtime
     from yolov6core.engines.runtime import BuildSettings
@@ -62,7 +62,7 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = ONNX, out: Path = OUT
     try:
         runtime, reason = pick_runtime(engine.runtime)
     except ValueError as error:
-        raise StageError(f"engine.runtime {engine.runtime}: {error}; see 'python -m stages doctor'") from None
+        raise UserError(f"engine.runtime {engine.runtime}: {error}; see 'python -m stages doctor'") from None
     logger.info("runtime %s (%s)", runtime, reason)
     settings = BuildSettings(
         threads=engine.threads,
@@ -74,7 +74,7 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = ONNX, out: Path = OUT
     )
     variants = [name for name in VARIANTS if list(onnx_folder.glob(f"{name}.*.onnx"))]
     if not variants:
-        raise StageError(f"{onnx_folder} holds no exported files: run 'dvc repro export-onnx' first")
+        raise UserError(f"{onnx_folder} holds no exported files: run 'dvc repro export-onnx' first")
     with replace_folder(out) as folder:
         for variant in variants:
             cached = engine.calibration_cache and runtime == "tensorrt" and variant != "float"
@@ -91,7 +91,7 @@ def _source(onnx_folder: Path, variant: str, runtime: str, *, cached: bool) -> P
     dialect = "cache" if cached else RUNTIME_DIALECT[runtime]
     path = onnx_folder / f"{variant}.{dialect}.onnx"
     if not path.is_file():
-        raise StageError(f"{path} is missing: {runtime} needs it; add {dialect!r} to export.dialects")
+        raise UserError(f"{path} is missing: {runtime} needs it; add {dialect!r} to export.dialects")
     return path
 
 
@@ -106,7 +106,7 @@ def _build(source: Path, folder: Path, runtime: str, settings: BuildSettings) ->
     try:
         RUNTIMES[runtime].build(source, folder, settings)
     except ValueError as error:
-        raise StageError(f"{source}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
     if used.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(used, kept)

@@ -10,7 +10,7 @@ from stages._eval_files import spread, write_curves, write_samples, write_summar
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
 from stages._report import need, stage_errors
 from yolov6core.atomic import replace_folder, write_json
-from yolov6core.errors import StageError, logger
+from yolov6core.errors import UserError, logger
 
 if TYPE_CHECKING:
     from yolov6core.data.dataset import DetectionDataset
@@ -78,7 +78,7 @@ def eval_trt(
     """Write `<variant>.json` into `metrics`; tables, curves, `summary.png` and `samples/` into `out`.
 
     Raises:
-        StageError: an engine of another runtime version or device, or one that cannot run here.
+        UserError: an engine of another runtime version or device, or one that cannot run here.
     """
     from yolov6core.data.dataset import DetectionDataset
 
@@ -112,11 +112,11 @@ def _open(folder: Path) -> dict[str, Engine]:
         try:
             engines[name] = open_engine(folder / name)
         except EngineMismatch as error:
-            raise StageError(f"{folder / name}: {error}; {REBUILD}") from None
+            raise UserError(f"{folder / name}: {error}; {REBUILD}") from None
         except RuntimeMissing as error:
-            raise StageError(f"{folder / name}: {error}; choose another engine.runtime, or {REBUILD}") from None
+            raise UserError(f"{folder / name}: {error}; choose another engine.runtime, or {REBUILD}") from None
     if not engines:
-        raise StageError(f"{folder} holds no engines: run 'dvc repro build-trt' first")
+        raise UserError(f"{folder} holds no engines: run 'dvc repro build-trt' first")
     return engines
 
 

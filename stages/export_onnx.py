@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, RuntimeParams, read_params
 from stages._report import set_threads, stage_errors
 from yolov6core.atomic import replace_folder, write_json
-from yolov6core.errors import StageError, logger
+from yolov6core.errors import UserError, logger
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +89,7 @@ def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = OUT
     Files are judged by exact arithmetic, whatever the CPU at hand makes of them: that is `build-trt`'s to tell.
 
     Raises:
-        StageError: a checkpoint is missing, or a file is further from torch than the tolerances allow.
+        UserError: a checkpoint is missing, or a file is further from torch than the tolerances allow.
     """
     set_threads(runtime.threads)
     rows: dict[str, dict[str, Any]] = {}
@@ -161,7 +161,7 @@ def _tell_overflows(variant: str, rows: dict[str, dict[str, Any]]) -> None:
 def _image_size(export: ExportParams, meta: dict[str, Any]) -> list[int]:
     size, stride = export.image_size or meta["image_size"], max(meta["model"]["strides"])
     if any(side % stride for side in size):
-        raise StageError(f"export.image_size is {size}; both sides have to be multiples of {stride}")
+        raise UserError(f"export.image_size is {size}; both sides have to be multiples of {stride}")
     return size
 
 
@@ -323,7 +323,7 @@ def _refuse_bad(rows: dict[str, dict[str, Any]]) -> None:
         if not row["ok"]
     ]
     if bad:
-        raise StageError(
+        raise UserError(
             "exported files differ from torch; nothing was written\n  "
             + "\n  ".join(bad)
             + "\nraise export.tolerance or export.quant_tolerance if that is acceptable"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stages._report import stage_errors
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 
 if TYPE_CHECKING:
     from stages._weights import GivenWeights
@@ -40,7 +40,7 @@ def import_checkpoint(
     """Write a checkpoint of this project (of a hyper-search: its scales) and return what was found, as lines of text.
 
     Raises:
-        StageError: the file is refused or fits no network; the message names tensors and counts.
+        UserError: the file is refused or fits no network; the message names tensors and counts.
     """
     from stages._weights import empty_network, load_weights_, read_weights
     from yolov6core.checkpoint import save_checkpoint
@@ -88,16 +88,16 @@ def _identify(given: GivenWeights, variant: str | None) -> tuple[str, str]:
         try:
             return variant, block_for(given, look_up(variant).block)
         except ValueError as error:
-            raise StageError(f"--variant: {error}") from None
+            raise UserError(f"--variant: {error}") from None
     found = fitting_variants(given)
     if len(found) == 1:
         return found[0]
     if not found:
-        raise StageError(
+        raise UserError(
             f"{given.path} ({given.found}; {len(given.tensors)} tensors, {given.num_classes} classes) has the tensors "
             "of no network in the table; give the nearest with --variant to see what differs"
         )
-    raise StageError(
+    raise UserError(
         f"{given.path} fits {' and '.join(name for name, _ in found)}, which differ in nothing that tensors show; "
         "say which with --variant"
     )
@@ -106,7 +106,7 @@ def _identify(given: GivenWeights, variant: str | None) -> tuple[str, str]:
 def _names(given: GivenWeights, names: list[str] | None) -> list[str]:
     chosen: Any = names or given.names or [str(index) for index in range(given.num_classes)]
     if len(chosen) != given.num_classes:
-        raise StageError(f"--names has {len(chosen)} names, the file {given.num_classes} classes")
+        raise UserError(f"--names has {len(chosen)} names, the file {given.num_classes} classes")
     return list(chosen)
 
 

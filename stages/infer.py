@@ -15,7 +15,7 @@ import typer
 
 from stages._report import stage_errors
 from yolov6core.atomic import write_json, write_text
-from yolov6core.errors import StageError, logger
+from yolov6core.errors import UserError, logger
 
 if TYPE_CHECKING:
     import cv2
@@ -87,7 +87,7 @@ def infer(
     """Write drawn pictures (or a video), `detections.json` and `detections.csv` into `out`.
 
     Raises:
-        StageError: no such engine or source, an engine of another place, or no picture that could be read.
+        UserError: no such engine or source, an engine of another place, or no picture that could be read.
     """
     from yolov6core.data.frames import find_frames
     from yolov6core.engines.cpu import warning
@@ -95,9 +95,9 @@ def infer(
     try:
         frames = find_frames(source)
     except ValueError as error:
-        raise StageError(str(error)) from None
+        raise UserError(str(error)) from None
     if frames.paths and out.resolve() == frames.paths[0].parent.resolve():
-        raise StageError(f"--out {out} holds the source itself, whose images would be overwritten; give another folder")
+        raise UserError(f"--out {out} holds the source itself, whose images would be overwritten; give another folder")
     opened = _open(engine, runtime)
     logger.info("%s", opened.info.describe())
     if warning(opened.info):
@@ -164,23 +164,23 @@ def _open(path: Path, runtime: str) -> Engine:
         try:
             engine, reason = open_file(path, runtime, BuildSettings())
         except ValueError as error:
-            raise StageError(f"{path}: {error}") from None
+            raise UserError(f"{path}: {error}") from None
         logger.info("runtime %s (%s)", engine.info.runtime, reason)
         return engine
     folder = path.parent if path.is_file() else path
     if not (folder / SIDECAR).is_file():
         inside = sorted(entry.parent.name for entry in folder.glob(f"*/{SIDECAR}"))
         hint = f"; it holds {', '.join(inside)}: give one of them" if inside else "; run 'dvc repro build-trt' first"
-        raise StageError(f"--engine {path} is neither an ONNX file nor a folder with an {SIDECAR}{hint}")
+        raise UserError(f"--engine {path} is neither an ONNX file nor a folder with an {SIDECAR}{hint}")
     try:
         if runtime not in ("auto", read_info(folder).runtime):
             built = read_info(folder).runtime
-            raise StageError(f"{folder} was built for {built}; --runtime {runtime} runs ONNX files only")
+            raise UserError(f"{folder} was built for {built}; --runtime {runtime} runs ONNX files only")
         return open_engine(folder)
     except EngineMismatch as error:
-        raise StageError(f"{folder}: {error}; {REBUILD}") from None
+        raise UserError(f"{folder}: {error}; {REBUILD}") from None
     except RuntimeMissing as error:
-        raise StageError(f"{folder}: {error}; choose another engine.runtime, or {REBUILD}") from None
+        raise UserError(f"{folder}: {error}; choose another engine.runtime, or {REBUILD}") from None
 
 
 def _names(path: Path | None, engine: Engine) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ def _names(path: Path | None, engine: Engine) -> tuple[str, ...]:
 
     if path is not None:
         if not path.is_file():
-            raise StageError(f"--names {path} does not exist; give a dataset.yaml or a text file with a name a line")
+            raise UserError(f"--names {path} does not exist; give a dataset.yaml or a text file with a name a line")
         text = path.read_text(encoding="utf-8")
         found = parse_yaml(text).get("names", []) if path.suffix in (".yaml", ".yml") else text.split("\n")
         found = found.values() if isinstance(found, dict) else found
@@ -274,13 +274,13 @@ def _writer(path: Path, picture: np.ndarray, frames: Frames) -> cv2.VideoWriter:
     rate = 25.0 if isinstance(frames.video, int) else frames.rate()  # a camera that is open cannot be opened again
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
     if not writer.isOpened():
-        raise StageError(f"{path} cannot be written as a video; OpenCV lacks the codec mp4v")
+        raise UserError(f"{path} cannot be written as a video; OpenCV lacks the codec mp4v")
     return writer
 
 
 def _finish(findings: Findings, detector: Detector, frames: Frames, out: Path) -> None:
     if not findings.images:
-        raise StageError(f"none of the {len(findings.skipped)} pictures in {frames.name} could be read")
+        raise UserError(f"none of the {len(findings.skipped)} pictures in {frames.name} could be read")
     write_json(
         out / "detections.json",
         {

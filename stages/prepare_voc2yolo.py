@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
 from stages._report import stage_errors
 from yolov6core.atomic import replace_folder, write_json, write_text
-from yolov6core.errors import StageError, logger
+from yolov6core.errors import UserError, logger
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -75,7 +75,7 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path =
     """Write the dataset folder `out` and four totals to `metrics`; returns counts of splits and problems.
 
     Raises:
-        StageError: nothing usable is left, or `strict` and there are problems. Nothing is written then.
+        UserError: nothing usable is left, or `strict` and there are problems. Nothing is written then.
     """
     from yolov6core.datasets.annotated import DatasetError
     from yolov6core.datasets.write import write_dataset
@@ -86,7 +86,7 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path =
         figures = _figures(prepared)
         _summarise(prepared, figures)
         if prepare.strict and prepared.problems:
-            raise StageError(
+            raise UserError(
                 f"{len(prepared.problems)} problem(s) in {prepare.root}, named above, and prepare.strict is true; "
                 "mend the data, or set strict to false to go on without what cannot be used"
             )
@@ -101,7 +101,7 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path =
             write_json(folder / "report.json", _report(prepared.problems))
             _write_statistics(folder, prepared)
     except DatasetError as error:
-        raise StageError(str(error)) from error
+        raise UserError(str(error)) from error
     write_json(metrics, _totals(prepared))
     logger.info("-> %s", out)
     return figures

@@ -2,230 +2,227 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from stages._judge import Judge
-from stages._params import DEFAULT_PARAMS, ParamsFile, PtqParams, RuntimeParams, read_params
-from stages._report import set_threads, stage_errors
-from yolov6core.atomic import replace_folder, write_json, write_text
-from yolov6core.errors import StageError, logger
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch import nn
+from stages import paths
+from stages.params import EvalParams, PtqParams, RuntimeParams
+from stages.sections import limits_of
+from stages.shell import required
+from yolov6core.atomic import replace_folder, write_json
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.views import image_batches
+from yolov6core.engines.cpu import resolved
+from yolov6core.errors import UserError, logger
+from yolov6core.evaluation.evaluator import EvalResult
+from yolov6core.models.card import NetworkCard
+from yolov6core.quant.adaround import round_weights_
+from yolov6core.quant.bias_correction import correct_biases_
+from yolov6core.quant.calibrate import Health, Ranges, Statistics, collect, health, range_table, ranges
+from yolov6core.quant.equalize import depthwise_names, equalize, input_peaks
+from yolov6core.quant.insert import QuantizedModel, insert_quantizers, set_float_layers_, set_ranges_, state_of
+from yolov6core.quant.observers import Method
+from yolov6core.quant.tensor_noise import tensor_noise
+from yolov6core.tables import write_rows
+from yolov6core.tasks.evaluation import SplitEvaluator
+from yolov6core.tasks.float_comparison import FloatComparison, retention
+from yolov6core.tasks.networks import load_float
+from yolov6core.tasks.quantized_networks import matching_layers, save_quantized
+from yolov6core.threads import set_threads
 
-    from yolov6core.evaluation.evaluator import EvalResult
-    from yolov6core.quant.calibrate import Health, Ranges, Statistics
-    from yolov6core.quant.insert import QuantizedModel
-    from yolov6core.quant.observers import Method
-
-OUT = Path("artifacts/ptq")
-METRICS = Path("metrics/ptq.json")
-Evaluate = Callable[[Any], dict[str, float]]
-"""Name of what has been done to the network -> its figures on select, see `Judge`."""
+METRICS = paths.METRICS / "ptq.json"
 REPAIR_IMAGES = 16
-"""Calibration images that biases, roundings and the blame for a failure are worked out on."""
+"""Calibration images that biases and roundings are worked out on, and the noise of tensors is measured on."""
+NOISY_TENSORS = 8
+"""Tensors named where too little mAP is left."""
 
 
-def ptq_calib_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Calibrate the float network to INT8: artifacts/ptq, metrics/ptq.json."""
-    ptq, runtime = read_params(params, ptq=PtqParams, runtime=RuntimeParams)
-    with stage_errors():
-        ptq_calib(ptq, runtime)
+@dataclass(frozen=True)
+class Calibration:
+    """Where the stage's images and figures come from."""
+
+    ptq: PtqParams
+    card: NetworkCard
+    device: str
+    on_select: SplitEvaluator
+    on_val: SplitEvaluator
+
+    def batches(self, *, batch_size: int | None = None, images: int | None = None) -> Iterator[Tensor]:
+        """Batches of the calibration list, in its order; of the first `images` only, if given."""
+        dataset = DetectionDataset(paths.DATASET, "calib", limit=images)
+        size = batch_size or self.ptq.batch_size
+        return image_batches(
+            dataset, image_size=self.card.image_size, shrink=self.card.shrink, batch_size=size, device=self.device
+        )
+
+    def repair_images(self) -> Tensor:
+        """One batch of REPAIR_IMAGES images."""
+        return next(self.batches(batch_size=REPAIR_IMAGES, images=REPAIR_IMAGES))
 
 
-def ptq_calib(ptq: PtqParams, runtime: RuntimeParams) -> None:
+def ptq_calib(ptq: PtqParams, evaluation: EvalParams, runtime: RuntimeParams) -> None:
     """Write the calibrated weights, `ranges.csv`, `histograms.npz`, `methods.json` and the val metrics.
 
-    Candidates are compared on the select split, by `merit`; the val split is evaluated for the chosen one only.
+    Candidates are compared on the select split, by `selection_score`; val is evaluated for the chosen one only.
 
     Raises:
-        StageError: missing inputs, a calibration that meets NaN, or too little mAP left with `on_failure: fail`.
+        UserError: missing inputs, a calibration that meets NaN, or too little mAP left with `on_failure: fail`.
     """
-    from stages._evaluation import evaluate_split
-    from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model, matching_layers
-    from yolov6core.engines.cpu import resolved
-    from yolov6core.quant.calibrate import collect, health, ranges
-    from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, state_of
-
     set_threads(runtime.threads)
-    network, meta = load_float_model(FLOAT_WEIGHTS, device=runtime.device)
-    equalized = _equalized(network, meta, ptq, device=runtime.device)
-    cpu = resolved(ptq.cpu)
-    logger.info("INT8 for CPUs with %s sums (ptq.cpu %s)", cpu, ptq.cpu)
-    gm = insert_quantizers(equalized, dialect_name=ptq.dialect, quantize_predictions=ptq.predictions == "int8", cpu=cpu)
-    extra = matching_layers(convolution_names(gm), ptq.float_layers, where="ptq.float_layers")
-    set_float_layers_(gm, state_of(gm).float_layers | set(extra))
+    weights = required(paths.WEIGHTS["float"], made_by=paths.MADE_BY["float"])
+    network, card = load_float(weights, device=runtime.device)
+    on_select, on_val = (
+        SplitEvaluator(
+            DetectionDataset(paths.DATASET, split), card, batch_size=ptq.batch_size, limits=limits_of(evaluation)
+        )
+        for split in ("select", "val")
+    )
+    calibration = Calibration(ptq, card, runtime.device, on_select, on_val)
+    model = _with_quantizers(_equalized(network, calibration), ptq)
     try:
-        statistics = collect(gm, calibration_batches(meta, batch_size=ptq.batch_size, device=runtime.device))
+        statistics = collect(model, calibration.batches())
     except ValueError as error:
-        raise StageError(f"calibration: {error}") from None
-    report = health(gm, statistics, wild_ratio=ptq.wild_ratio)
+        raise UserError(f"calibration: {error}") from None
+    report = health(model, statistics, outlier_ratio=ptq.outlier_ratio)
     _log_health(report)
 
     tables = {method: ranges(statistics, method) for method in _candidates(ptq)}
-    float_select = evaluate_split(network, meta, "select", batch_size=ptq.batch_size)
-    judge = Judge(float_select)
-
-    def evaluate(name: Any) -> dict[str, float]:
-        scores = judge(evaluate_split(gm, meta, "select", batch_size=ptq.batch_size))
-        shown = (scores[key] for key in ("map50_95", "agreement"))
-        logger.info("%-18s select mAP50:95 %.4f, agreement with float %.4f", name, *shown)
-        return scores
-
-    scores = {}
+    float_select = on_select(network)
+    compare = FloatComparison(float_select, on_select.truth)
+    scores: dict[str, dict[str, float]] = {}
     for method, table in tables.items():
-        _use(gm, table)
-        scores[method] = evaluate(method)
-    chosen = max(scores, key=lambda method: scores[method]["merit"])
-    _use(gm, tables[chosen])
-    repaired = _repair(gm, meta, ptq, evaluate=evaluate, device=runtime.device)
-    results = {
-        "float": evaluate_split(network, meta, "val", batch_size=ptq.batch_size),
-        "ptq": evaluate_split(gm, meta, "val", batch_size=ptq.batch_size),
+        set_ranges_(model, table)
+        scores[str(method)] = _compared(model, str(method), calibration, compare)
+    chosen = max(tables, key=lambda method: scores[str(method)]["selection_score"])
+    set_ranges_(model, tables[chosen])
+    scores |= _repaired(model, calibration, compare)
+    results = on_val(network), on_val(model)
+    document = {
+        "chosen": str(chosen),
+        "images": statistics.images,
+        "select": {"float": _shown(float_select.stats)} | {name: _shown(row) for name, row in scores.items()},
+        "health": asdict(report),
     }
-    methods = _methods_document(scores | repaired, chosen, float_select, statistics, report)
-    _write(gm, meta, tables=tables, chosen=chosen, statistics=statistics, methods=methods)
-    _judge(ptq, results, chosen, blame=lambda: _noisiest(gm, meta, device=runtime.device))
+    _write(model, card, tables=tables, chosen=chosen, statistics=statistics, document=document)
+    _report(model, calibration, *results, chosen=chosen)
 
 
-def _equalized(network: nn.Module, meta: dict[str, Any], ptq: PtqParams, *, device: str) -> nn.Module:
+def _with_quantizers(network: nn.Module, ptq: PtqParams) -> QuantizedModel:
+    cpu = resolved(ptq.cpu)
+    logger.info("INT8 for CPUs with %s sums (ptq.cpu %s)", cpu, ptq.cpu)
+    model = insert_quantizers(
+        network, dialect_name=ptq.dialect, quantize_predictions=ptq.predictions == "int8", cpu=cpu
+    )
+    more = matching_layers(model, ptq.float_layers, where="ptq.float_layers")
+    return set_float_layers_(model, state_of(model).float_layers | set(more))
+
+
+def _equalized(network: nn.Module, calibration: Calibration) -> nn.Module:
     """The network with even channels as `ptq.equalize` wants them; it computes the same."""
-    import torch
-
-    from stages._models import calibration_batches
-    from yolov6core.quant.equalize import depthwise_names, equalize, input_peaks
-
-    chains, depthwise = ptq.equalize in ("chains", "all"), ptq.equalize in ("depthwise", "all")
-    if not chains and not (depthwise and depthwise_names(network)):
+    how = calibration.ptq.equalize
+    cross_layer, depthwise = how in ("cross_layer", "all"), how in ("depthwise", "all")
+    if not cross_layer and not (depthwise and depthwise_names(network)):
         return network
-    peaks = input_peaks(network, calibration_batches(meta, batch_size=ptq.batch_size, device=device))
-    equalized = equalize(network, peaks, chains=chains, depthwise=depthwise)
-    return equalized.to(memory_format=torch.channels_last)
-
-
-def _repair(
-    gm: QuantizedModel, meta: dict[str, Any], ptq: PtqParams, *, evaluate: Evaluate, device: str
-) -> dict[str, dict[str, float]]:
-    """Round weights and correct biases as the section wants, and the select figures after each."""
-    from stages._models import calibration_batches
-    from yolov6core.quant.adaround import round_weights_
-    from yolov6core.quant.bias_correction import correct_biases_
-
-    steps = {}
-    if ptq.adaround:
-        steps["adaround"] = lambda images: round_weights_(gm, images, steps=ptq.adaround)
-    if ptq.bias_correction == "fast":
-        steps["bias_correction"] = lambda images: correct_biases_(gm, images)
-    scores = {}
-    for name, step in steps.items():
-        step(next(calibration_batches(meta, batch_size=REPAIR_IMAGES, images=REPAIR_IMAGES, device=device)))
-        scores[name] = evaluate(f"+ {name}")
-    return scores
-
-
-def _noisiest(gm: QuantizedModel, meta: dict[str, Any], *, device: str, count: int = 8) -> str:
-    """A table of the tensors that rounding serves worst."""
-    from stages._models import calibration_batches
-    from yolov6core.quant.tensor_noise import tensor_noise
-
-    batches = calibration_batches(meta, batch_size=REPAIR_IMAGES, images=REPAIR_IMAGES, device=device)
-    rows = [f"{'tensor':40s} {'dB':>6s} {'worst channel':>13s} {'step':>10s}"]
-    for row in tensor_noise(gm, batches)[:count]:
-        rows.append(f"{row.tensor:40s} {row.sqnr_db:6.1f} {row.worst_channel_db:13.1f} {row.step:10.3g}")
-    return "\n".join(rows)
+    peaks = input_peaks(network, calibration.batches())
+    equalized = equalize(network, peaks, cross_layer=cross_layer, depthwise=depthwise)
+    return equalized.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _candidates(ptq: PtqParams) -> list[Method]:
     """Methods to compare, in the order in which a tie is decided."""
-    from yolov6core.quant.observers import Method
-
     percentiles = [Method("percentile", value) for value in ptq.percentiles]
     if ptq.method == "auto":
         return [Method("mse"), Method("entropy"), *percentiles, Method("max")]
     return percentiles if ptq.method == "percentile" else [Method(ptq.method)]
 
 
-def _use(gm: QuantizedModel, table: Ranges) -> None:
-    from yolov6core.quant.insert import set_ranges_
+def _compared(model: QuantizedModel, name: str, calibration: Calibration, compare: FloatComparison) -> dict[str, float]:
+    scores = compare(calibration.on_select(model))
+    shown = scores["map50_95"], scores["agreement"]
+    logger.info("%-18s select mAP50:95 %.4f, agreement with float %.4f", name, *shown)
+    return scores
 
-    set_ranges_(gm, table)
+
+def _repaired(
+    model: QuantizedModel, calibration: Calibration, compare: FloatComparison
+) -> dict[str, dict[str, float]]:
+    """Round weights and correct biases as the section wants; the figures on select after each."""
+    ptq, scores = calibration.ptq, {}
+    if ptq.adaround:
+        round_weights_(model, calibration.repair_images(), steps=ptq.adaround)
+        scores["adaround"] = _compared(model, "+ adaround", calibration, compare)
+    if ptq.bias_correction == "fast":
+        correct_biases_(model, calibration.repair_images())
+        scores["bias_correction"] = _compared(model, "+ bias_correction", calibration, compare)
+    return scores
 
 
 def _log_health(report: Health) -> None:
     for tensor in (*report.never_seen, *report.all_zero):
         logger.warning("%s held nothing but zero during calibration; its range is 0", tensor)
-    for tensor, ratio in report.wild_channels.items():
+    for tensor, ratio in report.outlier_channels.items():
         logger.warning("%s: its largest channel is %.0f times the median one, one scale serves it badly", tensor, ratio)
     dead = sum(map(len, report.dead_channels.values()))
     if dead:
         logger.info("%d channel(s) in %d tensor(s) stayed zero during calibration", dead, len(report.dead_channels))
 
 
-def _methods_document(
-    scores: dict[Any, dict[str, float]],
-    chosen: Method,
-    float_select: EvalResult,
-    statistics: Statistics,
-    report: Health,
-) -> dict[str, Any]:
-    """Content of `methods.json`: what was compared, what was chosen, and what looked wrong."""
-
-    def figures(row: dict[str, float]) -> dict[str, float]:
-        return {name: row[name] for name in ("map50_95", "map50", "agreement") if name in row}
-
-    return {
-        "chosen": str(chosen),
-        "images": statistics.images,
-        "select": {"float": figures(float_select.stats)} | {str(m): figures(row) for m, row in scores.items()},
-        "health": asdict(report),
-    }
+def _shown(scores: dict[str, float]) -> dict[str, float]:
+    return {name: scores[name] for name in ("map50_95", "map50", "agreement") if name in scores}
 
 
 def _write(
-    gm: QuantizedModel,
-    meta: dict[str, Any],
+    model: QuantizedModel,
+    card: NetworkCard,
     *,
     tables: dict[Method, Ranges],
     chosen: Method,
     statistics: Statistics,
-    methods: dict[str, Any],
+    document: dict[str, Any],
 ) -> None:
-    import numpy as np
-    import pandas as pd
-
-    from stages._models import save_quantized
-    from yolov6core.quant.calibrate import range_table
-
     rows = range_table(statistics, {str(method): table for method, table in tables.items()})
     arrays = {}
     for group, histogram in statistics.histograms.items():
         arrays[f"{group}.counts"] = histogram.counts
         arrays[f"{group}.width_low_high"] = np.array([histogram.width, histogram.low, histogram.high])
-    with replace_folder(OUT) as folder:
-        save_quantized(folder / "weights.safetensors", gm, meta, method=str(chosen))
-        write_text(folder / "ranges.csv", pd.DataFrame([asdict(row) for row in rows]).round(8).to_csv(index=False))
+    with replace_folder(paths.PTQ) as folder:
+        save_quantized(folder / paths.WEIGHTS["ptq"].name, model, card, method=str(chosen))
+        write_rows(folder / "ranges.csv", [asdict(row) for row in rows], digits=8)
         np.savez_compressed(folder / "histograms.npz", **arrays)
-        write_json(folder / "methods.json", methods)
+        write_json(folder / "methods.json", document)
 
 
-def _judge(ptq: PtqParams, results: dict[str, EvalResult], chosen: Method, *, blame: Callable[[], str]) -> None:
+def _report(
+    model: QuantizedModel, calibration: Calibration, float_val: EvalResult, ptq_val: EvalResult, *, chosen: Method
+) -> None:
     """Write the metrics, and complain if too little of the float mAP is left."""
-    from stages._models import retention
-
-    score, float_score = (results[name].stats["map50_95"] for name in ("ptq", "float"))
+    ptq = calibration.ptq
+    score, float_score = ptq_val.stats["map50_95"], float_val.stats["map50_95"]
     kept = retention(score, float_score)
-    write_json(METRICS, {"map50_95": score, "map50": results["ptq"].stats["map50"]})
+    write_json(METRICS, {"map50_95": score, "map50": ptq_val.stats["map50"]})
     logger.info("ptq by %s: val mAP50:95 %.4f, %.1f %% of the float %.4f", chosen, score, 100 * kept, float_score)
-    if kept < ptq.min_retention:
-        logger.warning("tensors with the lowest signal-to-noise ratio, mean over their channels:\n%s", blame())
-        message = (
-            f"PTQ keeps {100 * kept:.1f} % of the float mAP50:95 on val, less than ptq.min_retention "
-            f"{100 * ptq.min_retention:.1f} %; see wild channels in {OUT / 'methods.json'}, ptq.equalize, more "
-            "calibration images, or the sensitivity and qat-distill stages"
-        )
-        if ptq.on_failure == "fail":
-            raise StageError(message)
-        logger.warning(message)
+    if kept >= ptq.min_retention:
+        return
+    noisiest = _noisiest_tensors(model, calibration)
+    logger.warning("tensors with the lowest signal-to-noise ratio, mean over their channels:\n%s", noisiest)
+    message = (
+        f"PTQ keeps {100 * kept:.1f} % of the float mAP50:95 on val, less than ptq.min_retention "
+        f"{100 * ptq.min_retention:.1f} %; see outlier_channels in {paths.PTQ / 'methods.json'}, ptq.equalize, more "
+        "calibration images, or the sensitivity and qat-distill stages"
+    )
+    if ptq.on_failure == "fail":
+        raise UserError(message)
+    logger.warning(message)
+
+
+def _noisiest_tensors(model: QuantizedModel, calibration: Calibration) -> str:
+    """A table of the tensors that rounding serves worst."""
+    rows = [f"{'tensor':40s} {'dB':>6s} {'worst channel':>13s} {'step':>10s}"]
+    for row in tensor_noise(model, [calibration.repair_images()])[:NOISY_TENSORS]:
+        rows.append(f"{row.tensor:40s} {row.sqnr_db:6.1f} {row.worst_channel_db:13.1f} {row.step:10.3g}")
+    return "\n".join(rows)

@@ -4,208 +4,176 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from stages._judge import score_of
-from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, RuntimeParams, read_params
-from stages._ranking import Columns, log_agreement, measure_exactly, readout
-from stages._report import fingerprint, set_threads, stage_errors
-from yolov6core.atomic import replace_folder, write_json, write_text
+import torch
+
+from stages import paths
+from stages.params import EvalParams, RuntimeParams, SensitivityParams
+from stages.sections import limits_of
+from stages.shell import fingerprint, required
+from yolov6core.atomic import replace_folder, write_json
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.views import image_batches
+from yolov6core.engines.runtime import RuntimeMissing
 from yolov6core.errors import logger
+from yolov6core.evaluation.evaluator import EvalResult
+from yolov6core.evaluation.ranking_plot import ranking_picture
+from yolov6core.export.layer_times import openvino_layer_times
+from yolov6core.models.card import NetworkCard
+from yolov6core.quant.insert import QuantizedModel, set_float_layers_, state_of
+from yolov6core.quant.selection import Budget, Choice, Layer, Score, choose_float_layers, given_float_layers
+from yolov6core.quant.sensitivity import fast_sensitivity, layer_macs
+from yolov6core.tables import write_rows
+from yolov6core.tasks.evaluation import SplitEvaluator
+from yolov6core.tasks.float_comparison import retention, score_of
+from yolov6core.tasks.layer_ranking import Columns, log_correlations, measure_exactly, readout
+from yolov6core.tasks.networks import load_float
+from yolov6core.tasks.quantized_networks import load_quantized, matching_layers, save_quantized
+from yolov6core.threads import set_threads
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from yolov6core.data.dataset import DetectionDataset
-    from yolov6core.evaluation.evaluator import EvalResult
-    from yolov6core.quant.insert import QuantizedModel
-    from yolov6core.quant.selection import Budget, Choice, Layer, Score
-
-PTQ_WEIGHTS = Path("artifacts/ptq/weights.safetensors")
-OUT = Path("artifacts/sensitivity")
-METRICS = Path("metrics/partial.json")
-STATE_ROOT = Path(".ckpt/sensitivity")
+METRICS = paths.METRICS / "partial.json"
+STATE_ROOT = paths.RESUME / "sensitivity"
 """Exact measurements of an interrupted run."""
-
-
-@dataclass(frozen=True)
-class SensitivityParams:
-    """Section `sensitivity`: how layers are ranked, and what the float ones may cost or must gain."""
-
-    metric: Literal["fast", "exact"]
-    images: Annotated[int, Bounds(1, 100_000)]
-    batch_size: Annotated[int, Bounds(1, 4096)]
-    max_drop: Annotated[float, Bounds(0, 1)] | None
-    max_layers: Annotated[int, Bounds(0, 10_000)] | None
-    max_slowdown: Annotated[float, Bounds(0, 100)] | None
-    cost: Literal["auto", "openvino", "macs"]
-    float_layers: list[str] | None
-
-    def __post_init__(self) -> None:
-        if self.float_layers is None and self.max_drop == self.max_layers == self.max_slowdown is None:
-            raise ValueError("nothing limits the float layers; give max_drop, max_layers or max_slowdown")
+WORST = 5
+"""Layers that the log names."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What leaving a layer float costs, as a share of the INT8 network."""
+    """Cost of each float layer, as a share of the INT8 network's `unit`."""
 
     unit: str
     shares: dict[str, float]
 
 
-def sensitivity_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Rank layers by quantization error, keep few float: artifacts/sensitivity, metrics/partial.json."""
-    sensitivity_section, runtime = read_params(params, sensitivity=SensitivityParams, runtime=RuntimeParams)
-    with stage_errors():
-        sensitivity(sensitivity_section, runtime)
+@dataclass(frozen=True)
+class Measured:
+    """The calibrated model beside the float network's result.
+
+    Attributes:
+        card: of the quantized network.
+        always_float: convolutions that are not for the choice.
+        float_select: result of the float network on select.
+    """
+
+    model: QuantizedModel
+    card: NetworkCard
+    always_float: frozenset[str]
+    on_select: SplitEvaluator
+    float_select: EvalResult
 
 
-def sensitivity(params: SensitivityParams, runtime: RuntimeParams) -> None:
+def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: RuntimeParams) -> None:
     """Write `ranking.csv`, `ranking.png`, `keep_float.json`, the partially quantized weights and the val metrics.
 
-    Layers are ranked on the select split, whose images no range was fitted to, and which of them stay float is decided
-    there as well (see `yolov6core.quant.selection`); val is evaluated for the result only.
+    Layers are ranked on the select split, whose images no range was fitted to, and the layers that stay float are
+    chosen there as well (see `yolov6core.quant.selection`); val is evaluated for the result only.
+
+    Raises:
+        UserError: missing inputs, or patterns that fit no layer.
     """
-    from stages._evaluation import evaluate_split, image_batches
-    from stages._models import FLOAT_WEIGHTS, load_float_model, load_quantized
-    from yolov6core.quant.insert import set_float_layers_, state_of
-    from yolov6core.quant.sensitivity import fast_harm
-
     set_threads(runtime.threads)
-    network, meta = load_float_model(FLOAT_WEIGHTS, device=runtime.device)
-    gm, quantized_meta = load_quantized(PTQ_WEIGHTS, device=runtime.device)
-    always_float = state_of(gm).float_layers
-    batches = image_batches(_select(params.images), meta, device=runtime.device)
-    columns: Columns = {"fast": fast_harm(gm, batches, readout=readout(meta))}
-    float_select = evaluate_split(network, meta, "select", batch_size=params.batch_size)
+    float_weights, ptq_weights = (
+        required(paths.WEIGHTS[kind], made_by=paths.MADE_BY[kind]) for kind in ("float", "ptq")
+    )
+    network, _ = load_float(float_weights, device=runtime.device)
+    model, card = load_quantized(ptq_weights, device=runtime.device)
+    on_select, on_val = (
+        SplitEvaluator(
+            DetectionDataset(paths.DATASET, split), card, batch_size=params.batch_size, limits=limits_of(evaluation)
+        )
+        for split in ("select", "val")
+    )
+    images = image_batches(
+        DetectionDataset(paths.DATASET, "select", limit=params.images),
+        image_size=card.image_size,
+        shrink=card.shrink,
+        device=runtime.device,
+    )
+    columns: Columns = {"fast": fast_sensitivity(model, images, readout=readout(card))}
+    measured = Measured(model, card, state_of(model).float_layers, on_select, on_select(network))
     if params.metric == "exact":
-        columns |= _exact(gm, meta, float_select, batch_size=params.batch_size)
-        log_agreement(columns)
-    layers, costs = _layers(gm, meta, columns, params=params, runtime=runtime)
-    choice = _choose(gm, layers, meta, params=params, float_select=float_select, always_float=always_float)
-    set_float_layers_(gm, always_float | set(choice.float_layers))
-    float_val = evaluate_split(network, meta, "val", batch_size=params.batch_size).stats["map50_95"]
-    stats = evaluate_split(gm, meta, "val", batch_size=params.batch_size).stats
-    _write(gm, quantized_meta, layers=layers, columns=columns, costs=costs, choice=choice, float_select=float_select)
-    _report(stats, float_val=float_val, costs=costs, choice=choice)
+        columns |= _exact(measured)
+        log_correlations(columns)
+    costs = layer_costs(model, card, params=params, runtime=runtime)
+    layers = _layers(columns[params.metric], costs)
+    choice = _choose(measured, layers, params=params)
+    set_float_layers_(model, measured.always_float | set(choice.float_layers))
+    float_val, partial_val = on_val(network).stats, on_val(model).stats
+    _write(measured, layers=layers, columns=columns, costs=costs, choice=choice)
+    _report(partial_val, float_val=float_val["map50_95"], costs=costs, choice=choice)
 
 
-def _exact(gm: QuantizedModel, meta: dict[str, Any], float_select: EvalResult, *, batch_size: int) -> Columns:
+def _exact(measured: Measured) -> Columns:
     """Columns of `measure_exactly` on the select split."""
-    from stages._evaluation import evaluate_split
-
-    def evaluate(network: nn.Module) -> EvalResult:
-        return evaluate_split(network, meta, "select", batch_size=batch_size)
-
-    state = _state_path(batch_size)
+    state = _state_path(measured.on_select)
     columns = measure_exactly(
-        gm, evaluate=evaluate, float_result=float_select, truth=_select().ground_truth(), state=state
+        measured.model,
+        evaluate=measured.on_select,
+        float_result=measured.float_select,
+        truth=measured.on_select.truth,
+        state=state,
     )
     state.unlink(missing_ok=True)
     return columns
 
 
-def _select(images: int | None = None) -> DetectionDataset:
-    from stages._evaluation import DATASET
-    from yolov6core.data.dataset import DetectionDataset
-
-    return DetectionDataset(DATASET, "select", limit=images)
-
-
-def _state_path(batch_size: int) -> Path:
+def _state_path(on_select: SplitEvaluator) -> Path:
     """Named after the code, the weights and the dataset's lists and labels, so that no run continues another."""
-    from stages._evaluation import DATASET
-
-    inputs = (PTQ_WEIGHTS, DATASET / "select.txt", DATASET / "annotations" / "instances_select.json")
-    return STATE_ROOT / f"{fingerprint(batch_size, files=inputs)}.json"
-
-
-def _layers(
-    gm: QuantizedModel,
-    meta: dict[str, Any],
-    columns: Columns,
-    *,
-    params: SensitivityParams,
-    runtime: RuntimeParams,
-) -> tuple[list[Layer], Costs]:
-    """Layers with harm and cost, the worst first."""
-    from yolov6core.quant.selection import Layer
-
-    costs = measured_costs(gm, meta, params=params, runtime=runtime)
-    harm = columns[params.metric]
-    layers = [Layer(name, harm[name], costs.shares[name]) for name in sorted(harm, key=lambda name: -harm[name])]
-    total = sum(layer.harm for layer in layers) or 1.0
-    for layer in layers[:5]:
-        logger.info(
-            "%-32s %4.1f %% of the harm, %.1f %% of the %s",
-            layer.name,
-            100 * layer.harm / total,
-            100 * layer.cost,
-            costs.unit,
-        )
-    return layers, costs
+    labels = (paths.DATASET / "select.txt", paths.DATASET / "annotations" / "instances_select.json")
+    how = fingerprint(on_select.batch_size, vars(on_select.limits), files=(paths.WEIGHTS["ptq"], *labels))
+    return STATE_ROOT / f"{how}.json"
 
 
-def measured_costs(
-    gm: QuantizedModel, meta: dict[str, Any], *, params: SensitivityParams, runtime: RuntimeParams
-) -> Costs:
+def layer_costs(model: QuantizedModel, card: NetworkCard, *, params: SensitivityParams, runtime: RuntimeParams) -> Costs:
     """Costs by OpenVINO's counters where latency is part of the problem and the CPU runs the engines, else arithmetic.
 
-    Measured times differ a little from run to run, which a ranking that does not need them is spared.
+    Measured times differ a little from run to run. A ranking that does not need them does without.
     """
-    import torch
-
-    from yolov6core.engines.runtime import RuntimeMissing
-    from yolov6core.export.layer_times import openvino_layer_times
-    from yolov6core.quant.sensitivity import layer_macs
-
-    size, needed = tuple(meta["image_size"]), params.max_drop is not None or params.max_slowdown is not None
+    needed = params.max_drop is not None or params.max_slowdown is not None
     try:
         if params.cost == "openvino" or (params.cost == "auto" and needed and runtime.device == "cpu"):
-            times = openvino_layer_times(gm, image_size=size, threads=runtime.threads)
+            times = openvino_layer_times(model, image_size=card.image_size, threads=runtime.threads)
             return Costs("INT8 latency", {name: extra / times.int8 for name, extra in times.extra.items()})
     except RuntimeMissing as error:
         logger.warning("sensitivity.cost %s: %s; multiply-adds are counted instead", params.cost, error)
-    device = next(gm.parameters()).device
-    return Costs("arithmetic", layer_macs(gm, torch.zeros(1, 3, *size, device=device)))
+    device = next(model.parameters()).device
+    return Costs("arithmetic", layer_macs(model, torch.zeros(1, 3, *card.image_size, device=device)))
 
 
-def _choose(
-    gm: QuantizedModel,
-    layers: list[Layer],
-    meta: dict[str, Any],
-    *,
-    params: SensitivityParams,
-    float_select: EvalResult,
-    always_float: frozenset[str],
-) -> Choice:
+def _layers(values: dict[str, float], costs: Costs) -> list[Layer]:
+    """Layers with sensitivity and cost, the worst first."""
+    order = sorted(values, key=lambda name: -values[name])
+    layers = [Layer(name, values[name], costs.shares[name]) for name in order]
+    total = sum(layer.sensitivity for layer in layers) or 1.0
+    for layer in layers[:WORST]:
+        share, cost = 100 * layer.sensitivity / total, 100 * layer.cost
+        logger.info("%-32s %4.1f %% of the sensitivity, %.1f %% of the %s", layer.name, share, cost, costs.unit)
+    return layers
+
+
+def _choose(measured: Measured, layers: list[Layer], *, params: SensitivityParams) -> Choice:
     """Float layers as the parameters name them, or as the budget has them."""
-    from stages._evaluation import evaluate_split
-    from stages._models import matching_layers
-    from yolov6core.quant.insert import convolution_names, set_float_layers_
-    from yolov6core.quant.selection import Budget, choose_float_layers, given_float_layers
-
+    model, on_select = measured.model, measured.on_select
     budget = Budget(params.max_drop, params.max_layers, params.max_slowdown)
-    truth = _select().ground_truth()
-    scored: dict[str, Any] = {"float_score": float_select.stats["map50_95"], "budget": budget}
+    float_score = measured.float_select.stats["map50_95"]
 
     def verify(names: tuple[str, ...]) -> Score:
-        set_float_layers_(gm, always_float | set(names))
-        score = score_of(evaluate_split(gm, meta, "select", batch_size=params.batch_size), truth)
+        set_float_layers_(model, measured.always_float | set(names))
+        score = score_of(on_select(model), on_select.truth)
         logger.info("%d layer(s) float: select mAP50:95 %.4f  %s", len(names), score.value, ", ".join(names))
         return score
 
     if params.float_layers is not None:
-        named = matching_layers(convolution_names(gm), params.float_layers, where="sensitivity.float_layers")
-        return given_float_layers([layer for layer in layers if layer.name in named], verify=verify, **scored)
-    choice = choose_float_layers(layers, verify=verify, **scored)
-    _explain(choice, budget)
+        named = matching_layers(model, params.float_layers, where="sensitivity.float_layers")
+        layers = [layer for layer in layers if layer.name in named]
+        return given_float_layers(layers, verify=verify, float_score=float_score, budget=budget)
+    choice = choose_float_layers(layers, verify=verify, float_score=float_score, budget=budget)
+    _log_certainty(choice, budget)
     return choice
 
 
-def _explain(choice: Choice, budget: Budget) -> None:
-    """Say how sure the choice is."""
+def _log_certainty(choice: Choice, budget: Budget) -> None:
     last = max(choice.trials, key=lambda trial: len(trial.float_layers))
     if last.float_layers:
         logger.info(
@@ -217,50 +185,36 @@ def _explain(choice: Choice, budget: Budget) -> None:
         logger.info("no float layer: what they gain is not beyond noise, and each costs latency")
 
 
-def _write(
-    gm: QuantizedModel,
-    meta: dict[str, Any],
-    *,
-    layers: list[Layer],
-    columns: Columns,
-    costs: Costs,
-    choice: Choice,
-    float_select: EvalResult,
-) -> None:
-    import pandas as pd
-
-    from stages._models import save_quantized
-    from yolov6core.evaluation.ranking_plot import ranking_picture
-
-    total = sum(layer.harm for layer in layers) or 1.0
-    harm = {layer.name: layer.harm / total for layer in layers}
+def _write(measured: Measured, *, layers: list[Layer], columns: Columns, costs: Costs, choice: Choice) -> None:
+    card = measured.card
+    assert card.quantization is not None, "it was read as a quantized network"
+    total = sum(layer.sensitivity for layer in layers) or 1.0
+    shares = {layer.name: layer.sensitivity / total for layer in layers}
     rows = [
-        {"layer": name, "harm": share}
+        {"layer": name, "sensitivity": share}
         | {title: values[name] for title, values in columns.items()}
         | {"cost": costs.shares[name], "float": int(name in choice.float_layers)}
-        for name, share in harm.items()
+        for name, share in shares.items()
     ]
-    document = {**asdict(choice), "cost_unit": costs.unit, "float_score": float_select.stats["map50_95"]}
-    with replace_folder(OUT) as folder:
-        write_text(folder / "ranking.csv", pd.DataFrame(rows).round(6).to_csv(index=False))
+    document = {**asdict(choice), "cost_unit": costs.unit, "float_score": measured.float_select.stats["map50_95"]}
+    with replace_folder(paths.SENSITIVITY) as folder:
+        write_rows(folder / "ranking.csv", rows)
         write_json(folder / "keep_float.json", document)
-        label = "harm of INT8, % of all layers' (logarithmic)"
-        ranking_picture(harm, folder / "ranking.png", marked=choice.float_layers, label=label)
-        save_quantized(folder / "weights.safetensors", gm, meta, method=meta["quant"]["method"])
+        label = "sensitivity to INT8, % of all layers' (logarithmic)"
+        ranking_picture(shares, folder / "ranking.png", marked=choice.float_layers, label=label)
+        weights = folder / paths.WEIGHTS["partial"].name
+        save_quantized(weights, measured.model, card, method=card.quantization.method)
 
 
 def _report(stats: dict[str, float], *, float_val: float, costs: Costs, choice: Choice) -> None:
-    from stages._models import retention
-
-    kept = retention(stats["map50_95"], float_val)
-    count = len(choice.float_layers)
-    write_json(METRICS, {"map50_95": stats["map50_95"], "map50": stats["map50"], "float_layers": count})
+    score, count = stats["map50_95"], len(choice.float_layers)
+    write_json(METRICS, {"map50_95": score, "map50": stats["map50"], "float_layers": count})
     logger.info(
         "partial: %d layer(s) float (%.1f %% of the %s), val mAP50:95 %.4f, %.1f %% of the float %.4f",
         count,
         100 * choice.cost,
         costs.unit,
-        stats["map50_95"],
-        100 * kept,
+        score,
+        100 * retention(score, float_val),
         float_val,
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, the user's share of it is
 _SCARCE = 2**20
@@ -19,15 +19,15 @@ _SCARCE = 2**20
 
 
 @contextlib.contextmanager
-def room_needed(path: Path | None = None) -> Iterator[None]:
-    """Turn the error of a full disk into a StageError about the output `path`; None: about the file of the error."""
+def full_disk_explained(path: Path | None = None) -> Iterator[None]:
+    """Turn the error of a full disk into a UserError about the output `path`; None: about the file of the error."""
     try:
         yield
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         output = path or error.filename or "an output"
-        raise StageError(
+        raise UserError(
             f"{output} could not be written ({error.strerror}); what was there before is kept. "
             "Make room and give the same command again: a training that had ended only writes its outputs then"
         ) from error
@@ -53,9 +53,9 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all.
 
     Raises:
-        StageError: the disk is full.
+        UserError: the disk is full.
     """
-    with room_needed(path):
+    with full_disk_explained(path):
         write_whole(path, text.encode())
 
 
@@ -99,11 +99,11 @@ def replace_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill; on success it becomes `path`, on any error `path` stays as it was.
 
     Raises:
-        StageError: the disk was full.
+        UserError: the disk was full.
     """
     temporary = path.with_name(path.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    with room_needed(path):
+    with full_disk_explained(path):
         try:
             temporary.mkdir(parents=True)
             yield temporary

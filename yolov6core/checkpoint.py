@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from torch import Tensor
 from yolov6core.atomic import write_whole
 
 FORMAT_VERSION = 1
+RENAMED = {"head.branch.": "head.aux_head."}
+"""Beginnings of tensor names until version 0.1 -> those of today."""
 
 
-def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and metadata whole or not at all.
 
     Args:
         path: target file, `.safetensors`.
         tensors: name -> tensor, any dtype that safetensors holds; stored as given, contiguous, on the CPU.
-        meta: JSON-serialisable description (model spec, class names, image size, what was quantized).
+        meta: JSON values that describe the tensors; of networks `NetworkCard.to_meta`.
 
     Raises:
         OSError: the file could not be written (a full disk, for one); a former one is as it was.
@@ -41,7 +44,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as handle:
             metadata = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {_present(name): handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a readable safetensors file ({error}); train it again or restore it"
@@ -53,3 +56,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if version != FORMAT_VERSION:
         raise ValueError(f"{path} has checkpoint format {version}; this version reads {FORMAT_VERSION}")
     return tensors, meta
+
+
+def _present(name: str) -> str:
+    for old, new in RENAMED.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name

@@ -1,4 +1,4 @@
-"""Errors that a person can mend, and the logger of the project."""
+"""Errors that the user can mend, and the logger of the project."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import logging
 logger = logging.getLogger("yolov6-quant")
 
 
-class StageError(Exception):
-    """A problem that a person can mend: printed without a traceback, exit code 1."""
+class UserError(Exception):
+    """A problem that the user can mend: commands print it without a traceback and exit with code 1."""
 
 
-class StageStopped(Exception):
-    """The stage was asked to stop and did so in good order: the message, if any, says how to continue.
+class Interrupted(Exception):
+    """The work was asked to stop and has saved its state; the message, if any, says how to continue.
 
-    The exit code is 130, but for processes that another one started and answers for.
+    The exit code is 130, except for processes that another process started and answers for.
     """
 
     def __init__(self, message: str, *, exit_code: int = 130) -> None:

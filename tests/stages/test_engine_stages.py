@@ -21,7 +21,7 @@ from tests.support.dataset_folder import make_dataset
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.engines import cpu
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 from yolov6core.evaluation.evaluator import evaluate
 
 SIZE = [64, 64]
@@ -169,7 +169,7 @@ def test_other_forms_are_written_and_checked(here, tmp_path, options):
 
 def test_a_file_beyond_the_tolerance_stops_the_stage(here, tmp_path):
     strict = ExportParams(**EXPORT | {"dialects": ["ort"], "tolerance": 0.0})
-    with pytest.raises(StageError, match=r"float\.ort\.onnx: relative error"):
+    with pytest.raises(UserError, match=r"float\.ort\.onnx: relative error"):
         export_onnx(strict, RUNTIME, out=tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
 
@@ -333,7 +333,7 @@ def test_rtx_takes_every_file_and_says_that_it_cannot_run(here, tmp_path):
         assert sidecar["int8_convs"] == sidecar["wanted_int8"] > 0
         assert sidecar["precision"] == "fp16"
     if not torch.cuda.is_available():
-        with pytest.raises(StageError, match="choose another engine.runtime"):
+        with pytest.raises(UserError, match="choose another engine.runtime"):
             eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
 
 
@@ -354,16 +354,16 @@ def test_an_engine_of_another_version_is_refused_with_the_command(here, tmp_path
     build_trt(EngineParams(**ENGINE), out=engines)
     path = engines / "ptq" / "engine.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "2019.1"}))
-    with pytest.raises(StageError, match="dvc repro --force build-trt"):
+    with pytest.raises(UserError, match="dvc repro --force build-trt"):
         eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
 
 
 def test_a_missing_dialect_is_named(here, tmp_path):
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "float.trt.onnx").touch()
-    with pytest.raises(StageError, match="add 'openvino' to export.dialects"):
+    with pytest.raises(UserError, match="add 'openvino' to export.dialects"):
         build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "onnx", out=tmp_path / "engines")
-    with pytest.raises(StageError, match="dvc repro export-onnx"):
+    with pytest.raises(UserError, match="dvc repro export-onnx"):
         build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "none", out=tmp_path / "engines")
 
 

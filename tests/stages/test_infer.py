@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from stages.__main__ import app
 from stages.infer import Findings, Thresholds, infer
 from tests.support import families
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 
 GREEN = (0, 255, 0)
 RUNTIMES = ["openvino", "onnxruntime", "opencv"]
@@ -106,13 +106,13 @@ def test_a_built_engine_runs_and_carries_its_names(tmp_path, model, folder) -> N
     for given in (engine, engine / "model.xml"):
         infer(given, str(folder), out=tmp_path / "out")
         assert found_in(tmp_path / "out")[0]["detections"][0]["name"] == "green"
-    with pytest.raises(StageError, match="it holds float"):
+    with pytest.raises(UserError, match="it holds float"):
         infer(engine.parent, str(folder), out=tmp_path / "out")
-    with pytest.raises(StageError, match="was built for openvino"):
+    with pytest.raises(UserError, match="was built for openvino"):
         infer(engine, str(folder), out=tmp_path / "out", runtime="opencv")
     sidecar = engine / "engine.json"
     sidecar.write_text(sidecar.read_text().replace(f'"version": "{info.version}"', '"version": "2019.1"'))
-    with pytest.raises(StageError, match="dvc repro --force build-trt"):
+    with pytest.raises(UserError, match="dvc repro --force build-trt"):
         infer(engine, str(folder), out=tmp_path / "out")
 
 
@@ -145,7 +145,7 @@ def test_names_are_taken_from_a_file(tmp_path, model, folder) -> None:
     for file, name in (("names.txt", "vert"), ("data.yaml", "verde")):
         infer(model, str(folder), out=tmp_path / "out", names=tmp_path / file)
         assert found_in(tmp_path / "out")[0]["detections"][0]["name"] == name
-    with pytest.raises(StageError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         infer(model, str(folder), out=tmp_path / "out", names=tmp_path / "none.txt")
 
 
@@ -163,12 +163,12 @@ def test_sources_that_are_not_there_are_named(tmp_path, model, folder) -> None:
         ("97", "camera 97 cannot be opened"),
         (folder / "c.jpg", "none of the 1 pictures"),
     ):
-        with pytest.raises(StageError, match=message):
+        with pytest.raises(UserError, match=message):
             infer(model, str(source), out=tmp_path / "out")
 
 
 def test_the_source_is_never_written_over(model, folder) -> None:
-    with pytest.raises(StageError, match="overwritten"):
+    with pytest.raises(UserError, match="overwritten"):
         infer(model, str(folder), out=folder)
 
 
@@ -180,7 +180,7 @@ def test_models_that_do_not_fit_are_named(tmp_path, patches, folder) -> None:
         (tmp_path, "auto", "neither an ONNX file nor a folder"),
         (patches.write_patch_detector(tmp_path / "m.onnx"), "tensorrt", "choose auto or one of openvino"),
     ):
-        with pytest.raises(StageError, match=message):
+        with pytest.raises(UserError, match=message):
             infer(model, str(folder), out=tmp_path / "out", runtime=runtime)
 
 

@@ -13,7 +13,7 @@ import pytest
 from stages._params import ParamsError, parse_params
 from stages.draw_sample import draw_sample
 from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = PrepareParams(
@@ -183,7 +183,7 @@ def test_strict_stops_and_leaves_the_old_output(voc):
     voc(strict=True)
     before = snapshot(voc.out)
     spoil(voc.root, 0, "<name>", "<name> </name><name>")
-    with pytest.raises(StageError, match="1 problem.*prepare.strict is true"):
+    with pytest.raises(UserError, match="1 problem.*prepare.strict is true"):
         voc(strict=True)
     assert snapshot(voc.out) == before
     assert not list(voc.out.parent.glob("*.tmp"))
@@ -200,20 +200,20 @@ def test_strict_stops_and_leaves_the_old_output(voc):
     ],
 )
 def test_nothing_usable_is_fatal(voc, changes, message):
-    with pytest.raises(StageError, match=message):
+    with pytest.raises(UserError, match=message):
         voc(**changes)
     assert not voc.out.exists() and not voc.metrics.exists()
 
 
 def test_no_dataset_at_all(tmp_path):
     for root in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(StageError, match="no dataset in prepare.root"):
+        with pytest.raises(UserError, match="no dataset in prepare.root"):
             prepare_voc2yolo(replace(DEFAULTS, root=str(root)), out=tmp_path / "d", metrics=tmp_path / "m.json")
 
 
 def test_empty_split(voc):
     (voc.root / "ImageSets/Main/val.txt").write_text("\n")
-    with pytest.raises(StageError, match="no usable image in the split 'val'"):
+    with pytest.raises(UserError, match="no usable image in the split 'val'"):
         voc()
 
 

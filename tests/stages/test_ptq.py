@@ -19,7 +19,7 @@ from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
 from stages.ptq_calib import ptq_calib
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.engines.cpu import integer_arithmetic
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import variant
 from yolov6core.quant.insert import convolution_names, get_ranges, state_of
@@ -165,7 +165,7 @@ def test_a_failure_names_the_tensors_to_blame(pipeline, monkeypatch, caplog):
 
     monkeypatch.setattr(_evaluation, "evaluate_split", evaluate)
     pipeline("test")
-    with caplog.at_level(logging.WARNING), pytest.raises(StageError, match=r"keeps 80\.0 % of the float"):
+    with caplog.at_level(logging.WARNING), pytest.raises(UserError, match=r"keeps 80\.0 % of the float"):
         ptq_calib(PtqParams(**PTQ | {"min_retention": 0.9, "on_failure": "fail"}), RUNTIME)
     table = next(record.getMessage() for record in caplog.records if "signal-to-noise" in record.getMessage())
     _, header, *rows = table.splitlines()

@@ -23,7 +23,7 @@ from stages.draw_sample import draw_sample
 from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
 from stages.qat_distill import STARTS, QatParams, distillation_losses, distilled_maps
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import VARIANTS, ModelSpec
@@ -170,7 +170,7 @@ def test_multipliers_of_the_float_training_can_stay(run, monkeypatch):
             ones = torch.ones(conv.out_channels)
             same = conv.in_channels == conv.out_channels and conv.stride == (1, 1)
             scales[name] = BlockScales(0.1 * ones, 0.1 * ones, ones if same else None)
-    with pytest.raises(StageError, match="search-scales"):
+    with pytest.raises(UserError, match="search-scales"):
         run([0.1], keep_multipliers=True)
     save_checkpoint(qat_distill.SCALES, scales_to_tensors(scales), {})
     plain, _ = run([0.1, 0.2, 0.3])
@@ -182,7 +182,7 @@ def test_multipliers_of_the_float_training_can_stay(run, monkeypatch):
         return sum(float((gm.get_parameter(name) - weights[name]).detach().norm()) for name in names)
 
     assert 0 < moved(multiplied) < 0.2 * moved(plain)
-    with pytest.raises(StageError, match="form 'repvgg'"):
+    with pytest.raises(UserError, match="form 'repvgg'"):
         qat_distill._keep_multipliers(plain, meta | {"block": "repvgg"})
 
 

@@ -25,7 +25,7 @@ from stages.ptq_calib import PtqParams, ptq_calib
 from stages.sensitivity import SensitivityParams, sensitivity
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import variant
 from yolov6core.quant.insert import freeze_weight_ranges_, get_ranges, state_of
@@ -145,7 +145,7 @@ def test_too_little_accuracy_warns_or_fails(pipeline, scored, caplog):
     with caplog.at_level(logging.WARNING):
         ptq_calib(PtqParams(**settings), RUNTIME)
     assert "less than ptq.min_retention" in caplog.text
-    with pytest.raises(StageError, match="qat-distill"):
+    with pytest.raises(UserError, match="qat-distill"):
         ptq_calib(PtqParams(**settings | {"on_failure": "fail"}), RUNTIME)
 
 
@@ -154,7 +154,7 @@ def test_layers_named_by_pattern_stay_float(pipeline, scored):
     gm, _ = load_quantized(pipeline / "artifacts/ptq/weights.safetensors")
     floats = state_of(gm).float_layers - state_of(gm).predictions
     assert floats == {f"head.stems.{level}.conv" for level in range(3)}
-    with pytest.raises(StageError, match=r"ptq.float_layers: 'heads\.\*' fits no convolution"):
+    with pytest.raises(UserError, match=r"ptq.float_layers: 'heads\.\*' fits no convolution"):
         ptq_calib(PtqParams(**PTQ | {"float_layers": ["heads.*"]}), RUNTIME)
 
 
@@ -249,13 +249,13 @@ def test_frozen_weight_ranges_come_back_frozen(pipeline, scored):
 
 
 def test_missing_and_wrong_checkpoints_say_what_to_do(pipeline):
-    with pytest.raises(StageError, match="run 'dvc repro ptq-calib' first"):
+    with pytest.raises(UserError, match="run 'dvc repro ptq-calib' first"):
         load_quantized(pipeline / "elsewhere/ptq/weights.safetensors")
-    with pytest.raises(StageError, match="holds a float network"):
+    with pytest.raises(UserError, match="holds a float network"):
         load_quantized(pipeline / _models.FLOAT_WEIGHTS)
     tensors, meta = load_checkpoint(_models.FLOAT_WEIGHTS)
     save_checkpoint(pipeline / "cut.safetensors", dict(list(tensors.items())[:-1]), meta)
-    with pytest.raises(StageError, match="does not fit the network it describes"):
+    with pytest.raises(UserError, match="does not fit the network it describes"):
         load_float_model(pipeline / "cut.safetensors")
 
 

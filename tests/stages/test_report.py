@@ -12,7 +12,7 @@ import typer
 
 from stages._report import fingerprint, stage_errors
 from yolov6core.atomic import replace_folder, write_text
-from yolov6core.errors import StageError
+from yolov6core.errors import UserError
 
 
 def test_fingerprint_sees_parts_files_and_code(tmp_path, monkeypatch):
@@ -32,7 +32,7 @@ def test_a_full_disk_is_named_and_the_former_file_kept(tmp_path):
     path = tmp_path / "metrics.json"
     write_text(path, "former")
     (tmp_path / "metrics.json.tmp").symlink_to("/dev/full")
-    with pytest.raises(StageError, match=r"metrics.json could not be written \(No space left .* Make room"):
+    with pytest.raises(UserError, match=r"metrics.json could not be written \(No space left .* Make room"):
         write_text(path, "new")
     assert path.read_text() == "former" and list(tmp_path.iterdir()) == [path]
 
@@ -41,7 +41,7 @@ def test_a_full_disk_is_named_and_the_former_folder_kept(tmp_path):
     out = tmp_path / "out"
     with replace_folder(out) as folder:
         (folder / "a").write_text("former")
-    with pytest.raises(StageError, match="out could not be written"), replace_folder(out) as folder:
+    with pytest.raises(UserError, match="out could not be written"), replace_folder(out) as folder:
         (folder / "b").write_text("new")
         with open("/dev/full", "w") as file:
             file.write("new")
@@ -58,7 +58,7 @@ def test_a_library_that_found_no_room_is_understood(tmp_path, monkeypatch):
         build()
     left = SimpleNamespace(free=4096)
     monkeypatch.setattr("yolov6core.atomic.shutil.disk_usage", lambda path: left if Path(path).is_dir() else None)
-    with pytest.raises(StageError, match="out could not be written \\(No space left"):
+    with pytest.raises(UserError, match="out could not be written \\(No space left"):
         build()
     assert not list(tmp_path.iterdir())
 

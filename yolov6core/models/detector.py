@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from yolov6core.models.backbone import EfficientRep
 from yolov6core.models.blocks import CSPSPPF, SPPF, ConvBNAct
-from yolov6core.models.head import AnchorBranch, DecoupledHead, DistributionBranch
+from yolov6core.models.head import AnchorHead, DecoupledHead, DistributionHead
 from yolov6core.models.lite import CoarserLevel, DepthwisePair, LiteCSP, Pointwise, Unit, lite_stage
 from yolov6core.models.neck import BiFusion, ConcatFusion, RepPAN
 from yolov6core.models.rep_blocks import BLOCKS, activation_of
 from yolov6core.models.stage_blocks import Block, CSPStage, MBLAStage, repeat_block
 from yolov6core.models.variants import ModelSpec
 
-BRANCHES = ("none", "anchors", "distribution")
+AUX_HEADS = ("none", "anchors", "distribution")
 """What the head predicts beside its output in training: nothing, anchor-based boxes, distributions of distances."""
 
 
@@ -26,8 +26,8 @@ class TrainingOutput(NamedTuple):
 
     cls_logits: Tensor
     distances: Tensor
-    branch: tuple[Tensor, Tensor] | Tensor | None
-    """Output of the head's branch."""
+    aux: tuple[Tensor, Tensor] | Tensor | None
+    """Output of the auxiliary head."""
     features: tuple[Tensor, ...]
     """Maps after the head's stems, for distillation."""
 
@@ -49,37 +49,37 @@ class Detector(nn.Module):
         return self.head(self.neck(self.backbone(images)))
 
     def training_output(self, images: Tensor) -> TrainingOutput:
-        """As `forward`, with the branch for training and the maps that a teacher can be compared on."""
+        """As `forward`, with the auxiliary head's output and the maps that a teacher can be compared on."""
         features = self.head.features(self.neck(self.backbone(images)))
-        branch = None if self.head.branch is None else self.head.branch(features)
-        return TrainingOutput(*self.head.predict(features), branch, features.stem)
+        aux = None if self.head.aux_head is None else self.head.aux_head(features)
+        return TrainingOutput(*self.head.predict(features), aux, features.stem)
 
 
-def build_detector(spec: ModelSpec, *, num_classes: int, block: str | None = None, branch: str = "none") -> Detector:
+def build_detector(spec: ModelSpec, *, num_classes: int, block: str | None = None, aux_head: str = "none") -> Detector:
     """Build a network with fresh weights.
 
     Args:
         spec: see `variants.VARIANTS`.
         num_classes: C, at least 1.
         block: form of the 3x3 blocks, one of `rep_blocks.BLOCKS`; None: that of the published recipe.
-        branch: what the head predicts beside its output in training, one of `BRANCHES`.
+        aux_head: what the head predicts beside its output in training, one of `AUX_HEADS`.
 
     Raises:
-        ValueError: unknown block form or branch, no classes, or a combination that does not exist.
+        ValueError: unknown block form or auxiliary head, no classes, or a combination that does not exist.
     """
     block = block or spec.block
     if block not in BLOCKS:
         raise ValueError(f"block form {block!r} is unknown; choose one of {', '.join(BLOCKS)}")
-    if branch not in BRANCHES:
-        raise ValueError(f"branch {branch!r} is unknown; choose one of {', '.join(BRANCHES)}")
+    if aux_head not in AUX_HEADS:
+        raise ValueError(f"aux_head {aux_head!r} is unknown; choose one of {', '.join(AUX_HEADS)}")
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; a detector needs at least one class")
     if spec.stage == "lite":
         if block != spec.block:
             raise ValueError(f"block form is {block!r}; the Lite networks have no other than {spec.block}")
-        return Detector(backbone=_lite_backbone(spec), neck=_lite_neck(spec), head=_head(spec, num_classes, branch))
+        return Detector(backbone=_lite_backbone(spec), neck=_lite_neck(spec), head=_head(spec, num_classes, aux_head))
     parts = _Parts(spec, block)
-    return Detector(backbone=parts.backbone(), neck=parts.neck(), head=_head(spec, num_classes, branch))
+    return Detector(backbone=parts.backbone(), neck=parts.neck(), head=_head(spec, num_classes, aux_head))
 
 
 class _Parts:
@@ -171,7 +171,7 @@ def _lite_neck(spec: ModelSpec) -> RepPAN:
     )
 
 
-def _head(spec: ModelSpec, num_classes: int, branch: str) -> DecoupledHead:
+def _head(spec: ModelSpec, num_classes: int, aux_head: str) -> DecoupledHead:
     if spec.stage == "lite":
         inputs = [spec.top_down[0]] * len(spec.strides)
         stem = unit = DepthwisePair
@@ -179,12 +179,12 @@ def _head(spec: ModelSpec, num_classes: int, branch: str) -> DecoupledHead:
         inputs = [spec.channels(count) for count in (spec.top_down[-1], *spec.bottom_up)]
         stem, unit = partial(ConvBNAct, kernel=1, act=nn.SiLU), partial(ConvBNAct, act=nn.SiLU)
     auxiliary = None
-    if branch == "anchors":
-        auxiliary = AnchorBranch(inputs=inputs, num_classes=num_classes, anchors=spec.anchors, strides=spec.strides)
-    elif branch == "distribution":
+    if aux_head == "anchors":
+        auxiliary = AnchorHead(inputs=inputs, num_classes=num_classes, anchors=spec.anchors, strides=spec.strides)
+    elif aux_head == "distribution":
         if spec.reg_max:
-            raise ValueError("branch 'distribution' is for networks that predict plain distances; this one has bins")
-        auxiliary = DistributionBranch(inputs=inputs)
+            raise ValueError("aux_head 'distribution' is for networks that predict plain distances; this one has bins")
+        auxiliary = DistributionHead(inputs=inputs)
     return DecoupledHead(
-        inputs=inputs, num_classes=num_classes, stem=stem, unit=unit, reg_max=spec.reg_max, branch=auxiliary
+        inputs=inputs, num_classes=num_classes, stem=stem, unit=unit, reg_max=spec.reg_max, aux_head=auxiliary
     )

@@ -1,4 +1,4 @@
-"""The decoupled head without anchors, its branches for training, and the one place where raw output becomes boxes.
+"""The decoupled head without anchors, its auxiliary heads for training, and the one place where raw output becomes boxes.
 
 Letters: B images, A anchor points, C classes, L pyramid levels.
 """
@@ -17,8 +17,8 @@ from yolov6core.boxes import anchor_points, distances_to_boxes
 PRIOR = 0.01
 """Score that every anchor starts with, so that background does not drown the first steps (RetinaNet, 1708.02002)."""
 
-BRANCH_REG_MAX = 16
-"""Last distance bin, in strides, of the branch of distributions (2301.05586, section 2.3)."""
+AUX_REG_MAX = 16
+"""Last distance bin, in strides, of the auxiliary head of distributions (2301.05586, section 2.3)."""
 
 
 class Features(NamedTuple):
@@ -40,16 +40,16 @@ class DecoupledHead(nn.Module):
         stem: Callable[[int, int], nn.Module],
         unit: Callable[[int, int], nn.Module],
         reg_max: int = 0,
-        branch: nn.Module | None = None,
+        aux_head: nn.Module | None = None,
     ) -> None:
-        """stem, unit: made of (in_channels, out_channels); branch: predicts something else in training."""
+        """stem, unit: made of (in_channels, out_channels); aux_head: predicts something else in training."""
         super().__init__()
         self.stems = nn.ModuleList(stem(c, c) for c in inputs)
         self.cls_convs = nn.ModuleList(unit(c, c) for c in inputs)
         self.reg_convs = nn.ModuleList(unit(c, c) for c in inputs)
         self.cls_preds = class_layers(inputs, num_classes)
         self.reg_preds = distance_layers(inputs, 4 * (reg_max + 1))
-        self.branch = branch
+        self.aux_head = aux_head
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Neck maps to class logits [B, A, C] and distances l, t, r, b in stride units [B, A, 4].
@@ -69,8 +69,8 @@ class DecoupledHead(nn.Module):
         return per_anchor(self.cls_preds, features.cls), per_anchor(self.reg_preds, features.reg)
 
 
-class AnchorBranch(nn.Module):
-    """Anchor-aided training (2301.05586, section 2.2): an anchor-based branch beside the anchor-free one."""
+class AnchorHead(nn.Module):
+    """Anchor-aided training (2301.05586, section 2.2): an anchor-based head beside the anchor-free one."""
 
     anchors: Tensor
 
@@ -82,10 +82,12 @@ class AnchorBranch(nn.Module):
         if len(anchors) != len(inputs):
             raise ValueError(
                 f"anchor-aided training needs anchors for {len(inputs)} levels, the variant has them for "
-                f"{len(anchors)}; choose branch 'none' or a variant with three levels"
+                f"{len(anchors)}; choose aux_head 'none' or a variant with three levels"
             )
-        sizes = torch.tensor(anchors, dtype=torch.float32).unflatten(1, (-1, 2))  # [L, N, 2]
-        self.register_buffer("anchors", sizes / torch.tensor(strides)[:, None, None], persistent=False)
+        # On the CPU even where the network is built on `meta`: no file brings the values.
+        sizes = torch.tensor(anchors, dtype=torch.float32, device="cpu").unflatten(1, (-1, 2))  # [L, N, 2]
+        strides_of_level = torch.tensor(strides, device="cpu")[:, None, None]
+        self.register_buffer("anchors", sizes / strides_of_level, persistent=False)
         count = sizes.shape[1]
         self.cls_preds = class_layers(inputs, count * num_classes)
         self.reg_preds = distance_layers(inputs, count * 4)
@@ -106,16 +108,16 @@ class AnchorBranch(nn.Module):
         return torch.cat(logits, dim=1), torch.cat(boxes, dim=1)
 
     def deployed(self) -> None:
-        """Nothing of it: inference reads the anchor-free branch alone."""
+        """Nothing of it: inference reads the anchor-free head alone."""
 
 
-class DistributionBranch(nn.Module):
+class DistributionHead(nn.Module):
     """Distance bins beside plain distances, so that a small network can be distilled without paying for bins in use.
 
     (2301.05586, section 2.3: decoupled localization distillation.)
     """
 
-    def __init__(self, *, inputs: Sequence[int], reg_max: int = BRANCH_REG_MAX) -> None:
+    def __init__(self, *, inputs: Sequence[int], reg_max: int = AUX_REG_MAX) -> None:
         super().__init__()
         self.reg_preds = distance_layers(inputs, 4 * (reg_max + 1))
 

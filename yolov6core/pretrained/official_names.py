@@ -27,7 +27,7 @@ COMMON: tuple[Rename, ...] = (
     (r"^neck\.Bifusion(\d)\.cv2\.", r"neck.fuse.\1.finer.0."),
     (r"^neck\.Bifusion(\d)\.downsample\.", r"neck.fuse.\1.finer.1."),
     (r"^neck\.Bifusion(\d)\.cv3\.", r"neck.fuse.\1.fuse."),
-    (r"^detect\.(cls|reg)_preds_(?:ab|dist)\.", r"head.branch.\1_preds."),
+    (r"^detect\.(cls|reg)_preds_(?:ab|dist)\.", r"head.aux_head.\1_preds."),
     (r"^detect\.", "head."),
     # MBLA keeps convolution and norm directly in its two 1x1 units, CSP stages wrap them
     (STAGE + r"cv1\.(conv|bn)\.", r"\1split.\2."),

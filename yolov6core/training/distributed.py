@@ -28,7 +28,7 @@ STOP_FILE = "YOLOV6_STOP_FILE"
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """The processes of a training, seen by one of them. Alone, all that it offers changes nothing."""
 
     rank: int = 0
@@ -83,13 +83,13 @@ def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def join(device: str) -> Ranks:
+def join(device: str) -> ProcessGroup:
     """Meet the other processes that torchrun started; alone without it.
 
     `cuda` becomes the GPU of this process's local rank.
     """
     if not started_by_torchrun():
-        return Ranks(device=device)
+        return ProcessGroup(device=device)
     on_gpu = device.split(":")[0] == "cuda"
     if on_gpu:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -98,7 +98,7 @@ def join(device: str) -> Ranks:
         end_with_parent()
         distributed.init_process_group("nccl" if on_gpu else "gloo")
         atexit.register(distributed.destroy_process_group)
-    return Ranks(distributed.get_rank(), distributed.get_world_size(), device)
+    return ProcessGroup(distributed.get_rank(), distributed.get_world_size(), device)
 
 
 class _Losses(nn.Module):
@@ -114,10 +114,10 @@ class _Losses(nn.Module):
 
 
 def with_averaged_gradients(
-    network: nn.Module, compute_losses: Callable[..., Mapping[str, Tensor]], ranks: Ranks
+    network: nn.Module, compute_losses: Callable[..., Mapping[str, Tensor]], processes: ProcessGroup
 ) -> Callable[..., Mapping[str, Tensor]]:
     """`compute_losses`, whose backward pass leaves the mean gradient of all processes in the network's parameters."""
-    if ranks.count == 1:
+    if processes.count == 1:
         return compute_losses
     return nn.parallel.DistributedDataParallel(_Losses(network, compute_losses))
 

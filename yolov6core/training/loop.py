@@ -10,9 +10,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from yolov6core.training.distributed import Ranks
-from yolov6core.training.ema import ModelEma
-from yolov6core.training.schedule import Schedule, set_step_
+from yolov6core.training.schedule import set_step_
+from yolov6core.training.train_state import TrainState
 
 Batch = tuple[Tensor, Tensor]
 """Images uint8 [B, 3, H, W] and targets [M, 6]."""
@@ -27,26 +26,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 @dataclass
-class Learner:
-    """What one optimisation step changes: weights, their average, the optimiser and the step count."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    ema: ModelEma
-    step: int = 0
-    max_norm: float = 10.0
-    """Largest gradient norm; larger gradients are scaled down to it."""
-    accumulate: int = 1
-    """Batches whose gradients make one step: their mean. The last step of an epoch takes what is left."""
-    scaler: torch.amp.GradScaler | None = None
-    """Keeps float16 gradients in range; None without float16."""
-    ranks: Ranks = field(default_factory=Ranks)
-    """The processes that train together."""
-
-
-@dataclass
-class Course:
+class EpochProgress:
     """How far an epoch has come: batches done, and the sum of every loss term over them."""
 
     batches: int = 0
@@ -64,25 +44,25 @@ class Course:
 
 
 def train_one_epoch(
-    learner: Learner,
+    state: TrainState,
     batches: Iterable[Batch],
     compute_losses: Callable[[Batch], Mapping[str, Tensor]],
     weights: Mapping[str, float],
     *,
     freeze_norm: bool = False,
-    course: Course | None = None,
-    after_step: Callable[[Course], None] = lambda course: None,
+    progress: EpochProgress | None = None,
+    after_step: Callable[[EpochProgress], None] = lambda progress: None,
 ) -> dict[str, float]:
     """Run the batches of one epoch.
 
     Args:
-        learner: changed in place.
-        batches: images and targets; those that are left, where `course` has some already.
+        state: changed in place.
+        batches: images and targets; those that are left, where `progress` has some already.
         compute_losses: batch -> named unweighted scalar terms.
         weights: factor of each term; a term without a weight is an error.
         freeze_norm: normalise by the stored statistics, as in use, instead of the batch's, and leave them as they are.
-        course: of an interrupted epoch that is continued; changed in place.
-        after_step: called after every optimisation step; learner and course are then all that is needed to continue.
+        progress: of an interrupted epoch that is continued; changed in place.
+        after_step: called after every optimisation step; state and progress are then all that is needed to continue.
             What it raises ends the epoch.
 
     Returns: the mean of every term over the epoch, and `total`.
@@ -90,27 +70,27 @@ def train_one_epoch(
     Raises:
         NonFiniteLossError: before the weights are touched by it.
     """
-    learner.model.train()
+    state.model.train()
     if freeze_norm:
-        for module in learner.model.modules():
+        for module in state.model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):  # the synchronised one too
                 module.eval()
-    course = Course() if course is None else course
-    for window in _windows(batches, learner.accumulate):
-        set_step_(learner.optimizer, learner.schedule, learner.step)
-        learner.optimizer.zero_grad(set_to_none=True)
+    progress = EpochProgress() if progress is None else progress
+    for window in _windows(batches, state.accumulate):
+        set_step_(state.optimizer, state.schedule, state.step)
+        state.optimizer.zero_grad(set_to_none=True)
         for batch in window:
             terms = compute_losses(batch)
             total = sum(weights[name] * term for name, term in terms.items())
             mean = total / len(window)
-            (mean if learner.scaler is None else learner.scaler.scale(mean)).backward()
+            (mean if state.scaler is None else state.scaler.scale(mean)).backward()
             # Only now, because reading a number waits for the device: the backward pass is on its way meanwhile.
-            course.add(_finite(terms | {"total": total}, batch, learner))
-        _update(learner)
-        after_step(course)
-    if not course.batches:
+            progress.add(_finite(terms | {"total": total}, batch, state))
+        _update(state)
+        after_step(progress)
+    if not progress.batches:
         raise ValueError("the epoch had no batches: the training split is empty")
-    return course.means()
+    return progress.means()
 
 
 def _windows(batches: Iterable[Batch], length: int) -> Iterator[list[Batch]]:
@@ -120,27 +100,27 @@ def _windows(batches: Iterable[Batch], length: int) -> Iterator[list[Batch]]:
         yield window
 
 
-def _finite(terms: Mapping[str, Tensor], batch: Batch, learner: Learner) -> dict[str, float]:
+def _finite(terms: Mapping[str, Tensor], batch: Batch, state: TrainState) -> dict[str, float]:
     """The terms as numbers, over all processes; one transfer for all."""
-    numbers = learner.ranks.mean(torch.stack([term.detach() for term in terms.values()])).tolist()
+    numbers = state.processes.mean(torch.stack([term.detach() for term in terms.values()])).tolist()
     values = dict(zip(terms, numbers, strict=True))
     if not all(math.isfinite(value) for value in numbers):
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         raise NonFiniteLossError(
-            f"loss is not finite at step {learner.step} ({shown}); lower the learning rate or look at the data", batch
+            f"loss is not finite at step {state.step} ({shown}); lower the learning rate or look at the data", batch
         )
     return values
 
 
-def _update(learner: Learner) -> None:
+def _update(state: TrainState) -> None:
     """One step of the optimiser on the gradients there are, and of the average."""
-    if learner.scaler is not None:
-        learner.scaler.unscale_(learner.optimizer)
-    nn.utils.clip_grad_norm_(learner.model.parameters(), learner.max_norm)
-    if learner.scaler is None:
-        learner.optimizer.step()
+    if state.scaler is not None:
+        state.scaler.unscale_(state.optimizer)
+    nn.utils.clip_grad_norm_(state.model.parameters(), state.grad_clip_norm)
+    if state.scaler is None:
+        state.optimizer.step()
     else:
-        learner.scaler.step(learner.optimizer)
-        learner.scaler.update()
-    learner.ema.update(learner.model)
-    learner.step += 1
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+    state.ema.update(state.model)
+    state.step += 1

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,23 @@ def scales_to_tensors(scales: Mapping[str, BlockScales]) -> dict[str, Tensor]:
         for kind in kinds
         if getattr(item, kind) is not None
     }
+
+
+def save_scales(path: Path, scales: Mapping[str, BlockScales], *, variant: str) -> None:
+    """Write a file of scales, and the variant that they were searched for."""
+    save_checkpoint(path, scales_to_tensors(scales), {"variant": variant})
+
+
+def load_scales(path: Path) -> tuple[dict[str, BlockScales], str | None]:
+    """Scales of a file by `save_scales`, and their variant.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    tensors, meta = load_checkpoint(path)
+    if any("/" not in name for name in tensors):
+        raise ValueError(f"{path} holds tensors of a network, not scales; give a scales.safetensors of search-scales")
+    return scales_from_tensors(tensors), meta.get("variant")
 
 
 def scales_from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, BlockScales]:

@@ -6,20 +6,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from yolov6core.errors import StageError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from yolov6core.models.detector import Detector
+from yolov6core.checkpoint import load_checkpoint
+from yolov6core.errors import UserError
+from yolov6core.models.blocks import deploy_
+from yolov6core.models.card import NetworkCard
+from yolov6core.models.detector import Detector, build_detector
+from yolov6core.models.variants import VARIANTS, ModelSpec
+from yolov6core.pretrained.infer_spec import explicit, infer_spec
+from yolov6core.pretrained.official_file import read_official_checkpoint
+from yolov6core.pretrained.official_names import from_official
 
 CLASS_LAYERS = "head.cls_preds.*"
 """The tensors that a change of the class count makes anew."""
-BRANCH = "head.branch."
-"""Prefix of what only some trainings need; a file may hold it without being asked for it."""
-
+AUX_HEAD = "head.aux_head."
+"""Prefix of the tensors that only some trainings need; a file may hold them without being asked for them."""
 
 ALIKE = {
     "plain": ("repopt", "conv_relu", "conv_silu", "conv_hardswish"),
@@ -78,32 +82,30 @@ class GivenWeights:
         return "qarepvgg" if "backbone.stem.pointwise.weight" in self.tensors else "plain"
 
     @property
-    def branch(self) -> str:
-        """The head's branch for training that the file holds, see `detector.BRANCHES`."""
-        if any(name.startswith(f"{BRANCH}cls_preds.") for name in self.tensors):
+    def aux_head(self) -> str:
+        """The auxiliary head that the file holds, see `detector.AUX_HEADS`."""
+        if any(name.startswith(f"{AUX_HEAD}cls_preds.") for name in self.tensors):
             return "anchors"
-        return "distribution" if any(name.startswith(BRANCH) for name in self.tensors) else "none"
+        return "distribution" if any(name.startswith(AUX_HEAD) for name in self.tensors) else "none"
 
 
 def read_weights(path: Path) -> GivenWeights:
     """Read `.pt` files of the official trainer, and `.safetensors` under our names or the official ones.
 
     Raises:
-        StageError: no such file, or one that holds no detector.
+        UserError: no such file, or one that holds no detector.
     """
-    from yolov6core.pretrained.official_names import from_official
-
     if not path.is_file():
-        raise StageError(f"{path} does not exist; give the path of a .pt or .safetensors file")
+        raise UserError(f"{path} does not exist; give the path of a .pt or .safetensors file")
     try:
         given = _safetensors(path) if path.suffix == ".safetensors" else _official(path)
     except ValueError as error:
-        raise StageError(str(error)) from None
+        raise UserError(str(error)) from None
     tensors = given.tensors
     if any(name.startswith("detect.") for name in tensors):
         tensors = from_official(tensors)
     if "head.cls_preds.0.bias" not in tensors:
-        raise StageError(
+        raise UserError(
             f"{path} holds {len(tensors)} tensors, but no YOLOv6 detector (head.cls_preds.0.bias is missing)"
         )
     tensors = {name: values.float() if values.is_floating_point() else values for name, values in tensors.items()}
@@ -111,8 +113,6 @@ def read_weights(path: Path) -> GivenWeights:
 
 
 def _official(path: Path) -> GivenWeights:
-    from yolov6core.pretrained.official_file import read_official_checkpoint
-
     file = read_official_checkpoint(path)
     part = "average" if "ema" in file.parts else "model"
     trained = "" if file.epoch is None else f", epoch {file.epoch}"
@@ -121,10 +121,6 @@ def _official(path: Path) -> GivenWeights:
 
 
 def _safetensors(path: Path) -> GivenWeights:
-    from safetensors import SafetensorError, safe_open
-
-    from yolov6core.checkpoint import load_checkpoint
-
     try:
         with safe_open(path, framework="pt") as handle:
             if "meta" not in (handle.metadata() or {}):
@@ -133,10 +129,10 @@ def _safetensors(path: Path) -> GivenWeights:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}); download it again") from error
     tensors, meta = load_checkpoint(path)
-    if "quant" in meta:
+    card = NetworkCard.from_meta(meta)
+    if card.quantization is not None:
         raise ValueError(f"{path} holds a quantized network; give the float one it came from")
-    found = f"checkpoint of this project, variant {meta.get('variant')}"
-    return GivenWeights(path, tensors, found, tuple(meta.get("names", ())), meta.get("block"))
+    return GivenWeights(path, tensors, f"checkpoint of this project, variant {card.variant}", card.names, card.block)
 
 
 @dataclass(frozen=True)
@@ -159,7 +155,7 @@ def load_weights_(
     given: GivenWeights,
     *,
     block: str | None = None,
-    new_tensors: Sequence[str] = (),
+    reinit: Sequence[str] = (),
     where: str = "train.weights",
 ) -> Match:
     """Copy a file's tensors into a network; all of them, but for those named to be new.
@@ -167,33 +163,33 @@ def load_weights_(
     Args:
         network: in the form of the file: deployed, if that is.
         block: form of the network's 3x3 blocks, checked where tensors alone could not tell a wrong one.
-        new_tensors: shell patterns of tensors that keep their fresh values, such as `head.cls_preds.*`.
+        reinit: shell patterns of tensors that keep their fresh values, such as `head.cls_preds.*`.
         where: the parameter that named the file, for messages.
 
     Raises:
-        StageError: anything does not fit; the message counts what does and shows what does not.
+        UserError: anything does not fit; the message counts what does and shows what does not.
     """
     if given.block is not None and block is not None and _confused(block, given.block):
-        raise StageError(
+        raise UserError(
             f"{where}: the blocks of {given.path} are {given.block}, which has the tensors of {block} and computes "
             f"something else; set train.block to {given.block}"
         )
     own = network.state_dict()
-    for pattern in new_tensors:
+    for pattern in reinit:
         if not any(fnmatchcase(name, pattern) for name in own):
-            raise StageError(f"train.new_tensors: {pattern!r} fits no tensor of the network; try {CLASS_LAYERS!r}")
-    new = {name for name in own if any(fnmatchcase(name, pattern) for pattern in new_tensors)}
+            raise UserError(f"train.reinit: {pattern!r} fits no tensor of the network; try {CLASS_LAYERS!r}")
+    new = {name for name in own if any(fnmatchcase(name, pattern) for pattern in reinit)}
     unknown = given.tensors.keys() - own.keys()
-    left_out = {name for name in unknown if name.startswith(BRANCH)}
+    left_out = {name for name in unknown if name.startswith(AUX_HEAD)}
     shared = (given.tensors.keys() & own.keys()) - new
     misshaped = {name for name in shared if given.tensors[name].shape != own[name].shape}
     missing = own.keys() - new - given.tensors.keys()
     if misshaped or missing or unknown - left_out:
-        raise StageError(
+        raise UserError(
             f"{where}: {given.path} does not fit: {len(shared - misshaped)} of the network's {len(own)} tensors match, "
             f"{_counted(missing, 'are not in the file')}, {_counted(unknown - left_out, 'of the file are unknown')}, "
             f"{_counted(misshaped, 'have another shape')}. The file holds {given.num_classes} classes and fits "
-            f"{_fitting(given)}; for another class count set train.new_tensors to ['{CLASS_LAYERS}']"
+            f"{_fitting(given)}; for another class count set train.reinit to ['{CLASS_LAYERS}']"
         )
     network.load_state_dict({name: given.tensors[name] for name in shared}, strict=False)
     return Match(len(shared), tuple(sorted(new)), tuple(sorted(left_out | (given.tensors.keys() & new))))
@@ -223,9 +219,6 @@ def fitting_variants(given: GivenWeights) -> list[tuple[str, str]]:
 
     Some differ in nothing that tensors show (ReLU or SiLU): then there are several.
     """
-    from yolov6core.models.variants import VARIANTS
-    from yolov6core.pretrained.infer_spec import explicit, infer_spec
-
     try:
         numbers = explicit(infer_spec(given.tensors))
     except ValueError:  # no detector at all
@@ -247,10 +240,7 @@ def block_for(given: GivenWeights, published: str) -> str:
     return published if given.deployed or published in choices else choices[0]
 
 
-def empty_network(spec: Any, block: str, given: GivenWeights) -> Detector:
-    """A network in the form of a file: its class count, its branch, deployed if it is."""
-    from yolov6core.models.blocks import deploy_
-    from yolov6core.models.detector import build_detector
-
-    network = build_detector(spec, num_classes=given.num_classes, block=block, branch=given.branch)
+def empty_network(spec: ModelSpec, block: str, given: GivenWeights) -> Detector:
+    """A network in the form of a file: its class count, its auxiliary head, deployed if it is."""
+    network = build_detector(spec, num_classes=given.num_classes, block=block, aux_head=given.aux_head)
     return deploy_(network.eval()) if given.deployed else network

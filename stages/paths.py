@@ -1,0 +1,48 @@
+"""Where the pipeline's artifacts lie, from the project's root; `dvc.yaml` names the same paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DATASET = Path("artifacts/dataset")
+SCALES = Path("artifacts/scales")
+TRAIN = Path("artifacts/train")
+PTQ = Path("artifacts/ptq")
+SENSITIVITY = Path("artifacts/sensitivity")
+QAT = Path("artifacts/qat")
+ONNX = Path("artifacts/onnx")
+ENGINES = Path("artifacts/engines")
+EVAL = Path("artifacts/eval")
+INFER = Path("artifacts/infer")
+
+SCALES_FILE = SCALES / "scales.safetensors"
+WEIGHTS = {kind: folder / "weights.safetensors" for kind, folder in {
+    "float": TRAIN, "ptq": PTQ, "partial": SENSITIVITY, "qat": QAT,
+}.items()}
+"""Kind of model -> its checkpoint."""
+MADE_BY = {"float": "train-repopt", "ptq": "ptq-calib", "partial": "sensitivity", "qat": "qat-distill"}
+"""Kind of model -> the stage that makes it."""
+KINDS = tuple(WEIGHTS)
+
+METRICS = Path("metrics")
+"""`prepare.json`, `train.json`, ... and `eval/<kind>.json`."""
+
+CPU = Path(".cpu.json")
+"""Not in DVC's cache and not in Git: it belongs to the machine, and a clone makes its own."""
+RESUME = Path(".ckpt")
+"""State of interrupted runs, and timings of TensorRT's kernels: ignored by Git and DVC."""
+
+GIVEN_WEIGHTS = Path("pretrained/weights")
+GIVEN_SCALES = Path("pretrained/scales")
+"""Folders of files from elsewhere, whose contents the pipeline depends on."""
+
+CHECK_IMAGES = "check_images.npz"
+"""Beside exported files: the images that the export compared them on."""
+CHECK_REPORT = "check.json"
+"""Beside exported files: how far each is from torch."""
+
+
+def training_labels() -> tuple[Path, ...]:
+    """Files that trainings learn from and choose by: a run is continued only on the very same images and labels."""
+    names = ("train.txt", "annotations/instances_train.json", "annotations/instances_select.json")
+    return tuple(DATASET / name for name in names)

@@ -1,0 +1,119 @@
+"""The part that scale search and float training share: sections of parameters become a training of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from stages import paths
+from stages.params import AugmentParams, ModelParams, QatParams, RuntimeParams, SearchParams, TrainParams
+from stages.sections import card_of, recipe_of
+from stages.shell import how_to_continue, required, state_path
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.models.card import NetworkCard
+from yolov6core.models.detector import Detector
+from yolov6core.tasks.evaluation import DetectionLimits, SplitEvaluator
+from yolov6core.tasks.float_training import FloatTraining, Task, Trained
+from yolov6core.threads import set_threads
+from yolov6core.training.distributed import ProcessGroup, device_count, join, launch, started_by_torchrun
+from yolov6core.training.interruption import ResumePoint
+from yolov6core.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingSections:
+    """The sections that a training of the float network obeys."""
+
+    model: ModelParams
+    augment: AugmentParams
+    training: SearchParams | TrainParams
+    runtime: RuntimeParams
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the task of a training is made of."""
+
+    card: NetworkCard
+    recipe: Recipe
+    processes: ProcessGroup
+
+
+def train_float(
+    stage: str,
+    sections: TrainingSections,
+    *,
+    block: str,
+    make_task: Callable[[Detector, Setup], Task],
+    aux_head: str = "none",
+    start: Callable[[Detector, str], None] = lambda network, block: None,
+    scale_lr: float = 1.0,
+    limits: DetectionLimits = DetectionLimits(),
+    inputs: tuple[Path, ...] = (),
+) -> tuple[Trained, NetworkCard, Path]:
+    """Train a network on the train split.
+
+    Args:
+        stage: name of the command; an interrupted run keeps its state under it.
+        block, aux_head: see `card.new_card`.
+        make_task: (network, setup) -> task.
+        start: called with the fresh network and the form of its blocks, before the first step.
+        scale_lr: see `FloatTraining`.
+        limits: of the evaluation on select.
+        inputs: files that the run depends on, beside the dataset.
+
+    Returns: the finished training, the network's card, and the file of its state, to be dropped by `finish`.
+    """
+    training, runtime = sections.training, sections.runtime
+    processes = join(runtime.device)
+    set_threads(runtime.threads)
+    folder = required(paths.DATASET, made_by="prepare-voc2yolo")
+    dataset = DetectionDataset(folder, "train", cache_mib=runtime.cache_mib)
+    card = card_of(sections.model, names=dataset.names, block=block, aux_head=aux_head)
+    recipe = recipe_of(training)
+    settings = [section.model_dump() for section in (sections.model, sections.augment, training)]
+    state = state_path(stage, *settings, vars(limits), inputs=(*paths.training_labels(), *inputs))
+    setup = Setup(card, recipe, processes)
+    evaluate = SplitEvaluator(
+        DetectionDataset(folder, "select"),
+        card,
+        batch_size=recipe.batch_size,
+        limits=limits,
+        processes=processes,
+        rectangular=training.rectangular,
+    )
+    trained = FloatTraining(
+        card=card,
+        recipe=recipe,
+        dataset=dataset,
+        evaluate=evaluate,
+        augment=sections.augment.model_dump(),
+        make_task=lambda network: make_task(network, setup),
+        start=lambda network: start(network, card.block),
+        scale_lr=scale_lr,
+        resume=ResumePoint(state, how_to_continue()),
+        workers=runtime.workers,
+        processes=processes,
+    ).run()
+    return trained, card, state
+
+
+def spread_over_devices(
+    stage: str, section: SearchParams | TrainParams | QatParams, runtime: RuntimeParams, params: Path
+) -> bool:
+    """Run the stage in several processes if more than one device is asked for; whether it was done.
+
+    Processes that torchrun has started, whoever called it, are not multiplied further.
+    """
+    if started_by_torchrun() or section.devices == 1:
+        return False
+    processes = device_count(section.devices, runtime.device)
+    if processes == 1:
+        return False
+    code = launch(["-m", "stages", stage, "--params", str(params)], processes=processes, threads=runtime.threads)
+    if code:
+        raise typer.Exit(code)
+    return True

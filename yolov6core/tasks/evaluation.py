@@ -1,0 +1,82 @@
+"""mAP of a torch network on a split of the dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.views import DatasetView
+from yolov6core.evaluation.coco_map import coco_metrics
+from yolov6core.evaluation.evaluator import EvalResult, evaluate
+from yolov6core.models.card import NetworkCard
+from yolov6core.models.decoded import predictor
+from yolov6core.training.distributed import ProcessGroup
+
+
+@dataclass(frozen=True)
+class DetectionLimits:
+    """Which detections count in an evaluation, see `nms`."""
+
+    score_threshold: float = 0.03
+    iou_threshold: float = 0.65
+    max_detections: int = 300
+
+
+class SplitEvaluator:
+    """Network -> COCO figures on one split; the network is in evaluation mode for the time.
+
+    Several processes share the images, and all get the figures of the whole split.
+    """
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        card: NetworkCard,
+        *,
+        batch_size: int,
+        limits: DetectionLimits = DetectionLimits(),
+        processes: ProcessGroup | None = None,
+        rectangular: bool = False,
+    ) -> None:
+        """Args:
+        card: of the networks that will be evaluated.
+        rectangular: images of similar shape in batches that are no larger than they need be, as the field validates
+            during a training. Faster; figures differ a little from those of the square input that engines have.
+        """
+        self.dataset, self.card, self.batch_size, self.limits = dataset, card, batch_size, limits
+        self.processes = processes or ProcessGroup()
+        self.stride = max(card.strides) if rectangular else None
+
+    @cached_property
+    def truth(self) -> dict[str, Any]:
+        """COCO annotations of the split."""
+        return self.dataset.ground_truth()
+
+    def __call__(self, network: nn.Module) -> EvalResult:
+        part = (self.processes.rank, self.processes.count)
+        view = DatasetView(self.dataset, shrink=self.card.shrink, part=part, stride=self.stride)
+        training = network.training
+        network.eval()
+        try:
+            found = evaluate(
+                predictor(network, self.card.strides),
+                view,
+                image_size=self.card.image_size,
+                batch_size=self.batch_size,
+                score_threshold=self.limits.score_threshold,
+                iou_threshold=self.limits.iou_threshold,
+                max_detections=self.limits.max_detections,
+            )
+        finally:
+            network.train(training)
+        return found if self.processes.count == 1 else self._joined(found)
+
+    def _joined(self, found: EvalResult) -> EvalResult:
+        shares = self.processes.gather(found.detections)
+        detections = {image: rows for share in shares for image, rows in share.items()}
+        coco = coco_metrics(self.truth, detections)
+        return replace(found, stats=coco.stats, per_class=coco.per_class, detections=detections, coco=coco)

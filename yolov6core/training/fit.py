@@ -1,0 +1,84 @@
+"""A whole training: epochs, evaluation, the best weights, and resumption."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from torch import Tensor, nn
+
+from yolov6core.errors import logger
+from yolov6core.training.interruption import CheckpointManager, ResumePoint, StopRequest, bad_batch_kept, held_alone
+from yolov6core.training.loop import Batch, train_one_epoch
+from yolov6core.training.recipe import Recipe
+from yolov6core.training.run import TrainingRun
+from yolov6core.training.train_state import TrainState
+
+Losses = Callable[[Batch, int], Mapping[str, Tensor]]
+"""(batch, epoch) -> named unweighted scalar terms."""
+
+
+def fit(
+    state: TrainState,
+    recipe: Recipe,
+    *,
+    batches: Callable[[int, int], Iterable[Batch]],
+    losses: Losses,
+    weights: Mapping[str, float],
+    evaluate: Callable[[nn.Module], Mapping[str, float]],
+    resume: ResumePoint,
+) -> TrainingRun:
+    """Train for `recipe.epochs` epochs and keep the averaged weights that score best on the select split.
+
+    Args:
+        state: model, optimiser, schedule and average; it ends at the last step.
+        recipe: the last epoch is evaluated, too.
+        batches: (epoch, first) -> its batches from number `first` on, the same on every call.
+        weights: factor of every term.
+        evaluate: averaged model -> `map50_95` and `map50` on the select split. The best is chosen by `selection_score`
+            where it gives that, else by `map50_95`.
+        resume: where an interrupted run continues from.
+
+    Raises:
+        Interrupted: Ctrl-C; the step is finished and saved.
+        UserError: a loss is not finite, the disk is full, or the same training is running already.
+    """
+    folder = resume.path.parent
+    run = TrainingRun()
+    with held_alone(folder, state.processes), StopRequest() as request:
+        manager = CheckpointManager(resume, state, run, request)
+        progress = manager.restore(recipe.epochs)
+        for epoch in range(manager.epoch, recipe.epochs):
+            started = time.perf_counter()
+            manager.epoch = epoch
+            with bad_batch_kept(folder, state.processes.rank):
+                means = train_one_epoch(
+                    state,
+                    batches(epoch, progress.batches),
+                    lambda batch, epoch=epoch: losses(batch, epoch),
+                    weights,
+                    freeze_norm=epoch >= recipe.epochs - recipe.freeze_norm_epochs,
+                    progress=progress,
+                    after_step=manager.after_step,
+                )
+            row = {"epoch": epoch + 1, "lr": state.schedule.lr(state.step - 1), **means}
+            if (epoch + 1) % recipe.eval_every == 0 or epoch + 1 == recipe.epochs:
+                state.processes.follow_main_(state.ema.model)
+                row |= _evaluated(run, evaluate, state.ema.model, epoch + 1)
+            run.rows.append(row)
+            _log_epoch(row, recipe.epochs, time.perf_counter() - started)
+            progress = manager.after_epoch()
+    return run
+
+
+def _evaluated(
+    run: TrainingRun, evaluate: Callable[[nn.Module], Mapping[str, float]], model: nn.Module, epoch: int
+) -> dict[str, float]:
+    scores = evaluate(model)
+    run.offer(model, scores.get("selection_score", scores["map50_95"]), epoch)
+    return {name: scores[name] for name in ("map50_95", "map50", "agreement") if name in scores}
+
+
+def _log_epoch(row: Mapping[str, float], epochs: int, seconds: float) -> None:
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
+    logger.info("epoch %d/%d  %s  (%.1f s)", row["epoch"], epochs, shown, seconds)
