@@ -1,24 +1,26 @@
-"""`python -m stages COMMAND`: every stage of the pipeline, and the commands around it."""
+"""`python -m stages COMMAND`: every stage of the pipeline, and the commands around it.
+
+A command reads its sections of the parameter file first and imports its module then, so that wrong parameters are
+answered before torch is loaded.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from stages.build_trt import build_trt_cli
-from stages.detect_cpu import detect_cpu_cli
-from stages.doctor import doctor_cli
-from stages.draw_sample import draw_sample_cli
-from stages.eval_trt import eval_trt_cli
-from stages.export_onnx import export_onnx_cli
-from stages.import_checkpoint import import_checkpoint_cli
-from stages.infer import infer_cli
-from stages.prepare_voc2yolo import prepare_voc2yolo_cli
-from stages.ptq_calib import ptq_calib_cli
-from stages.qat_distill import qat_distill_cli
-from stages.search_scales import search_scales_cli
-from stages.sensitivity import sensitivity_cli
-from stages.train_repopt import train_repopt_cli
-from stages.variants import variants_cli
+from stages import params as sections
+from stages import paths
+from stages.params import read_params
+from stages.shell import errors_as_exit_codes
+
+PIPELINE, AROUND = "Pipeline", "Around it"
+ParamsFile = Annotated[
+    Path, typer.Option("--params", help="The parameter file; its sections are named like the stages.")
+]
+DEFAULT_PARAMS = Path("params.yaml")
 
 app = typer.Typer(
     help="From a detection dataset to an INT8 YOLOv6 engine. `dvc repro` runs the stages in order.",
@@ -26,25 +28,260 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-STAGES = {
-    "prepare-voc2yolo": prepare_voc2yolo_cli,
-    "search-scales": search_scales_cli,
-    "train-repopt": train_repopt_cli,
-    "detect-cpu": detect_cpu_cli,
-    "ptq-calib": ptq_calib_cli,
-    "sensitivity": sensitivity_cli,
-    "qat-distill": qat_distill_cli,
-    "export-onnx": export_onnx_cli,
-    "build-trt": build_trt_cli,
-    "eval-trt": eval_trt_cli,
-}
-for name, command in STAGES.items():
-    app.command(name, rich_help_panel="Pipeline")(command)
-app.command("infer", rich_help_panel="Around it")(infer_cli)
-app.command("draw-sample", rich_help_panel="Around it")(draw_sample_cli)
-app.command("import-checkpoint", rich_help_panel="Around it")(import_checkpoint_cli)
-app.command("variants", rich_help_panel="Around it")(variants_cli)
-app.command("doctor", rich_help_panel="Around it")(doctor_cli)
+
+
+@app.command("prepare-voc2yolo", rich_help_panel=PIPELINE)
+def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Check a VOC, COCO or YOLO dataset and split it.
+
+    Reads prepare.root. Writes labels, split lists, COCO files and a report to artifacts/dataset, and
+    metrics/prepare.json. Obeys the section prepare.
+    """
+    (prepare,) = read_params(params, sections.PrepareParams)
+    with errors_as_exit_codes():
+        from stages.prepare_voc2yolo import prepare_voc2yolo
+
+        prepare_voc2yolo(prepare)
+
+
+@app.command("search-scales", rich_help_panel=PIPELINE)
+def search_scales(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Search RepOptimizer's scales, or take given ones.
+
+    Reads artifacts/dataset. Trains a network of scaled linear branches and writes its scales to artifacts/scales. Obeys
+    the sections model, augment and search.
+    """
+    model, augment, search, runtime = read_params(
+        params, sections.ModelParams, sections.AugmentParams, sections.SearchParams, sections.RuntimeParams
+    )
+    with errors_as_exit_codes():
+        from stages.search_scales import search_scales
+
+        search_scales(model, augment, search, runtime, params=params)
+
+
+@app.command("train-repopt", rich_help_panel=PIPELINE)
+def train_repopt(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Train the float network with RepOptimizer (or other blocks).
+
+    Reads artifacts/dataset, artifacts/scales and given weights. Writes artifacts/train and metrics/train.json. Obeys the
+    sections model, augment and train, and eval for what counts as a detection.
+    """
+    model, augment, train, evaluation, runtime = read_params(
+        params,
+        sections.ModelParams,
+        sections.AugmentParams,
+        sections.TrainParams,
+        sections.EvalParams,
+        sections.RuntimeParams,
+    )
+    with errors_as_exit_codes():
+        from stages.train_repopt import train_repopt
+
+        train_repopt(model, augment, train, evaluation, runtime, params=params)
+
+
+@app.command("detect-cpu", rich_help_panel=PIPELINE)
+def detect_cpu(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Say what integer sums INT8 is made for.
+
+    Resolves ptq.cpu by the CPU at hand and writes .cpu.json. Obeys the section ptq.
+    """
+    (ptq,) = read_params(params, sections.PtqParams)
+    with errors_as_exit_codes():
+        from stages.detect_cpu import detect_cpu
+
+        detect_cpu(ptq)
+
+
+@app.command("ptq-calib", rich_help_panel=PIPELINE)
+def ptq_calib(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Calibrate the float network to INT8.
+
+    Reads artifacts/train and artifacts/dataset. Writes ranges and the calibrated network to artifacts/ptq, and
+    metrics/ptq.json. Obeys the section ptq, and eval for what counts as a detection.
+    """
+    ptq, evaluation, runtime = read_params(
+        params, sections.PtqParams, sections.EvalParams, sections.RuntimeParams
+    )
+    with errors_as_exit_codes():
+        from stages.ptq_calib import ptq_calib
+
+        ptq_calib(ptq, evaluation, runtime)
+
+
+@app.command("sensitivity", rich_help_panel=PIPELINE)
+def sensitivity(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Rank layers by quantization error and keep few float.
+
+    Reads artifacts/train and artifacts/ptq. Writes the ranking and the partially quantized network to
+    artifacts/sensitivity, and metrics/partial.json. Obeys the section sensitivity, and eval for what counts as a
+    detection.
+    """
+    section, evaluation, runtime = read_params(
+        params, sections.SensitivityParams, sections.EvalParams, sections.RuntimeParams
+    )
+    with errors_as_exit_codes():
+        from stages.sensitivity import sensitivity
+
+        sensitivity(section, evaluation, runtime)
+
+
+@app.command("qat-distill", rich_help_panel=PIPELINE)
+def qat_distill(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Fine-tune the calibrated network with fake quantizers.
+
+    Reads artifacts/ptq (or artifacts/sensitivity) and artifacts/train, the teacher. Writes artifacts/qat and
+    metrics/qat.json. Obeys the sections augment and qat, and eval for what counts as a detection.
+    """
+    augment, qat, evaluation, runtime = read_params(
+        params, sections.AugmentParams, sections.QatParams, sections.EvalParams, sections.RuntimeParams
+    )
+    with errors_as_exit_codes():
+        from stages.qat_distill import qat_distill
+
+        qat_distill(augment, qat, evaluation, runtime, params=params)
+
+
+@app.command("export-onnx", rich_help_panel=PIPELINE)
+def export_onnx(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Write ONNX files of all models and check them against torch.
+
+    Reads artifacts/train, ptq, sensitivity and qat. Writes a file for each model and dialect to artifacts/onnx. Obeys
+    the section export.
+    """
+    export, runtime = read_params(params, sections.ExportParams, sections.RuntimeParams)
+    with errors_as_exit_codes():
+        from stages.export_onnx import export_onnx
+
+        export_onnx(export, runtime)
+
+
+@app.command("build-trt", rich_help_panel=PIPELINE)
+def build_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Build engines of all exported models.
+
+    Reads artifacts/onnx. Writes engines of the runtime at hand to artifacts/engines. Obeys the section engine.
+    """
+    (engine,) = read_params(params, sections.EngineParams)
+    with errors_as_exit_codes():
+        from stages.build_trt import build_trt
+
+        build_trt(engine)
+
+
+@app.command("eval-trt", rich_help_panel=PIPELINE)
+def eval_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Compare all engines on the val split.
+
+    Reads artifacts/engines and artifacts/dataset. Writes tables, curves and pictures to artifacts/eval, and
+    metrics/eval. Obeys the section eval.
+    """
+    (evaluation,) = read_params(params, sections.EvalParams)
+    with errors_as_exit_codes():
+        from stages.eval_trt import eval_trt
+
+        eval_trt(evaluation)
+
+
+@app.command("infer", rich_help_panel=AROUND)
+def infer(
+    engine: Annotated[Path, typer.Option(help="Folder of an engine (artifacts/engines/ptq), or an ONNX file.")],
+    source: Annotated[str, typer.Option(help="Image, folder of images, video, or number of a camera.")],
+    out: Annotated[Path, typer.Option(help="Folder for pictures, detections.json and detections.csv.")] = paths.INFER,
+    runtime: Annotated[
+        str, typer.Option(help="What runs an ONNX file: auto, openvino, onnxruntime or opencv.")
+    ] = "auto",
+    names: Annotated[Path | None, typer.Option(help="Class names: a dataset.yaml, or a text file of lines.")] = None,
+    score: Annotated[float, typer.Option(min=0, max=1, help="Weakest score that counts.")] = 0.4,
+    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which the weaker box goes.")] = 0.45,
+) -> None:
+    """Detect on an image, folder, video or camera: draws, saves, and prints times."""
+    with errors_as_exit_codes():
+        from stages.infer import Thresholds, infer
+
+        infer(engine, source, out=out, runtime=runtime, names=names, thresholds=Thresholds(score, iou))
+
+
+@app.command("draw-sample", rich_help_panel=AROUND)
+def draw_sample(
+    root: Annotated[
+        Path, typer.Option(help="Folder of the VOC tree; its files are replaced.")
+    ] = paths.SAMPLE,
+    images: Annotated[int, typer.Option(min=4, help="Number of images, every third for validation.")] = 560,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same dataset.")] = 20240,
+) -> None:
+    """Draw synthetic scenes of shapes and write them as a VOC dataset."""
+    with errors_as_exit_codes():
+        from stages.draw_sample import draw_sample
+
+        typer.echo(draw_sample(root, images=images, seed=seed))
+
+
+@app.command("import-checkpoint", rich_help_panel=AROUND)
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="A .pt of the official trainer, or .safetensors of its tensors.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("imported.safetensors"),
+    variant: Annotated[str | None, typer.Option(help="Which network it is, where tensors alone do not tell.")] = None,
+    names: Annotated[
+        str | None, typer.Option(help="Class names, separated by commas, where the file has none.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the square input [320 for Lite, else 640].")
+    ] = None,
+) -> None:
+    """Convert an official checkpoint, running nothing of it, for `train.weights` (or `search.scales`)."""
+    with errors_as_exit_codes():
+        from stages.import_checkpoint import import_checkpoint
+
+        given = names.split(",") if names else None
+        typer.echo(import_checkpoint(checkpoint, out=out, variant=variant, names=given, side=image_size))
+
+
+@app.command("import-ranges", rich_help_panel=AROUND)
+def import_ranges(
+    ranges: Annotated[Path, typer.Argument(help="A .safetensors or .pt file with _amax tensors.")],
+    out: Annotated[Path, typer.Option(help="Folder of the quantized network, replaced as a whole.")] = paths.PTQ,
+) -> None:
+    """Quantize the float network with ranges of pytorch-quantization or modelopt, in place of ptq-calib."""
+    with errors_as_exit_codes():
+        from stages.exchange_ranges import import_ranges
+
+        typer.echo(import_ranges(ranges, out=out))
+
+
+@app.command("export-ranges", rich_help_panel=AROUND)
+def export_ranges(
+    kind: Annotated[str, typer.Argument(help="Model: ptq, partial or qat.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")] = Path("ranges.safetensors"),
+    style: Annotated[str, typer.Option(help="Names of layers: pytorch-quantization or modelopt.")] = "modelopt",
+) -> None:
+    """Write the ranges of a quantized network as pytorch-quantization or modelopt name them."""
+    with errors_as_exit_codes():
+        from stages.exchange_ranges import export_ranges
+
+        typer.echo(export_ranges(kind, out=out, style=style))
+
+
+@app.command("variants", rich_help_panel=AROUND)
+def variants(
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 80,
+    image_size: Annotated[int, typer.Option(min=64, help="Side of the square input.")] = 640,
+) -> None:
+    """List the networks: block form, strides, parameters and arithmetic once deployed."""
+    with errors_as_exit_codes():
+        from stages.variants import table
+
+        typer.echo("\n".join(table(classes=classes, side=image_size)))
+
+
+@app.command("doctor", rich_help_panel=AROUND)
+def doctor() -> None:
+    """Show versions, devices, what each runtime can do here, and what is missing."""
+    with errors_as_exit_codes():
+        from stages.doctor import report
+
+        typer.echo("\n".join(report()))
 
 
 if __name__ == "__main__":

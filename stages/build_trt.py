@@ -4,61 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
 
-from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
-from stages._report import stage_errors
+import numpy as np
+import torch
+
+from stages import paths
+from stages.params import EngineParams
 from yolov6core.atomic import replace_folder
+from yolov6core.data.transforms import network_input
+from yolov6core.engines.compatibility import RUNTIME_DIALECT
+from yolov6core.engines.cpu import warning
+from yolov6core.engines.exactness import deviation_from_exact
+from yolov6core.engines.registry import RUNTIMES, pick_runtime
+from yolov6core.engines.runtime import BuildSettings, EngineInfo, read_info, write_info
+from yolov6core.engines.tensorrt_engine import TIMING_CACHE
 from yolov6core.errors import UserError, logger
 
-if TYPE_CHECKING:
-    from yolov6core.engines.runtime import BuildSettings, EngineInfo
-
-ONNX = Path("artifacts/onnx")
-OUT = Path("artifacts/engines")
-CHECK_IMAGES = "check_images.npz"
-"""Beside the files: the images that the export compared them on."""
-VARIANTS = ("float", "ptq", "partial", "qat")
-TIMINGS = Path(".ckpt/build-trt")
+TIMINGS = paths.RESUME / "build-trt"
 """TensorRT's measured kernel times, kept between runs: without them two builds may pick different kernels."""
 
 
-@dataclass(frozen=True)
-class EngineParams:
-    """Section `engine`: which runtime, and how its engines run."""
-
-    runtime: Literal["auto", "tensorrt", "tensorrt_rtx", "openvino", "onnxruntime"]
-    threads: Annotated[int, Bounds(0, 256)]
-    hint: Literal["latency", "throughput"]
-    precision: Literal["f32", "bf16", "f16"]
-    max_batch: Annotated[int, Bounds(1, 4096)]
-    workspace_mib: Annotated[int, Bounds(0, None)]
-    optimization_level: Annotated[int, Bounds(0, 5)]
-    calibration_cache: bool
-
-    def __post_init__(self) -> None:
-        if self.calibration_cache and self.runtime not in ("auto", "tensorrt"):
-            raise ValueError(f"calibration_cache is for runtime tensorrt, runtime is {self.runtime}")
-
-
-def build_trt_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Build engines of all exported variants: artifacts/engines."""
-    (engine,) = read_params(params, engine=EngineParams)
-    with stage_errors():
-        build_trt(engine)
-
-
-def build_trt(engine: EngineParams, *, onnx_folder: Path = ONNX, out: Path = OUT) -> None:
-    """Write `<variant>/` with the engine and its `engine.json`.
+def build_trt(engine: EngineParams, *, onnx_folder: Path = paths.ONNX, out: Path = paths.ENGINES) -> None:
+    """Write `<kind>/` with the engine and its `engine.json`.
 
     Raises:
         UserError: the runtime is not usable here, a file of its dialect is missing, or it refuses one.
     """
-    from yolov6core.engines.registry import pick_runtime
-    from yolov6core.engines.runtime import BuildSettings
-
     try:
         runtime, reason = pick_runtime(engine.runtime)
     except ValueError as error:
@@ -72,33 +45,27 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = ONNX, out: Path = OUT
         workspace_mib=engine.workspace_mib,
         optimization_level=engine.optimization_level,
     )
-    variants = [name for name in VARIANTS if list(onnx_folder.glob(f"{name}.*.onnx"))]
-    if not variants:
+    kinds = [kind for kind in paths.KINDS if list(onnx_folder.glob(f"{kind}.*.onnx"))]
+    if not kinds:
         raise UserError(f"{onnx_folder} holds no exported files: run 'dvc repro export-onnx' first")
     with replace_folder(out) as folder:
-        for variant in variants:
-            cached = engine.calibration_cache and runtime == "tensorrt" and variant != "float"
-            source = _source(onnx_folder, variant, runtime, cached=cached)
-            _build(source, folder / variant, runtime, settings)
-            info = _judge(folder / variant, source)
-            _report(variant, info)
-    logger.info("%d engines -> %s", len(variants), out)
+        for kind in kinds:
+            cached = engine.calibration_cache and runtime == "tensorrt" and kind != "float"
+            source = _source(onnx_folder, kind, runtime, cached=cached)
+            _build(source, folder / kind, runtime, settings)
+            _log_build(kind, _compared_with_exact(folder / kind, source))
+    logger.info("%d engines -> %s", len(kinds), out)
 
 
-def _source(onnx_folder: Path, variant: str, runtime: str, *, cached: bool) -> Path:
-    from yolov6core.engines.compatibility import RUNTIME_DIALECT
-
+def _source(onnx_folder: Path, kind: str, runtime: str, *, cached: bool) -> Path:
     dialect = "cache" if cached else RUNTIME_DIALECT[runtime]
-    path = onnx_folder / f"{variant}.{dialect}.onnx"
+    path = onnx_folder / f"{kind}.{dialect}.onnx"
     if not path.is_file():
         raise UserError(f"{path} is missing: {runtime} needs it; add {dialect!r} to export.dialects")
     return path
 
 
 def _build(source: Path, folder: Path, runtime: str, settings: BuildSettings) -> None:
-    from yolov6core.engines.registry import RUNTIMES
-    from yolov6core.engines.tensorrt_engine import TIMING_CACHE
-
     kept, used = TIMINGS / runtime / f"{folder.name}.cache", folder / TIMING_CACHE
     folder.mkdir(parents=True)
     if kept.is_file():
@@ -112,29 +79,20 @@ def _build(source: Path, folder: Path, runtime: str, settings: BuildSettings) ->
         shutil.move(used, kept)
 
 
-def _judge(folder: Path, source: Path) -> EngineInfo:
-    """Compare an engine with exact arithmetic on the images of the export, and store what it is apart in its sidecar.
+def _compared_with_exact(folder: Path, source: Path) -> EngineInfo:
+    """Store in the sidecar how far the engine is from exact arithmetic on the images of the export.
 
-    Only runtimes of the CPU are compared, and without suppression in the graph, where lists of detections change length
-    and order. An engine that is too far off is told loudly and kept: the trainings before it are not to be lost for
-    that, and on another CPU the same file may be right.
+    An engine that is too far off is kept, with a loud warning: the trainings before it are not to be lost for that, and
+    on another CPU the same file may be right.
     """
-    import numpy as np
-
-    from yolov6core.engines.compare import compare_outputs
-    from yolov6core.engines.cpu import warning
-    from yolov6core.engines.registry import open_engine, open_exact
-    from yolov6core.engines.runtime import infer_any, read_info, write_info
-
-    info, stored = read_info(folder), source.with_name(CHECK_IMAGES)
+    info, stored = read_info(folder), source.with_name(paths.CHECK_IMAGES)
     told = warning(info)
-    if info.device == "CPU" and info.wanted_int8 and info.interface.nms == "none" and stored.is_file():
-        engines = open_engine(folder), open_exact(folder)
-        batches = np.load(stored)["images"].astype(np.float32) / np.float32(255)
-        found, wanted = ([infer_any(engine, images) for images in batches] for engine in engines)
-        info = replace(info, deviation=round(compare_outputs(found, wanted)["relative_l2"], 5))
+    batches = _stored_images(stored) if stored.is_file() and info.wanted_int8 else []
+    if batches and (deviation := deviation_from_exact(folder, batches)) is not None:
+        info = replace(info, deviation=round(deviation, 5))
         write_info(folder, info)
-        allowed = json.loads(source.with_name("check.json").read_text(encoding="utf-8"))[source.name]["allowed_l2"]
+        report = json.loads(source.with_name(paths.CHECK_REPORT).read_text(encoding="utf-8"))
+        allowed = report[source.name]["allowed_l2"]
         if info.deviation > allowed:
             told = told or f"{info.runtime} {info.version} computes the file wrongly: try another engine.runtime"
             told += f"; outputs are {info.deviation:.3g} from exact arithmetic, {allowed:.3g} would be usual"
@@ -143,13 +101,18 @@ def _judge(folder: Path, source: Path) -> EngineInfo:
     return info
 
 
-def _report(variant: str, info: EngineInfo) -> None:
-    logger.info("%-8s %s; built in %.1f s", variant, info.describe(), info.build_s)
+def _stored_images(path: Path) -> list[np.ndarray]:
+    pixels = torch.from_numpy(np.load(path)["images"])  # uint8 [batches, B, 3, H, W]
+    return [network_input(batch, memory_format=torch.contiguous_format).numpy() for batch in pixels]
+
+
+def _log_build(kind: str, info: EngineInfo) -> None:
+    logger.info("%-8s %s; built in %.1f s", kind, info.describe(), info.build_s)
     if 0 <= info.int8_convs < info.wanted_int8:
         logger.warning(
             "%s: FLOAT LAYERS THAT SHOULD BE INT8: the file quantizes %d convolutions, %s runs only %d of them "
             "in INT8; float: %s",
-            variant,
+            kind,
             info.wanted_int8,
             info.runtime,
             info.int8_convs,

@@ -6,7 +6,10 @@ import os
 import platform
 from importlib import metadata
 
-import typer
+import torch
+
+from yolov6core.engines.cpu import cpu_facts, integer_arithmetic
+from yolov6core.engines.registry import pick_runtime, survey
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnx", "onnxruntime", "openvino", "dvc")
 USES = {
@@ -17,16 +20,8 @@ USES = {
 }
 
 
-def doctor_cli() -> None:
-    """Show versions, devices, what each runtime can do here, and what is missing."""
-    for line in report():
-        typer.echo(line)
-
-
 def report() -> list[str]:
     """The lines that `doctor` prints."""
-    from yolov6core.engines.registry import pick_runtime, survey
-
     lines = ["Python", f"  {platform.python_version()} on {platform.platform()}", "Packages"]
     lines += [f"  {name:24} {_version(name)}" for name in PACKAGES]
     lines += ["Devices", *_cpu(), *_gpu(), "Runtimes"]
@@ -50,15 +45,11 @@ def _version(package: str) -> str:
 
 
 def _cpu() -> list[str]:
-    from yolov6core.engines.cpu import cpu_facts, integer_arithmetic
-
     name = cpu_facts().get("model name") or platform.processor() or platform.machine()
     return [f"  CPU  {name}, {os.cpu_count()} cores", f"       INT8: {integer_arithmetic().describe()}"]
 
 
 def _gpu() -> list[str]:
-    import torch
-
     if not torch.cuda.is_available():
         return ["  GPU  none visible to torch"]
     count = torch.cuda.device_count()

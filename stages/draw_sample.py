@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import cv2
 
-SAMPLE_ROOT = Path("data/sample_voc")
-SAMPLE_IMAGES = 560
-SAMPLE_SEED = 20240
+from yolov6core.datasets.drawn import draw_scene, voc_xml
+
 JPEG_QUALITY = 90
 
 
-def draw_sample_cli(
-    root: Annotated[Path, typer.Option(help="Folder of the VOC tree; its files are replaced.")] = SAMPLE_ROOT,
-    images: Annotated[int, typer.Option(min=4, help="Number of images, every third for validation.")] = SAMPLE_IMAGES,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same dataset.")] = SAMPLE_SEED,
-) -> None:
-    """Draw synthetic scenes of shapes and write them as a VOC dataset."""
-    draw_sample(root, images=images, seed=seed)
-    typer.echo(f"{images} images in {root}")
-
-
-def draw_sample(root: Path, *, images: int = SAMPLE_IMAGES, seed: int = SAMPLE_SEED) -> None:
+def draw_sample(root: Path, *, images: int, seed: int) -> str:
     """Write `Annotations/`, `JPEGImages/` and `ImageSets/Main/{train,val,trainval}.txt` under `root`.
 
     Args:
@@ -31,13 +19,11 @@ def draw_sample(root: Path, *, images: int = SAMPLE_IMAGES, seed: int = SAMPLE_S
         images: number of images; every third goes to `val`, the others to `train`.
         seed: the series of scenes, see `yolov6core.datasets.drawn.draw_scene`.
 
+    Returns: one line for people.
+
     Raises:
         OSError: a file cannot be written.
     """
-    import cv2
-
-    from yolov6core.datasets.drawn import draw_scene, voc_xml
-
     folders = {name: root / name for name in ("Annotations", "JPEGImages", "ImageSets/Main")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,3 +41,4 @@ def draw_sample(root: Path, *, images: int = SAMPLE_IMAGES, seed: int = SAMPLE_S
     for name, stems in splits.items():
         text = "".join(f"{stem}\n" for stem in stems)
         (folders["ImageSets/Main"] / f"{name}.txt").write_text(text, encoding="utf-8")
+    return f"{images} images in {root}"

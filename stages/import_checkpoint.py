@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from stages._report import stage_errors
 from yolov6core.errors import UserError
-
-if TYPE_CHECKING:
-    from stages._weights import GivenWeights
-
-Out = Annotated[Path, typer.Option("--out", help="The file to write.")]
-Variant = Annotated[str | None, typer.Option("--variant", help="Which network it is, where tensors alone do not tell.")]
-Names = Annotated[
-    str | None, typer.Option("--names", help="Class names, separated by commas, where the file has none.")
-]
-Side = Annotated[int | None, typer.Option("--image-size", help="Side of the square input [320 for Lite, else 640].")]
-
-
-def import_checkpoint_cli(
-    checkpoint: Annotated[Path, typer.Argument(help="A .pt of the official trainer, or .safetensors of its tensors.")],
-    out: Out = Path("imported.safetensors"),
-    variant: Variant = None,
-    names: Names = None,
-    image_size: Side = None,
-) -> None:
-    """Convert an official checkpoint, running nothing of it, for `train.weights` (or `search.scales`)."""
-    with stage_errors():
-        given = names.split(",") if names else None
-        typer.echo(import_checkpoint(checkpoint, out=out, variant=variant, names=given, side=image_size))
+from yolov6core.models.card import NetworkCard
+from yolov6core.models.cost import cost_of
+from yolov6core.models.variants import VARIANTS
+from yolov6core.models.variants import variant as look_up
+from yolov6core.pretrained.weights import (
+    GivenWeights,
+    block_for,
+    empty_network,
+    fitting_variants,
+    load_weights_,
+    read_weights,
+)
+from yolov6core.tasks.networks import save_float
+from yolov6core.training.repopt import save_scales, scales_from_state
 
 
 def import_checkpoint(
-    checkpoint: Path, *, out: Path, variant: str | None = None, names: list[str] | None = None, side: int | None = None
+    checkpoint: Path, *, out: Path, variant: str | None = None, names: Sequence[str] | None = None, side: int | None = None
 ) -> str:
     """Write a checkpoint of this project (of a hyper-search: its scales) and return what was found, as lines of text.
 
     Raises:
         UserError: the file is refused or fits no network; the message names tensors and counts.
     """
-    from stages._weights import empty_network, load_weights_, read_weights
-    from yolov6core.checkpoint import save_checkpoint
-    from yolov6core.models.cost import cost_of
-    from yolov6core.models.variants import VARIANTS
-
     given = read_weights(checkpoint)
     name, block = _identify(given, variant)
     spec = VARIANTS[name]
@@ -54,7 +37,7 @@ def import_checkpoint(
     match = load_weights_(network, given, where="checkpoint")
     lines = [
         f"{checkpoint}: {given.found}",
-        f"network: {name}, block form {block}, branch for training: {given.branch}, "
+        f"network: {name}, block form {block}, auxiliary head: {given.aux_head}, "
         + ("batch norm folded" if given.deployed else "training form"),
         f"tensors: all {match.matched} match",
         f"classes: {given.num_classes}"
@@ -64,16 +47,16 @@ def import_checkpoint(
         lines.append(_write_scales(given, name, out))
     else:
         side = side or (320 if spec.stage == "lite" else 640)
-        meta = {
-            "model": spec.to_meta(),
-            "variant": name,
-            "block": block,
-            "branch": given.branch,
-            "names": _names(given, names),
-            "image_size": [side, side],
-            "deployed": given.deployed,
-        }
-        save_checkpoint(out, network.state_dict(), meta)
+        card = NetworkCard(
+            spec=spec,
+            variant=name,
+            block=block,
+            names=_names(given, names),
+            image_size=(side, side),
+            aux_head=given.aux_head,
+            deployed=given.deployed,
+        )
+        save_float(out, network, card)
         cost = cost_of(network, image_size=(side, side))
         lines.append(f"deployed: {cost.deployed_parameters:,} parameters, {cost.gflops:.2f} GFLOPs at {side} pixels")
         lines.append(f"-> {out}: set train.weights to it, model.variant to {name} and train.block to {block}")
@@ -81,9 +64,6 @@ def import_checkpoint(
 
 
 def _identify(given: GivenWeights, variant: str | None) -> tuple[str, str]:
-    from stages._weights import block_for, fitting_variants
-    from yolov6core.models.variants import variant as look_up
-
     if variant is not None:
         try:
             return variant, block_for(given, look_up(variant).block)
@@ -103,17 +83,14 @@ def _identify(given: GivenWeights, variant: str | None) -> tuple[str, str]:
     )
 
 
-def _names(given: GivenWeights, names: list[str] | None) -> list[str]:
-    chosen: Any = names or given.names or [str(index) for index in range(given.num_classes)]
+def _names(given: GivenWeights, names: Sequence[str] | None) -> tuple[str, ...]:
+    chosen = tuple(names or given.names or (str(index) for index in range(given.num_classes)))
     if len(chosen) != given.num_classes:
         raise UserError(f"--names has {len(chosen)} names, the file {given.num_classes} classes")
-    return list(chosen)
+    return chosen
 
 
 def _write_scales(given: GivenWeights, variant: str, out: Path) -> str:
-    from yolov6core.checkpoint import save_checkpoint
-    from yolov6core.training.repopt import scales_from_state, scales_to_tensors
-
     scales = scales_from_state(given.tensors)
-    save_checkpoint(out, scales_to_tensors(scales), {"variant": variant})
+    save_scales(out, scales, variant=variant)
     return f"-> {out}: scales of {len(scales)} blocks; set search.scales to it and model.variant to {variant}"

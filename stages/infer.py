@@ -6,30 +6,30 @@ import csv
 import io
 import json
 import statistics
-import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
+import cv2
+import numpy as np
 
-from stages._report import stage_errors
+from stages import paths
 from yolov6core.atomic import write_json, write_text
+from yolov6core.data.frames import Frame, Frames, find_frames
+from yolov6core.engines.cpu import warning
+from yolov6core.engines.registry import open_engine, open_file
+from yolov6core.engines.runtime import SIDECAR, BuildSettings, Engine, EngineMismatch, RuntimeMissing, read_info
 from yolov6core.errors import UserError, logger
+from yolov6core.evaluation.plots import draw_boxes, save_jpeg
+from yolov6core.tasks.engine_detector import EngineDetector, StepTimes
+from yolov6core.yaml_text import parse_yaml
 
-if TYPE_CHECKING:
-    import cv2
-    import numpy as np
-
-    from yolov6core.data.frames import Frames
-    from yolov6core.engines.runtime import Engine
-
-OUT = Path("artifacts/infer")
-DATASET_NAMES = Path("artifacts/dataset/dataset.yaml")
-MAX_DETECTIONS = 300
+DATASET_NAMES = paths.DATASET / "dataset.yaml"
 REBUILD = "rebuild it here with 'dvc repro --force build-trt'"
-STEPS = ("pre", "inference", "post")
 COLUMNS = ("file", "frame", "class", "name", "score", "x1", "y1", "x2", "y2")
+STEPS = ("pre", "inference", "post")
+CAMERA_RATE = 25.0
+"""Frames a second of a video from a camera: a camera that is open cannot be asked again."""
 
 
 @dataclass(frozen=True)
@@ -59,39 +59,20 @@ class Findings:
         return text.getvalue()
 
 
-def infer_cli(
-    engine: Annotated[Path, typer.Option(help="Folder of an engine (artifacts/engines/ptq), or an ONNX file.")],
-    source: Annotated[str, typer.Option(help="Image, folder of images, video, or number of a camera.")],
-    out: Annotated[Path, typer.Option(help="Folder for pictures, detections.json and detections.csv.")] = OUT,
-    runtime: Annotated[
-        str, typer.Option(help="What runs an ONNX file: auto, openvino, onnxruntime or opencv.")
-    ] = "auto",
-    names: Annotated[Path | None, typer.Option(help="Class names: a dataset.yaml, or a text file of lines.")] = None,
-    score: Annotated[float, typer.Option(min=0, max=1, help="Weakest score that counts.")] = 0.4,
-    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which the weaker box goes.")] = 0.45,
-) -> None:
-    """Detect on an image, folder, video or camera: draws, saves, and prints times."""
-    with stage_errors():
-        infer(engine, source, out=out, runtime=runtime, names=names, thresholds=Thresholds(score, iou))
-
-
 def infer(
     engine: Path,
     source: str,
     *,
-    out: Path = OUT,
+    out: Path = paths.INFER,
     runtime: str = "auto",
     names: Path | None = None,
-    thresholds: Thresholds | None = None,
+    thresholds: Thresholds = Thresholds(),
 ) -> None:
     """Write drawn pictures (or a video), `detections.json` and `detections.csv` into `out`.
 
     Raises:
         UserError: no such engine or source, an engine of another place, or no picture that could be read.
     """
-    from yolov6core.data.frames import find_frames
-    from yolov6core.engines.cpu import warning
-
     try:
         frames = find_frames(source)
     except ValueError as error:
@@ -102,7 +83,9 @@ def infer(
     logger.info("%s", opened.info.describe())
     if warning(opened.info):
         logger.warning("%s", warning(opened.info))
-    detector = Detector(opened, _names(names, opened), thresholds or Thresholds())
+    detector = EngineDetector(
+        opened, _names(names, opened), score_threshold=thresholds.score, iou_threshold=thresholds.iou
+    )
     out.mkdir(parents=True, exist_ok=True)
     findings = Findings()
     try:
@@ -112,54 +95,7 @@ def infer(
     _finish(findings, detector, frames, out)
 
 
-class Detector:
-    """An engine with what comes before and after it."""
-
-    def __init__(self, engine: Engine, names: tuple[str, ...], thresholds: Thresholds) -> None:
-        from yolov6core.data.loader import shrunk
-
-        self.engine, self.names, self.thresholds = engine, names, thresholds
-        self.size = engine.info.input_shape[2:]
-        self.inside = shrunk(self.size, engine.info.interface.shrink)
-
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-        """uint8 BGR [h, w, 3] to detections [N, 6] in its pixels (see `nms`), and the milliseconds of each step."""
-        import numpy as np
-
-        from yolov6core.data.transforms import chw_rgb, letterbox
-        from yolov6core.engines.runtime import infer_any
-        from yolov6core.evaluation.evaluator import in_source_pixels
-        from yolov6core.evaluation.nms import nms
-
-        times = [time.perf_counter()]
-        picture, _, geometry = letterbox(
-            image, np.zeros((0, 5), np.float32), size=self.size, inside=self.inside, nearest=True
-        )
-        batch = chw_rgb(picture)[None].astype(np.float32) / np.float32(255)
-        times.append(time.perf_counter())
-        boxes, scores = infer_any(self.engine, batch)
-        times.append(time.perf_counter())
-        found = nms(
-            boxes[0],
-            scores[0],
-            score_threshold=self.thresholds.score,
-            iou_threshold=self.thresholds.iou,
-            max_detections=MAX_DETECTIONS,
-            multi_label=False,
-        )
-        found = in_source_pixels(found, geometry)
-        times.append(time.perf_counter())
-        return found, {step: 1000 * (b - a) for step, a, b in zip(STEPS, times, times[1:], strict=False)}
-
-    def name(self, label: int) -> str:
-        """Of a class; its number where there are no names."""
-        return self.names[label] if label < len(self.names) else str(label)
-
-
 def _open(path: Path, runtime: str) -> Engine:
-    from yolov6core.engines.registry import open_engine, open_file
-    from yolov6core.engines.runtime import SIDECAR, BuildSettings, EngineMismatch, RuntimeMissing, read_info
-
     if path.is_file() and path.suffix == ".onnx" and not (path.parent / SIDECAR).is_file():
         try:
             engine, reason = open_file(path, runtime, BuildSettings())
@@ -185,8 +121,6 @@ def _open(path: Path, runtime: str) -> Engine:
 
 def _names(path: Path | None, engine: Engine) -> tuple[str, ...]:
     """Names as asked for, as the engine says, or of the prepared dataset if their number fits; else none."""
-    from yolov6core.yaml_text import parse_yaml
-
     if path is not None:
         if not path.is_file():
             raise UserError(f"--names {path} does not exist; give a dataset.yaml or a text file with a name a line")
@@ -205,7 +139,7 @@ def _names(path: Path | None, engine: Engine) -> tuple[str, ...]:
     return ()
 
 
-def _run(detector: Detector, frames: Frames, out: Path, findings: Findings) -> None:
+def _run(detector: EngineDetector, frames: Frames, out: Path, findings: Findings) -> None:
     writer = None
     try:
         for frame in frames:
@@ -216,13 +150,13 @@ def _run(detector: Detector, frames: Frames, out: Path, findings: Findings) -> N
             if not findings.images:
                 detector(frame.image)  # warm-up, so that the first time is like the others
             found, times = detector(frame.image)
-            findings.images.append(_row(frame.name, frame.number, frame.image, found, times, detector))
+            findings.images.append(_row(frame, frame.image, found, times, detector))
             where = frame.name if frames.video is None else f"{frame.name} frame {frame.number}"
-            steps = ", ".join(f"{step} {value:.2f}" for step, value in times.items())
+            steps = ", ".join(f"{step} {value:.2f}" for step, value in asdict(times).items())
             logger.info("%s: %d objects; %s ms", where, len(found), steps)
             picture = _drawn(frame.image, found, detector)
             if frames.video is None:
-                _save(picture, out / _picture_name(frame.name))
+                save_jpeg(picture, out / _picture_name(frame.name))
             else:
                 writer = writer or _writer(out / f"{Path(frames.name).stem}.mp4", picture, frames)
                 writer.write(picture)
@@ -232,7 +166,7 @@ def _run(detector: Detector, frames: Frames, out: Path, findings: Findings) -> N
 
 
 def _row(
-    name: str, number: int, image: np.ndarray, found: np.ndarray, times: dict[str, float], detector: Detector
+    frame: Frame, image: np.ndarray, found: np.ndarray, times: StepTimes, detector: EngineDetector
 ) -> dict[str, Any]:
     detections = [
         {
@@ -244,13 +178,11 @@ def _row(
         for row in found
     ]
     size = {"width": image.shape[1], "height": image.shape[0]}
-    milliseconds = {step: round(value, 3) for step, value in times.items()}
-    return {"file": name, "frame": number, **size, "ms": milliseconds, "detections": detections}
+    milliseconds = {step: round(value, 3) for step, value in asdict(times).items()}
+    return {"file": frame.name, "frame": frame.number, **size, "ms": milliseconds, "detections": detections}
 
 
-def _drawn(image: np.ndarray, found: np.ndarray, detector: Detector) -> np.ndarray:
-    from yolov6core.evaluation.plots import draw_boxes
-
+def _drawn(image: np.ndarray, found: np.ndarray, detector: EngineDetector) -> np.ndarray:
     labels = found[:, 5].astype(int)
     names = {label: detector.name(label) for label in set(labels.tolist())}
     return draw_boxes(image, found[:, :4], labels, names, scores=found[:, 4])
@@ -261,24 +193,16 @@ def _picture_name(name: str) -> str:
     return name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
 
 
-def _save(picture: np.ndarray, path: Path) -> None:
-    from yolov6core.evaluation.plots import save_jpeg
-
-    save_jpeg(picture, path)
-
-
 def _writer(path: Path, picture: np.ndarray, frames: Frames) -> cv2.VideoWriter:
-    import cv2
-
     height, width = picture.shape[:2]
-    rate = 25.0 if isinstance(frames.video, int) else frames.rate()  # a camera that is open cannot be opened again
+    rate = CAMERA_RATE if isinstance(frames.video, int) else frames.rate()
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
     if not writer.isOpened():
         raise UserError(f"{path} cannot be written as a video; OpenCV lacks the codec mp4v")
     return writer
 
 
-def _finish(findings: Findings, detector: Detector, frames: Frames, out: Path) -> None:
+def _finish(findings: Findings, detector: EngineDetector, frames: Frames, out: Path) -> None:
     if not findings.images:
         raise UserError(f"none of the {len(findings.skipped)} pictures in {frames.name} could be read")
     write_json(
@@ -286,8 +210,8 @@ def _finish(findings: Findings, detector: Detector, frames: Frames, out: Path) -
         {
             "engine": json.loads(detector.engine.info.to_json()),
             "names": list(detector.names),
-            "score_threshold": detector.thresholds.score,
-            "iou_threshold": detector.thresholds.iou,
+            "score_threshold": detector.score_threshold,
+            "iou_threshold": detector.iou_threshold,
             "images": findings.images,
             "skipped": findings.skipped,
         },

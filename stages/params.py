@@ -1,25 +1,23 @@
 """`params.yaml`: one strict pydantic model a section, in the order of the file; no torch, so that answers come at once.
 
-Every key is needed and checked. A whole number is fine where a number is wanted; nothing else is converted. Checks
-between the keys of a section are its `conflicts`. All problems come at once, in the order of the file; the text after
-"allowed:" comes from the type of the field. The file itself explains the keys.
+The file itself explains the keys; `stages.param_reading` reads it.
 """
 
 from __future__ import annotations
 
-import difflib
-import reprlib
-import types
-import typing
-from collections.abc import Collection, Iterator
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-import typer
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BeforeValidator, Field
 
-from yolov6core.yaml_text import parse_yaml
+from stages.param_reading import RENAMED as RENAMED
+from stages.param_reading import SECTIONS as SECTIONS
+from stages.param_reading import ParamsError as ParamsError
+from stages.param_reading import Section, show
+from stages.param_reading import describe as describe
+from stages.param_reading import load_params as load_params
+from stages.param_reading import parse_params as parse_params
+from stages.param_reading import read_params as read_params
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]+$", description="text that is not empty, without null characters")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -30,23 +28,6 @@ BatchSize = Annotated[int, Field(ge=1, le=4096)]
 Threads = Annotated[int, Field(ge=0, le=256)]
 Mebibytes = Annotated[int, Field(ge=0, le=10_000_000)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-RENAMED = {
-    "plain_epochs": "close_mosaic_epochs",
-    "accumulate_to": "nominal_batch_size",
-    "max_norm": "grad_clip_norm",
-    "atss_epochs": "atss_warmup_epochs",
-    "branch": "aux_head",
-    "new_tensors": "reinit",
-    "wild_ratio": "outlier_ratio",
-    "chains": "cross_layer",
-    "match_class": "distill_class",
-    "match_box": "distill_box",
-    "match_dfl": "distill_dfl",
-    "features": "distill_features",
-}
-"""Earlier names of keys and values -> names of today, for messages."""
-SECTIONS: dict[str, type[Section]] = {}
-"""Name of a section -> its model, in the order of the file."""
 
 
 def _whole(value: object) -> object:
@@ -56,28 +37,6 @@ def _whole(value: object) -> object:
 
 
 WHOLE = BeforeValidator(_whole)  # pydantic takes True and 1.0 for the literal 1
-
-
-class Section(BaseModel):
-    """A section of `params.yaml`; `section` is its name there."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
-    section: ClassVar[str]
-
-    def __init_subclass__(cls, section: str | None = None, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if section is not None:
-            cls.section, SECTIONS[section] = section, cls
-
-    def conflicts(self) -> Iterator[str]:
-        """Problems between values that are fine each on its own, one line each."""
-        yield from ()
-
-    @model_validator(mode="after")
-    def _no_conflicts(self) -> Self:
-        if problems := list(self.conflicts()):
-            raise ValueError("\n".join(problems))
-        return self
 
 
 class ModelParams(Section, section="model"):
@@ -351,144 +310,3 @@ class RuntimeParams(Section, section="runtime"):
     workers: Annotated[int, Field(ge=0, le=64)]
     cache_mib: Mebibytes
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:(0|[1-9][0-9]?))?)$", description="cpu | cuda | cuda:N")]
-
-
-S = TypeVar("S", bound=Section)
-A = TypeVar("A", bound=Section)
-B = TypeVar("B", bound=Section)
-C = TypeVar("C", bound=Section)
-D = TypeVar("D", bound=Section)
-E = TypeVar("E", bound=Section)
-F = TypeVar("F", bound=Section)
-
-
-class ParamsError(Exception):
-    """All problems of a parameter file, one a line."""
-
-
-@overload
-def read_params(path: Path, a: type[A], /) -> tuple[A]: ...
-@overload
-def read_params(path: Path, a: type[A], b: type[B], /) -> tuple[A, B]: ...
-@overload
-def read_params(path: Path, a: type[A], b: type[B], c: type[C], /) -> tuple[A, B, C]: ...
-@overload
-def read_params(path: Path, a: type[A], b: type[B], c: type[C], d: type[D], /) -> tuple[A, B, C, D]: ...
-@overload
-def read_params(path: Path, a: type[A], b: type[B], c: type[C], d: type[D], e: type[E], /) -> tuple[A, B, C, D, E]: ...
-@overload
-def read_params(
-    path: Path, a: type[A], b: type[B], c: type[C], d: type[D], e: type[E], f: type[F], /
-) -> tuple[A, B, C, D, E, F]: ...
-def read_params(path: Path, /, *sections: type[Section]) -> tuple[Section, ...]:
-    """The sections of a parameter file, in the order asked for.
-
-    Prints all problems and exits with code 2 if there are any.
-    """
-    try:
-        return parse_params(load_params(path), *sections, where=str(path))
-    except ParamsError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-
-
-def load_params(path: Path) -> object:
-    """The document of a parameter file, not checked; raises ParamsError if it is missing, not UTF-8 or not YAML."""
-    if not path.is_file():
-        raise ParamsError(f"{path} is missing; run from the project's root or give --params")
-    try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except RecursionError as error:
-        raise ParamsError(f"{path} is nested too deeply") from error
-    except (ValueError, OSError) as error:
-        raise ParamsError(f"{path} cannot be read: {error}") from error
-
-
-def parse_params(document: object, *sections: type[S], where: str = "params") -> tuple[S, ...]:
-    """The sections of a parsed document, in the order asked for; raises ParamsError that names every problem."""
-    if not isinstance(document, dict):
-        raise ParamsError(f"{where} must hold a mapping of sections, found {type(document).__name__}")
-    found: dict[object, list[str]] = {model.section: [] for model in sections}
-    filled = [_fill(model, document, found[model.section]) for model in sections]
-    for name in document:
-        if name not in SECTIONS:
-            found[name] = [_unknown("section", "", name, SECTIONS)]
-    problems = [line for name in {**document, **found} for line in found.get(name, [])]
-    if problems:
-        raise ParamsError(f"{where}: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
-    return tuple(section for section in filled if section is not None)
-
-
-def _fill(model: type[S], document: dict[Any, Any], problems: list[str]) -> S | None:
-    """One section of a document; `problems` gets a line for everything that is wrong with it."""
-    name, fields = model.section, model.model_fields
-    values = document.get(name)
-    if not isinstance(values, dict):
-        seen = f"found {show(values)}" if name in document else "missing"
-        problems.append(f"{name}: a section with the keys {', '.join(fields)} is needed, {seen}")
-        return None
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        # by key; conflicts have none
-        wrong = {(*e["loc"], "")[0]: e["msg"] for e in error.errors(include_url=False, include_input=False)}
-    allowed = {key: describe(hint) for key, hint in typing.get_type_hints(model, include_extras=True).items()}
-    for key, value in values.items():
-        if key not in fields:
-            problems.append(_unknown("parameter", f"{name}.", key, fields))
-        elif key in wrong:
-            new = RENAMED.get(value) if isinstance(value, str) else None
-            renamed = f"{value!r} is renamed to {new!r}" if repr(new) in allowed[key] else ""
-            problems.append(f"{name}.{key}: " + (renamed or f"{show(value)} is not allowed; allowed: {allowed[key]}"))
-    missing = [key for key in fields if key not in {*values, *(RENAMED.get(key) for key in values)}]
-    problems += [f"{name}.{key}: missing; allowed: {allowed[key]}" for key in missing]
-    problems += [f"{name}: {line}" for line in wrong.get("", "").removeprefix("Value error, ").splitlines()]
-    return None
-
-
-def _unknown(kind: str, prefix: str, key: object, known: Collection[str]) -> str:
-    if not isinstance(key, str):
-        return f"{prefix}{show(key)}: the name of a {kind} is text"
-    if RENAMED.get(key) in known:
-        return f"{prefix}{key}: renamed to {RENAMED[key]}"
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-    return f"{prefix}{key}: unknown {kind}; {hint}"
-
-
-def show(value: object) -> str:
-    """A value for a message, shortened if it is long."""
-    short = reprlib.Repr()
-    short.maxstring, short.maxlist, short.maxlevel = 100, 20, 2
-    try:
-        return short.repr(value)
-    except ValueError:  # Python refuses to write integers of thousands of digits
-        return "a number of too many digits"
-
-
-def describe(hint: Any) -> str:
-    """A type hint in words, for messages."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        infos = [info for info in args[1:] if isinstance(info, FieldInfo)]
-        words = [info.description for info in infos if info.description]
-        return words[0] if words else " ".join([describe(args[0]), *map(_bounds, infos)])
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(option) for option in args)
-    if origin is Literal:
-        return " | ".join(repr(choice) for choice in args)
-    if origin is list:
-        return f"list of ({describe(args[0])})"
-    names = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
-    return names.get(hint, str(hint))
-
-
-def _bounds(info: FieldInfo) -> str:
-    names = ("gt", "ge", "le")
-    limits = {name: getattr(bound, name) for bound in info.metadata for name in names if hasattr(bound, name)}
-    if {"ge", "le"} <= limits.keys():
-        return f"from {limits['ge']} to {limits['le']}"
-    words = zip(names, ("above", "at least", "at most"), strict=True)
-    return " and ".join(f"{word} {limits[name]}" for name, word in words if name in limits)

@@ -16,13 +16,15 @@ EVAL = Path("artifacts/eval")
 INFER = Path("artifacts/infer")
 
 SCALES_FILE = SCALES / "scales.safetensors"
-WEIGHTS = {kind: folder / "weights.safetensors" for kind, folder in {
-    "float": TRAIN, "ptq": PTQ, "partial": SENSITIVITY, "qat": QAT,
-}.items()}
+FOLDERS = {"float": TRAIN, "ptq": PTQ, "partial": SENSITIVITY, "qat": QAT}
+WEIGHTS = {kind: folder / "weights.safetensors" for kind, folder in FOLDERS.items()}
 """Kind of model -> its checkpoint."""
 MADE_BY = {"float": "train-repopt", "ptq": "ptq-calib", "partial": "sensitivity", "qat": "qat-distill"}
 """Kind of model -> the stage that makes it."""
 KINDS = tuple(WEIGHTS)
+
+SAMPLE = Path("data/sample_voc")
+"""The sample dataset that stands in the repository."""
 
 METRICS = Path("metrics")
 """`prepare.json`, `train.json`, ... and `eval/<kind>.json`."""

@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import gc
+import json
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
-from stages._params import DEFAULT_PARAMS, Bounds, ParamsFile, read_params
-from stages._report import stage_errors
+import cv2
+
+from stages import paths
+from stages.params import PrepareParams
 from yolov6core.atomic import replace_folder, write_json, write_text
+from yolov6core.datasets.annotated import PROBLEM_KINDS, DatasetError, Problem, ReadDataset, count_problems
+from yolov6core.datasets.check import BoxRules, check_images
+from yolov6core.datasets.coco import is_coco, read_coco
+from yolov6core.datasets.images import Images
+from yolov6core.datasets.split import remove_shared, seeded_part, stratified_part
+from yolov6core.datasets.statistics import class_rows, collect_boxes, statistics_picture
+from yolov6core.datasets.voc import is_voc, read_voc
+from yolov6core.datasets.write import write_dataset
+from yolov6core.datasets.yolo import is_yolo, read_yolo
+from yolov6core.datasets.yolo_folder import add_yolo_folder
 from yolov6core.errors import UserError, logger
 
-if TYPE_CHECKING:
-    from collections import Counter
-
-    from yolov6core.datasets.annotated import Problem, Source
-    from yolov6core.datasets.images import Images
-
-OUT = Path("artifacts/dataset")
-METRICS = Path("metrics/prepare.json")
+METRICS = paths.METRICS / "prepare.json"
 NAMED_IN_SUMMARY = 3
-
-
-@dataclass(frozen=True)
-class PrepareParams:
-    """Section `prepare`: where the dataset lies, how to read it, what to leave out, how to split it."""
-
-    root: str
-    format: Literal["auto", "voc", "coco", "yolo"]
-    train_split: str | list[str]
-    val_split: str | list[str]
-    val_fraction: Annotated[float, Bounds(0.01, 0.9)]
-    select_fraction: Annotated[float, Bounds(0.01, 0.9)]
-    calib_images: Annotated[int, Bounds(1, None)]
-    classes: list[str] | None
-    difficult: Literal["keep", "drop"]
-    min_box: Annotated[float, Bounds(0, None)]
-    voc_origin: Literal[0, 1]
-    strict: bool
-    seed: Annotated[int, Bounds(0, None)]
-    images: Literal["reference", "hardlink", "copy"] = "reference"
-
-    def __post_init__(self) -> None:
-        if self.classes is not None and (not self.classes or len(set(self.classes)) != len(self.classes)):
-            raise ValueError(f"classes is {self.classes}; give different names, or null for all that occur")
-        if not self.train_split or not self.val_split:
-            raise ValueError("train_split and val_split need at least one name each")
 
 
 @dataclass(frozen=True)
 class Prepared:
     """The checked dataset in memory, everything sorted by path; `boxes` counts those of every class by split."""
-
     splits: dict[str, Images]
     calib: Images
     boxes: dict[str, Counter[str]]
@@ -60,27 +43,29 @@ class Prepared:
     problems: list[Problem]
 
 
-def prepare_voc2yolo_cli(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Check a VOC, COCO or YOLO dataset; write labels, split lists, COCO files and a report: artifacts/dataset."""
-    (prepare,) = read_params(params, prepare=PrepareParams)
-    gc.disable()  # a million small objects without cycles: looking for cycles costs a fifth of the time
-    try:
-        with stage_errors():
-            prepare_voc2yolo(prepare)
-    finally:
-        gc.enable()
-
-
-def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path = METRICS) -> dict[str, int]:
+def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = paths.DATASET, metrics: Path = METRICS) -> dict[str, int]:
     """Write the dataset folder `out` and four totals to `metrics`; returns counts of splits and problems.
 
     Raises:
         UserError: nothing usable is left, or `strict` and there are problems. Nothing is written then.
     """
-    from yolov6core.datasets.annotated import DatasetError
-    from yolov6core.datasets.write import write_dataset
-    from yolov6core.datasets.yolo_folder import add_yolo_folder
+    with _no_cycle_search():
+        return _prepare_and_write(prepare, out=out, metrics=metrics)
 
+
+@contextlib.contextmanager
+def _no_cycle_search() -> Iterator[None]:
+    """A million small objects without cycles: to look for cycles costs a fifth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _prepare_and_write(prepare: PrepareParams, *, out: Path, metrics: Path) -> dict[str, int]:
     try:
         prepared = _prepare(prepare)
         figures = _figures(prepared)
@@ -109,8 +94,6 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = OUT, metrics: Path =
 
 def _prepare(prepare: PrepareParams) -> Prepared:
     """Read, check and split."""
-    from yolov6core.datasets.split import seeded_part
-
     source = _read(prepare)
     problems = list(source.problems)
     checked = _checked_splits(prepare, source, problems)
@@ -127,8 +110,6 @@ def _prepare(prepare: PrepareParams) -> Prepared:
 
 def _need_enough(prepare: PrepareParams, checked: dict[str, Images], problems: list[Problem]) -> None:
     """Raise DatasetError where what is left cannot be trained and evaluated on."""
-    from yolov6core.datasets.annotated import DatasetError, count_problems
-
     so_far = ", ".join(f"{kind} {count}" for kind, count in count_problems(problems).items() if count) or "none"
     for split, images in checked.items():
         if not images:
@@ -143,12 +124,8 @@ def _need_enough(prepare: PrepareParams, checked: dict[str, Images], problems: l
         )
 
 
-def _checked_splits(prepare: PrepareParams, source: Source, problems: list[Problem]) -> dict[str, Images]:
+def _checked_splits(prepare: PrepareParams, source: ReadDataset, problems: list[Problem]) -> dict[str, Images]:
     """Checked images of the dataset's own splits, or of seeded ones that keep the classes' shares."""
-    from yolov6core.datasets.check import BoxRules, check_images
-    from yolov6core.datasets.images import Images
-    from yolov6core.datasets.split import remove_shared, stratified_part
-
     rules = BoxRules(
         classes=None if prepare.classes is None else frozenset(prepare.classes),
         keep_difficult=prepare.difficult == "keep",
@@ -169,13 +146,8 @@ def _checked_splits(prepare: PrepareParams, source: Source, problems: list[Probl
     return checked
 
 
-def _read(prepare: PrepareParams) -> Source:
+def _read(prepare: PrepareParams) -> ReadDataset:
     """Let the reader for the dataset's format read it."""
-    from yolov6core.datasets.annotated import DatasetError
-    from yolov6core.datasets.coco import is_coco, read_coco
-    from yolov6core.datasets.voc import is_voc, read_voc
-    from yolov6core.datasets.yolo import is_yolo, read_yolo
-
     root = prepare.root.replace("\\", "/").rstrip("/") or "/"
     train_split, val_split = (
         [names] if isinstance(names, str) else names for names in (prepare.train_split, prepare.val_split)
@@ -198,8 +170,6 @@ def _read(prepare: PrepareParams) -> Source:
 
 def _figures(prepared: Prepared) -> dict[str, int]:
     """Counts of every split and of every kind of problem."""
-    from yolov6core.datasets.annotated import count_problems
-
     figures = {f"{split}_images": len(images) for split, images in prepared.splits.items()}
     figures["calib_images"] = len(prepared.calib)
     figures |= {f"{split}_boxes": boxes.total() for split, boxes in prepared.boxes.items()}
@@ -220,8 +190,6 @@ def _totals(prepared: Prepared) -> dict[str, int]:
 
 def _summarise(prepared: Prepared, figures: dict[str, int]) -> None:
     """Log the splits, the classes and every kind of problem with the first files concerned."""
-    from yolov6core.datasets.annotated import PROBLEM_KINDS
-
     for split, images in prepared.splits.items():
         logger.info("%-6s %6d images %7d boxes", split, len(images), figures[f"{split}_boxes"])
     logger.info("calib  %6d images of train", len(prepared.calib))
@@ -242,8 +210,6 @@ def _summarise(prepared: Prepared, figures: dict[str, int]) -> None:
 
 
 def _report(problems: list[Problem]) -> dict[str, Any]:
-    from yolov6core.datasets.annotated import PROBLEM_KINDS, count_problems
-
     counts = count_problems(problems)
     return {
         "kinds": {kind: {"count": count, "meaning": PROBLEM_KINDS[kind]} for kind, count in counts.items()},
@@ -253,11 +219,8 @@ def _report(problems: list[Problem]) -> dict[str, Any]:
 
 def _write_statistics(folder: Path, prepared: Prepared) -> None:
     """`statistics.csv` of every split and class, `statistics.jpg` of all boxes to train on."""
-    import csv
 
-    import cv2
 
-    from yolov6core.datasets.statistics import class_rows, collect_boxes, statistics_picture
 
     rows = []
     for split, images in prepared.splits.items():  # one at a time: in memory, arrays take as much as the images
@@ -274,8 +237,6 @@ def _write_statistics(folder: Path, prepared: Prepared) -> None:
 
 def _dataset_yaml(prepare: PrepareParams, prepared: Prepared) -> str:
     """Class names, root and counts; JSON's strings and lists are YAML's too."""
-    import json
-
     def text(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
 

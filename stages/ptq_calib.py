@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stages import paths
 from stages.params import EvalParams, PtqParams, RuntimeParams
-from stages.sections import limits_of
+from stages.plain_values import limits_of
 from stages.shell import required
 from yolov6core.atomic import replace_folder, write_json
 from yolov6core.data.dataset import DetectionDataset

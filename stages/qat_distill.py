@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stages import paths
 from stages.params import AugmentParams, EvalParams, QatParams, RuntimeParams
-from stages.sections import limits_of, recipe_of
+from stages.plain_values import limits_of, recipe_of
 from stages.shell import finish, how_to_continue, required, state_path
 from stages.trainings import spread_over_devices
 from yolov6core.atomic import replace_folder, write_json

@@ -9,7 +9,7 @@ import torch
 
 from stages import paths
 from stages.params import EvalParams, RuntimeParams, SensitivityParams
-from stages.sections import limits_of
+from stages.plain_values import limits_of
 from stages.shell import fingerprint, required
 from yolov6core.atomic import replace_folder, write_json
 from yolov6core.data.dataset import DetectionDataset

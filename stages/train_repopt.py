@@ -10,7 +10,7 @@ import torch
 
 from stages import paths
 from stages.params import AugmentParams, EvalParams, ModelParams, RuntimeParams, TrainParams
-from stages.sections import card_of, limits_of
+from stages.plain_values import card_of, limits_of
 from stages.shell import finish, required, warn_if_untracked
 from stages.trainings import Setup, TrainingSections, spread_over_devices, train_float
 from yolov6core.atomic import replace_folder, write_json

@@ -10,7 +10,7 @@ import typer
 
 from stages import paths
 from stages.params import AugmentParams, ModelParams, QatParams, RuntimeParams, SearchParams, TrainParams
-from stages.sections import card_of, recipe_of
+from stages.plain_values import card_of, recipe_of
 from stages.shell import how_to_continue, required, state_path
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.models.card import NetworkCard

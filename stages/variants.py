@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import torch
 
-import typer
-
-Classes = Annotated[int, typer.Option("--classes", min=1, help="Number of classes.")]
-Side = Annotated[int, typer.Option("--image-size", min=64, help="Side of the square input.")]
-
-
-def variants_cli(classes: Classes = 80, image_size: Side = 640) -> None:
-    """List the networks: block form, strides, parameters and arithmetic once deployed."""
-    for line in table(classes=classes, side=image_size):
-        typer.echo(line)
+from yolov6core.models.cost import cost_of
+from yolov6core.models.detector import build_detector
+from yolov6core.models.variants import VARIANTS
 
 
 def table(*, classes: int = 80, side: int = 640) -> list[str]:
     """One line per network of the table, under a header."""
-    import torch
-
-    from yolov6core.models.cost import cost_of
-    from yolov6core.models.detector import build_detector
-    from yolov6core.models.variants import VARIANTS
-
     lines = [f"{'variant':15} {'block':15} {'strides':13} {'bins':>4} {'params, M':>9} {'GFLOPs':>8}"]
     for name, spec in VARIANTS.items():
         with torch.device("meta"):  # shapes alone: nothing is computed

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from stages._weights import OFFICIAL_BLOCKS, GivenWeights, block_for, empty_network, load_weights_
 from tests.parity.conftest import GOLDEN, golden_files
 from yolov6core.boxes import cxcywh_to_xyxy
 from yolov6core.models.blocks import deploy_
@@ -17,6 +16,7 @@ from yolov6core.models.head import decode
 from yolov6core.pretrained.infer_spec import infer_spec
 from yolov6core.pretrained.official_file import read_official_checkpoint
 from yolov6core.pretrained.official_names import from_official
+from yolov6core.pretrained.weights import OFFICIAL_BLOCKS, GivenWeights, block_for, empty_network, load_weights_
 from yolov6core.training.repopt import BlockScales, scales_from_state
 
 FILES = pytest.mark.parametrize("name", golden_files("official_*.pt"))

@@ -5,24 +5,39 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
+import onnx
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
-from stages import doctor
-from stages._params import RuntimeParams
-from stages.build_trt import EngineParams, build_trt
-from stages.eval_trt import EvalParams, eval_trt
-from stages.export_onnx import WEIGHTS, ExportParams, export_onnx
+from stages import doctor, paths
+from stages.build_trt import build_trt
+from stages.eval_trt import _warn_if_pointless, eval_trt
+from stages.export_onnx import export_onnx
+from stages.params import EngineParams, EvalParams, ExportParams, RuntimeParams
 from tests.support.dataset_folder import make_dataset
+from tests.support.pipeline import small_card, write_float
 from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.views import image_batches
 from yolov6core.engines import cpu
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
+from yolov6core.engines.interface import Interface
+from yolov6core.engines.record import class_names
+from yolov6core.engines.registry import RUNTIMES, open_engine
+from yolov6core.engines.runtime import RuntimeMissing, infer_any
 from yolov6core.errors import UserError
 from yolov6core.evaluation.evaluator import evaluate
+from yolov6core.models.decoded import predictor
+from yolov6core.quant.calibrate import collect, ranges
+from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, set_ranges_, state_of
+from yolov6core.quant.observers import Method
+from yolov6core.tasks.networks import load_float
+from yolov6core.tasks.quantized_networks import save_quantized
+
+WEIGHTS = paths.WEIGHTS
 
 SIZE = [64, 64]
 NAMES = ["disc", "square", "cross"]
@@ -73,31 +88,20 @@ def _dataset(root: Path) -> None:
 
 def _checkpoints(cpu: str) -> None:
     """Random weights with batch norm that has seen the data, and three calibrated copies for this kind of CPU."""
-    from stages._models import calibration_batches, load_float_model, save_quantized
-    from yolov6core.checkpoint import save_checkpoint
-    from yolov6core.models.detector import build_detector
-    from yolov6core.models.variants import variant
-    from yolov6core.quant.calibrate import collect, ranges
-    from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, set_ranges_, state_of
-    from yolov6core.quant.observers import Method
+    card = small_card(tuple(NAMES))
+    dataset = DetectionDataset(paths.DATASET, "calib")
 
-    torch.manual_seed(0)
-    spec = variant("test")
-    network = build_detector(spec, num_classes=len(NAMES)).train()
-    meta = {"model": spec.to_meta(), "variant": "test", "block": "repopt", "names": NAMES, "image_size": SIZE}
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    with torch.no_grad():
-        network(torch.cat(list(calibration_batches(meta, batch_size=6))))
-    save_checkpoint(WEIGHTS["float"], network.state_dict(), meta)
-    deployed, meta = load_float_model(WEIGHTS["float"])
+    def batches(size: int):
+        return image_batches(dataset, image_size=card.image_size, batch_size=size)
+
+    write_float(card, torch.cat(list(batches(6))))
+    deployed, card = load_float(WEIGHTS["float"])
     gm = insert_quantizers(deployed, cpu=cpu)
-    set_ranges_(gm, ranges(collect(gm, calibration_batches(meta, batch_size=3)), Method("max")))
+    set_ranges_(gm, ranges(collect(gm, batches(3)), Method("max")))
     for name in ("ptq", "qat"):
-        save_quantized(WEIGHTS[name], gm, meta, method="max")
+        save_quantized(WEIGHTS[name], gm, card, method="max")
     set_float_layers_(gm, state_of(gm).float_layers | set(convolution_names(gm)[:2]))
-    save_quantized(WEIGHTS["partial"], gm, meta, method="max")
+    save_quantized(WEIGHTS["partial"], gm, card, method="max")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +124,7 @@ def here(project, monkeypatch):
     return project
 
 
-def test_every_variant_and_dialect_is_written_and_checked(here):
+def test_every_kind_and_dialect_is_written_and_checked(here):
     rows = json.loads((here / "artifacts/onnx/check.json").read_text())
     expected = {f"{v}.{d}.onnx" for v in WEIGHTS for d in EXPORT["dialects"]} - {"float.cache.onnx"}
     assert set(rows) == expected
@@ -142,11 +146,6 @@ def test_every_variant_and_dialect_is_written_and_checked(here):
     ],
 )
 def test_other_forms_are_written_and_checked(here, tmp_path, options):
-    import onnx
-
-    from yolov6core.engines.interface import Interface
-    from yolov6core.engines.record import class_names
-
     if options.get("simplify"):
         pytest.importorskip("onnxsim")
     export = ExportParams(**EXPORT | {"dialects": ["openvino", "ort", "trt"], "score_threshold": 0.001} | options)
@@ -189,9 +188,9 @@ def test_engines_are_built_and_compared(here, tmp_path, runtime):
     sidecar = json.loads((engines / "ptq" / "engine.json").read_text())
     assert sidecar["names"] == NAMES
     assert sidecar["int8_convs"] == sidecar["wanted_int8"]
-    assert list(pd.read_csv(out / "table.csv")["variant"]) == list(WEIGHTS)
+    assert list(pd.read_csv(out / "table.csv")["kind"]) == list(WEIGHTS)
     assert set(pd.read_csv(out / "per_class.csv")["class"]) == set(NAMES)
-    assert {"variant", "class", "recall", "precision"} == set(pd.read_csv(out / "pr.csv").columns)
+    assert {"kind", "class", "recall", "precision"} == set(pd.read_csv(out / "pr.csv").columns)
     assert len(list((out / "samples").glob("*.jpg"))) == 2
     _check_times(rows, pd.read_csv(out / "rounds.csv"))
     _check_curves(out)
@@ -201,16 +200,16 @@ def _check_times(rows, rounds):
     for name, row in rows.items():
         assert 0 < row["latency_ms"] <= row["latency_p90_ms"] <= row["latency_p99_ms"]
         assert 0 < row["pre_ms"] < 100 and 0 < row["post_ms"] < 100
-        assert rounds[rounds["variant"] == name]["fps"].median() == pytest.approx(row["fps"], rel=0.01)
+        assert rounds[rounds["kind"] == name]["fps"].median() == pytest.approx(row["fps"], rel=0.01)
 
 
 def _check_curves(out):
-    assert {"variant", "class", "confidence", "precision", "recall", "f1"} == set(pd.read_csv(out / "f1.csv").columns)
+    assert {"kind", "class", "confidence", "precision", "recall", "f1"} == set(pd.read_csv(out / "f1.csv").columns)
     for name in WEIGHTS:
         assert len(pd.read_csv(out / "curves" / f"pr_{name}.csv")) == 101
         assert len(pd.read_csv(out / "curves" / f"f1_{name}.csv")) == 100
         pairs = pd.read_csv(out / "curves" / f"confusion_{name}.csv")
-        counts = pd.read_csv(out / "confusion.csv").query("variant == @name")
+        counts = pd.read_csv(out / "confusion.csv").query("kind == @name")
         assert counts["count"].sum() == len(pairs)
         assert set(pairs["actual"]) <= {*NAMES, "background"}
     assert cv2.imread(str(out / "summary.png")).shape == (400, 600, 3)
@@ -245,16 +244,16 @@ class Pretended:
 LOW = {"score_threshold": 0.0, "iou_threshold": 0.65, "max_detections": 100}
 
 
+def _predict():
+    network, card = load_float(WEIGHTS["float"])
+    return predictor(network, card.strides)
+
+
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_float_engine_has_the_map_of_torch(here, tmp_path, runtime):
     """Within 0.05 points, on the same images with the same suppression."""
-    from stages._evaluation import predictor
-    from stages._models import load_float_model
-    from yolov6core.engines.registry import open_engine
-    from yolov6core.engines.runtime import infer_any
-
     build_trt(EngineParams(**ENGINE | {"runtime": runtime}), out=tmp_path / "engines")
-    engine, predict = open_engine(tmp_path / "engines" / "float"), predictor(*load_float_model(WEIGHTS["float"]))
+    engine, predict = open_engine(tmp_path / "engines" / "float"), _predict()
     dataset = Pretended(predict)
     found, wanted = (
         evaluate(call, dataset, image_size=tuple(SIZE), batch_size=6, **LOW).stats
@@ -266,14 +265,10 @@ def test_float_engine_has_the_map_of_torch(here, tmp_path, runtime):
 
 
 def test_an_engine_without_gain_is_shouted_about(caplog):
-    from types import SimpleNamespace
-
-    from stages.eval_trt import _warn
-
     info = SimpleNamespace(
         wanted_int8=3, int8_convs=1, convs=5, runtime="onnxruntime", float_layers=("stem.conv", "neck.conv")
     )
-    _warn({"ptq": {"speedup": 0.8}}, {"ptq": info})
+    _warn_if_pointless("ptq", {"speedup": 0.8}, info)
     assert "ptq IS NOT FASTER THAN FLOAT (0.8 times)" in caplog.text
     assert "FLOAT LAYERS THAT SHOULD BE INT8: 2; float layers: stem.conv, neck.conv" in caplog.text
 
@@ -319,9 +314,6 @@ def test_engines_are_compared_with_exact_arithmetic(here, tmp_path, caplog):
 
 
 def test_rtx_takes_every_file_and_says_that_it_cannot_run(here, tmp_path):
-    from yolov6core.engines.registry import RUNTIMES
-    from yolov6core.engines.runtime import RuntimeMissing
-
     try:
         RUNTIMES["tensorrt_rtx"].version()
     except RuntimeMissing as error:

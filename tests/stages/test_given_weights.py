@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from ruamel.yaml import YAML
 
-from stages import search_scales, train_repopt
-from tests.stages.test_pipeline import run_small, small_project
-from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+from stages import paths
+from tests.support.pipeline import run_small, small_card, small_project
+from yolov6core.checkpoint import load_checkpoint
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import VARIANTS
+from yolov6core.tasks.networks import save_float
 
 CLASSES = 5  # of the drawn sample
 TRAINED = Path("artifacts/train/weights.safetensors")
@@ -33,19 +35,19 @@ def project(prepared, monkeypatch) -> Path:
     return prepared
 
 
-def weights_file(path: Path, *, classes: int, block: str = "repvgg", branch: str = "none", seed: int = 0) -> dict:
+def weights_file(path: Path, *, classes: int, block: str = "repvgg", aux_head: str = "none", seed: int = 0) -> dict:
     torch.manual_seed(seed)
-    model = build_detector(VARIANTS["test"], num_classes=classes, block=block, branch=branch)
+    model = build_detector(VARIANTS["test"], num_classes=classes, block=block, aux_head=aux_head)
     torch.save(model.state_dict(), path)
     return model.state_dict()
 
 
 def test_no_epochs_take_the_weights_as_they_are(project):
-    expected = weights_file(project / "a.pt", classes=CLASSES, branch="anchors")
+    expected = weights_file(project / "a.pt", classes=CLASSES, aux_head="anchors")
     result = run_small("train-repopt", train={"block": "repvgg", "weights": "a.pt", "epochs": 0})
     assert result.exit_code == 0, result.output
     tensors, meta = load_checkpoint(TRAINED)
-    assert meta["block"] == "repvgg" and not any(name.startswith("head.branch") for name in tensors)
+    assert meta["block"] == "repvgg" and not any(name.startswith("head.aux_head") for name in tensors)
     assert all(torch.equal(tensors[name], expected[name]) for name in tensors)
     assert set(json.loads(Path("metrics/train.json").read_text())) == {"map50_95", "map50"}
 
@@ -54,8 +56,8 @@ def test_no_epochs_take_the_weights_as_they_are(project):
 def test_files_that_the_pipeline_does_not_watch_are_named(project, folder, warned):
     """What `dvc.yaml` says the stage depends on is where its warning sends files."""
     stages = YAML(typ="safe", pure=True).load(Path(__file__).parents[2] / "dvc.yaml")["stages"]
-    assert str(train_repopt.GIVEN) in stages["train-repopt"]["deps"]
-    assert str(search_scales.GIVEN) in stages["search-scales"]["deps"]
+    assert str(paths.GIVEN_WEIGHTS) in stages["train-repopt"]["deps"]
+    assert str(paths.GIVEN_SCALES) in stages["search-scales"]["deps"]
     (project / folder).mkdir(parents=True, exist_ok=True)
     weights_file(project / folder / "a.pt", classes=CLASSES)
     result = run_small("train-repopt", train={"block": "repvgg", "weights": f"{folder}/a.pt", "epochs": 0})
@@ -65,7 +67,8 @@ def test_files_that_the_pipeline_does_not_watch_are_named(project, folder, warne
 
 def test_folded_weights_are_used_but_not_trained(project):
     network = deploy_(build_detector(VARIANTS["test"], num_classes=CLASSES).eval())
-    save_checkpoint(project / "folded.safetensors", network.state_dict(), {"variant": "test", "names": list("abcde")})
+    card = replace(small_card(tuple("abcde")), deployed=True)
+    save_float(project / "folded.safetensors", network, card)
     train = {"weights": "folded.safetensors", "epochs": 0}
     assert run_small("train-repopt", train=train).exit_code == 0
     assert load_checkpoint(TRAINED)[1]["deployed"] is True
@@ -84,15 +87,15 @@ def test_another_class_count_is_an_error_that_counts_and_a_parameter_that_cures_
         f"{total - 6} of the network's {total} tensors match",
         "6 have another shape",
         "7 classes",
-        "new_tensors",
+        "reinit",
     ):
         assert part in result.output, result.output
-    result = run_small("train-repopt", train=train | {"new_tensors": ["head.cls_preds.*"]})
+    result = run_small("train-repopt", train=train | {"reinit": ["head.cls_preds.*"]})
     assert result.exit_code == 0, result.output
     tensors, _ = load_checkpoint(TRAINED)
     assert tensors["head.cls_preds.0.weight"].shape[0] == CLASSES
     assert torch.equal(tensors["backbone.stem.dense.conv.weight"], given["backbone.stem.dense.conv.weight"])
-    result = run_small("train-repopt", train=train | {"new_tensors": ["head.class*"]})
+    result = run_small("train-repopt", train=train | {"reinit": ["head.class*"]})
     assert result.exit_code == 1 and "'head.class*' fits no tensor" in result.output
 
 
@@ -102,20 +105,20 @@ def test_another_class_count_is_an_error_that_counts_and_a_parameter_that_cures_
         ({"block": "repopt"}, ["of the network's", "are not in the file", "train.block repvgg"]),
         ({"block": "repvgg", "weights": "absent.pt"}, ["absent.pt does not exist"]),
         ({"block": "repvgg", "weights": "params.yaml"}, ["params.yaml", "not a zip archive"]),
-        ({"block": "repvgg", "branch": "anchors"}, ["6 of", "head.branch"]),
+        ({"block": "repvgg", "aux_head": "anchors"}, ["6 of", "head.aux_head"]),
     ],
 )
 def test_what_does_not_fit_is_named(project, train, parts):
     weights_file(project / "a.pt", classes=CLASSES)
     result = run_small("train-repopt", train={"weights": "a.pt", "epochs": 1} | train)
     assert result.exit_code == 1
-    for part in parts[1:] if train.get("branch") else parts:
+    for part in parts[1:] if train.get("aux_head") else parts:
         assert part in result.output, result.output
 
 
 def test_blocks_of_equal_tensors_and_another_function_are_told_apart(project):
     network = build_detector(VARIANTS["test"], num_classes=CLASSES, block="conv_silu")
-    save_checkpoint(project / "silu.safetensors", network.state_dict(), {"variant": "test", "block": "conv_silu"})
+    save_float(project / "silu.safetensors", network, small_card(tuple("abcde"), block="conv_silu"))
     train = {"weights": "silu.safetensors", "epochs": 0}
     result = run_small("train-repopt", train=train | {"block": "conv_relu"})
     assert result.exit_code == 1 and "set train.block to conv_silu" in result.output
@@ -123,13 +126,13 @@ def test_blocks_of_equal_tensors_and_another_function_are_told_apart(project):
 
 
 def test_anchor_aided_training_ends_in_the_same_engine(project):
-    result = run_small("train-repopt", train={"block": "repvgg", "branch": "anchors", "epochs": 1})
+    result = run_small("train-repopt", train={"block": "repvgg", "aux_head": "anchors", "epochs": 1})
     assert result.exit_code == 0, result.output
     header = Path("artifacts/train/epochs.csv").read_text().splitlines()[0].split(",")
     assert {"anchor_class", "anchor_iou", "class", "iou"} <= set(header)
-    assert any(name.startswith("head.branch.cls_preds") for name in load_checkpoint(TRAINED)[0])
+    assert any(name.startswith("head.aux_head.cls_preds") for name in load_checkpoint(TRAINED)[0])
     assert run_small("ptq-calib").exit_code == 0
-    assert not any("branch" in name for name in load_checkpoint(Path("artifacts/ptq/weights.safetensors"))[0])
+    assert not any("aux_head" in name for name in load_checkpoint(Path("artifacts/ptq/weights.safetensors"))[0])
 
 
 def test_repopt_without_scales_says_what_to_do(project):
@@ -138,13 +141,13 @@ def test_repopt_without_scales_says_what_to_do(project):
 
 
 def test_import_checkpoint_tells_what_it_found(project):
-    weights_file(project / "b.pt", classes=CLASSES, block="repvgg", branch="anchors")
+    weights_file(project / "b.pt", classes=CLASSES, block="repvgg", aux_head="anchors")
     result = run_small("import-checkpoint", "b.pt", "--out", "b.safetensors", "--names", "v,w,x,y,z")
     assert result.exit_code == 0, result.output
     for part in (
         "network: test",
         "block form repvgg",
-        "branch for training: anchors",
+        "auxiliary head: anchors",
         "all",
         f"classes: {CLASSES}",
         "parameters",

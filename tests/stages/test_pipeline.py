@@ -4,72 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
-from stages.__main__ import STAGES, app
+from stages.__main__ import app
 from stages.draw_sample import draw_sample
+from tests.support.pipeline import ROOT, STAGES, small_params
+from yolov6core.training import fit
 from yolov6core.yaml_text import parse_yaml
-
-ROOT = Path(__file__).parents[2]
-SMALL = {
-    "model": {"variant": "test", "image_size": [64, 96]},
-    "prepare": {"calib_images": 4, "select_fraction": 0.25},
-    "search": {"epochs": 2, "batch_size": 4, "eval_every": 2},
-    "train": {"epochs": 2, "batch_size": 4, "eval_every": 1},
-    "sensitivity": {"images": 2, "max_layers": 2},
-    "qat": {"epochs": 1, "batch_size": 4},
-    "export": {"check_images": 1},
-    "engine": {"runtime": "openvino", "threads": 1},
-    "eval": {"rounds": 2, "repeats": 2, "samples": 2},
-    "runtime": {"threads": 1},
-}
-
-
-def small_params() -> dict:
-    """The committed parameters, made small: what the test runs cannot drift from what users get."""
-    params = parse_yaml((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for section, values in SMALL.items():
-        params[section] |= values
-    return params
-
-
-def write_small_params(**changes: dict) -> None:
-    """Write the small parameters, changed, where commands look for them."""
-    params = small_params()
-    for section, values in changes.items():
-        params[section] |= values
-    Path("params.yaml").write_text(json.dumps(params), encoding="utf-8")
-
-
-def run_small(stage: str, *arguments: str, **changes: dict) -> Result:
-    """Run a command with the small parameters, changed."""
-    write_small_params(**changes)
-    return CliRunner().invoke(app, [stage, *arguments])
-
-
-@contextmanager
-def small_project(folder: Path, *, images: int) -> Iterator[Path]:
-    """Be in a folder with a prepared dataset of drawn images (five classes), and no scales."""
-    draw_sample(folder / "data" / "sample_voc", images=images)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in ("prepare-voc2yolo", "search-scales"):
-            result = run_small(stage, search={"scales": "off"})
-            assert result.exit_code == 0, result.output
-        yield folder
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A folder in which every stage has run once."""
     folder = tmp_path_factory.mktemp("project")
-    draw_sample(folder / "data" / "sample_voc", images=16)
+    draw_sample(folder / "data" / "sample_voc", images=16, seed=20240)
     (folder / "params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -92,9 +43,9 @@ def test_every_out_of_dvc_yaml_is_written_and_nothing_is_left_over(project):
 
 
 def test_metrics_have_the_same_names_and_are_numbers(project):
-    variants = {path.stem: json.loads(path.read_text()) for path in (project / "metrics/eval").glob("*.json")}
-    assert set(variants) == {"float", "ptq", "partial", "qat"}
-    for name, values in variants.items():
+    kinds = {path.stem: json.loads(path.read_text()) for path in (project / "metrics/eval").glob("*.json")}
+    assert set(kinds) == {"float", "ptq", "partial", "qat"}
+    for name, values in kinds.items():
         assert {"map50_95", "map50", "latency_ms", "fps", "size_mb"} <= set(values), name
         assert all(type(value) in (int, float) for value in values.values()), name
         assert 0 <= values["map50_95"] <= values["map50"] <= 1
@@ -140,9 +91,7 @@ def test_a_missing_input_names_the_stage_that_makes_it(tmp_path, monkeypatch):
 
 def stop_in_the_second_epoch() -> None:
     """Run train-repopt until its second epoch has been logged and not yet been saved."""
-    import stages._fit as training
-
-    real = training._log_epoch
+    real = fit._log_epoch
 
     def interrupt(row, *rest):
         real(row, *rest)
@@ -150,7 +99,7 @@ def stop_in_the_second_epoch() -> None:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_log_epoch", interrupt)
+        patch.setattr(fit, "_log_epoch", interrupt)
         assert CliRunner().invoke(app, ["train-repopt"]).exit_code != 0
 
 

@@ -3,16 +3,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from stages._params import ParamsError, parse_params
 from stages.draw_sample import draw_sample
-from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
+from stages.params import ParamsError, PrepareParams, parse_params
+from stages.prepare_voc2yolo import prepare_voc2yolo
 from yolov6core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +31,11 @@ DEFAULTS = PrepareParams(
     strict=False,
     seed=0,
 )
+
+
+def replace(params: PrepareParams, **changes: object) -> PrepareParams:
+    """The section with other values, checked."""
+    return PrepareParams(**params.model_dump() | changes)
 
 
 @pytest.fixture(scope="module")

@@ -9,39 +9,27 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stages import _models
-from stages._models import load_float_model, load_quantized
-from stages._params import PtqParams
-from stages.detect_cpu import OUT as CPU_FILE
+from stages import paths, ptq_calib
 from stages.detect_cpu import detect_cpu
 from stages.draw_sample import draw_sample
-from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
-from stages.ptq_calib import ptq_calib
-from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+from stages.prepare_voc2yolo import prepare_voc2yolo
+from tests.support.pipeline import section, small_card
+from yolov6core.checkpoint import load_checkpoint
 from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.errors import UserError
-from yolov6core.models.detector import build_detector
-from yolov6core.models.variants import variant
 from yolov6core.quant.insert import convolution_names, get_ranges, state_of
 from yolov6core.quant.weights import weight_scale
 from yolov6core.saturation import overflows
+from yolov6core.tasks.evaluation import SplitEvaluator
+from yolov6core.tasks.networks import fresh_network, load_float, save_float
+from yolov6core.tasks.quantized_networks import load_quantized
 
-RUNTIME = SimpleNamespace(threads=1, workers=0, device="cpu")
-PTQ = {
-    "method": "mse",
-    "percentiles": [99.99],
-    "dialect": "openvino",
-    "cpu": "exact",
-    "batch_size": 4,
-    "predictions": "float",
-    "float_layers": [],
-    "equalize": "depthwise",
-    "adaround": 0,
-    "bias_correction": "off",
-    "min_retention": 0.0,
-    "on_failure": "warn",
-    "wild_ratio": 16.0,
-}
+WEIGHTS = paths.WEIGHTS["ptq"]
+PTQ = {"method": "mse", "percentiles": [99.99], "cpu": "exact", "batch_size": 4, "min_retention": 0.0}
+
+
+def calibrate(**changes: object) -> None:
+    ptq_calib.ptq_calib(section("ptq", **PTQ | changes), section("eval"), section("runtime", threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +44,7 @@ def workplace(tmp_path_factory):
             start, end = "<name>", "</name>"
             pieces = [piece.split(end, 1)[-1] for piece in text.split(start)]
             path.write_text(pieces[0] + "".join(f"{start}thing{end}{piece}" for piece in pieces[1:]), encoding="utf-8")
-        prepare = {"root": "voc", "format": "auto", "train_split": "train", "val_split": "val", "val_fraction": 0.25}
-        prepare |= {"select_fraction": 0.2, "calib_images": 4, "classes": None, "difficult": "keep", "min_box": 2.0}
-        prepare_voc2yolo(PrepareParams(**prepare, voc_origin=1, images="reference", strict=False, seed=0))
+        prepare_voc2yolo(section("prepare", root="voc", calib_images=4, val_fraction=0.25))
     return root
 
 
@@ -68,39 +54,37 @@ def pipeline(workplace, monkeypatch):
 
     def checkpoint(name: str) -> None:
         torch.manual_seed(0)
-        spec = variant(name)
-        network = build_detector(spec, num_classes=1)
-        meta = {"model": spec.to_meta(), "variant": name, "block": spec.block, "names": ["thing"]}
-        save_checkpoint(_models.FLOAT_WEIGHTS, network.state_dict(), meta | {"image_size": [64, 64]})
+        card = small_card(("thing",), variant=name)
+        save_float(paths.WEIGHTS["float"], fresh_network(card), card)
 
     return checkpoint
 
 
 def outputs() -> list[torch.Tensor]:
-    gm, _ = load_quantized(_models.Path("artifacts/ptq/weights.safetensors"))
+    gm, _ = load_quantized(WEIGHTS)
     with torch.no_grad():
         return list(gm(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))))
 
 
 def test_one_class_is_enough(pipeline):
     pipeline("test")
-    ptq_calib(PtqParams(**PTQ | {"method": "auto"}), RUNTIME)
-    gm, meta = load_quantized(_models.Path("artifacts/ptq/weights.safetensors"))
-    assert meta["names"] == ["thing"] and outputs()[0].shape[-1] == 1
+    calibrate(**{"method": "auto"})
+    gm, card = load_quantized(WEIGHTS)
+    assert card.names == ("thing",) and outputs()[0].shape[-1] == 1
     assert all(low <= high for low, high in get_ranges(gm).values())
     with open("metrics/ptq.json", encoding="utf-8") as handle:
         assert 0 <= json.load(handle)["map50_95"] <= 1
 
 
-@pytest.mark.parametrize("change", [{"equalize": "chains"}, {"adaround": 3}, {"bias_correction": "fast"}])
+@pytest.mark.parametrize("change", [{"equalize": "cross_layer"}, {"adaround": 3}, {"bias_correction": "fast"}])
 def test_every_change_reaches_the_file_and_the_report(pipeline, change):
     pipeline("test")
-    ptq_calib(PtqParams(**PTQ), RUNTIME)
+    calibrate()
     plain = outputs()
-    ptq_calib(PtqParams(**PTQ | change), RUNTIME)
+    calibrate(**change)
     changed = outputs()
     assert not torch.equal(changed[0], plain[0])
-    network, _ = load_float_model(_models.FLOAT_WEIGHTS)
+    network, _ = load_float(paths.WEIGHTS["float"])
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         for ours, reference in zip(changed, network(x), strict=True):
@@ -113,10 +97,10 @@ def test_every_change_reaches_the_file_and_the_report(pipeline, change):
 @pytest.mark.parametrize("cpu", ["exact", "saturating", "auto"])
 def test_the_cpu_is_written_down_and_obeyed(pipeline, cpu):
     pipeline("test")
-    ptq_calib(PtqParams(**PTQ | {"cpu": cpu}), RUNTIME)
-    gm, meta = load_quantized(_models.Path("artifacts/ptq/weights.safetensors"))
+    calibrate(**{"cpu": cpu})
+    gm, card = load_quantized(WEIGHTS)
     sums = integer_arithmetic().sums if cpu == "auto" else cpu
-    assert meta["quant"]["cpu"] == state_of(gm).cpu == sums
+    assert card.quantization.cpu == state_of(gm).cpu == sums
     convolutions = [conv for conv in map(gm.get_submodule, convolution_names(gm)) if conv.active]
     scales = [weight_scale(conv.weight_range()).view(-1, 1, 1, 1) for conv in convolutions]
     integers = [(conv.effective_weight() / scale).round() for conv, scale in zip(convolutions, scales, strict=True)]
@@ -126,47 +110,45 @@ def test_the_cpu_is_written_down_and_obeyed(pipeline, cpu):
 
 @pytest.mark.parametrize("cpu", ["exact", "saturating", "auto"])
 def test_dvc_sees_what_the_cpu_is(pipeline, cpu):
-    detect_cpu(PtqParams(**PTQ | {"cpu": cpu}))
+    detect_cpu(section("ptq", cpu=cpu))
     expected = integer_arithmetic().sums if cpu == "auto" else cpu
-    assert json.loads(CPU_FILE.read_text()) == {"sums": expected}
+    assert json.loads(paths.CPU.read_text()) == {"sums": expected}
 
 
 def test_predictions_are_quantized_on_demand(pipeline):
     pipeline("test")
-    ptq_calib(PtqParams(**PTQ), RUNTIME)
-    plain, (gm, meta) = outputs(), load_quantized(_models.Path("artifacts/ptq/weights.safetensors"))
+    calibrate()
+    plain, (gm, card) = outputs(), load_quantized(WEIGHTS)
     predictions = {name for name in convolution_names(gm) if "_preds." in name}
-    assert set(meta["quant"]["float_layers"]) == predictions and len(predictions) == 6
-    ptq_calib(PtqParams(**PTQ | {"predictions": "int8", "float_layers": ["head.cls_preds.*"]}), RUNTIME)
-    gm, meta = load_quantized(_models.Path("artifacts/ptq/weights.safetensors"))
-    assert set(meta["quant"]["float_layers"]) == {name for name in predictions if "cls" in name}
+    assert set(card.quantization.float_layers) == predictions and len(predictions) == 6
+    calibrate(**{"predictions": "int8", "float_layers": ["head.cls_preds.*"]})
+    gm, card = load_quantized(WEIGHTS)
+    assert set(card.quantization.float_layers) == {name for name in predictions if "cls" in name}
     assert torch.equal(outputs()[0], plain[0]) and not torch.equal(outputs()[1], plain[1])
 
 
 def test_depthwise_inputs_are_scaled_by_default(pipeline):
     pipeline("yolov6_lite_s")
-    ptq_calib(PtqParams(**PTQ), RUNTIME)
-    tensors, _ = load_checkpoint(_models.Path("artifacts/ptq/weights.safetensors"))
+    calibrate()
+    tensors, _ = load_checkpoint(WEIGHTS)
     scaled = [name for name in tensors if name.startswith("input_scales.")]
     assert scaled and all(torch.isfinite(output).all() for output in outputs())
-    ptq_calib(PtqParams(**PTQ | {"equalize": "off"}), RUNTIME)
-    tensors, _ = load_checkpoint(_models.Path("artifacts/ptq/weights.safetensors"))
+    calibrate(**{"equalize": "off"})
+    tensors, _ = load_checkpoint(WEIGHTS)
     assert not any(name.startswith("input_scales.") for name in tensors)
 
 
 def test_a_failure_names_the_tensors_to_blame(pipeline, monkeypatch, caplog):
-    from stages import _evaluation
-
     scores = iter([0.5, 0.4, 0.5, 0.4])  # float and PTQ, on select and on val
 
-    def evaluate(network, meta, split, *, batch_size):
+    def evaluate(self, network):
         score = next(scores)
         return SimpleNamespace(stats={"map50_95": score, "map50": score}, detections={})
 
-    monkeypatch.setattr(_evaluation, "evaluate_split", evaluate)
+    monkeypatch.setattr(SplitEvaluator, "__call__", evaluate)
     pipeline("test")
     with caplog.at_level(logging.WARNING), pytest.raises(UserError, match=r"keeps 80\.0 % of the float"):
-        ptq_calib(PtqParams(**PTQ | {"min_retention": 0.9, "on_failure": "fail"}), RUNTIME)
+        calibrate(**{"min_retention": 0.9, "on_failure": "fail"})
     table = next(record.getMessage() for record in caplog.records if "signal-to-noise" in record.getMessage())
     _, header, *rows = table.splitlines()
     assert header.split() == ["tensor", "dB", "worst", "channel", "step"] and len(rows) == 8

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stages import _keeper, _report
+from stages import shell
 from stages.__main__ import app
 from stages.draw_sample import draw_sample
-from tests.stages.test_pipeline import ROOT, small_params
+from tests.support.pipeline import ROOT, small_params
 from yolov6core import atomic
-from yolov6core.training import loop
+from yolov6core.losses import detection
+from yolov6core.training import interruption, loop
 
 OUTS = {
     "search-scales": Path("artifacts/scales/scales.safetensors"),
@@ -36,7 +37,7 @@ STEPS = {"search-scales": 4, "train-repopt": 6, "qat-distill": 4}
 def finished(tmp_path_factory) -> dict[str, bytes]:
     """What uninterrupted trainings gave, in a folder where every stage up to QAT has run."""
     folder = tmp_path_factory.mktemp("resume")
-    draw_sample(folder / "data" / "sample_voc", images=16)
+    draw_sample(folder / "data" / "sample_voc", images=16, seed=20240)
     params = small_params()
     params["train"]["epochs"], params["qat"]["epochs"] = 3, 2
     params["train"]["weights"] = params["search"]["scales"] = None
@@ -87,11 +88,12 @@ def ctrl_c() -> None:
 
 
 @pytest.mark.parametrize("stage", OUTS)
-def test_killed_and_stopped_at_random_steps(project, monkeypatch, stage):
-    killed, stopped = random.randint(1, STEPS[stage]), random.randint(1, STEPS[stage])
+def test_killed_and_stopped_at_drawn_steps(project, monkeypatch, stage):
+    draw = random.Random(stage)
+    killed, stopped = draw.randint(1, STEPS[stage]), draw.randint(1, STEPS[stage])
     where = f"killed at step {killed}, stopped at step {stopped} after it"
     with monkeypatch.context() as patch:
-        patch.setattr(_keeper, "SAVE_SECONDS", 0.0)  # every step is saved
+        patch.setattr(interruption, "SAVE_SECONDS", 0.0)  # every step is saved
         patch.setattr(loop, "set_step_", at_step(killed, die))
         with pytest.raises(Dead):
             run(stage)
@@ -110,16 +112,15 @@ def test_killed_and_stopped_at_random_steps(project, monkeypatch, stage):
 
 DRIVER = """
 import os, signal, sys
-from stages import _keeper
 from stages.__main__ import app
 from yolov6core import atomic
-from yolov6core.training import loop
+from yolov6core.training import interruption, loop
 
 kind, number = sys.argv.pop(1), int(sys.argv.pop(1))
 place = {"step": loop, "write": atomic}[kind]
 name = {"step": "set_step_", "write": "write_to_disk"}[kind]
 real, count = getattr(place, name), iter(range(1, 10_000))
-_keeper.SAVE_SECONDS = 0.0
+interruption.SAVE_SECONDS = 0.0
 
 def deadly(*arguments):
     real(*arguments)
@@ -135,7 +136,8 @@ app(prog_name="python -m stages")
 
 
 def test_two_real_kills_one_of_them_while_the_state_is_written(project):
-    kills = [("write", random.randint(2, 4)), ("step", random.randint(1, 4))]
+    draw = random.Random(0)
+    kills = [("write", draw.randint(2, 4)), ("step", draw.randint(1, 4))]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for kind, number in kills:
         arguments = [sys.executable, "-c", DRIVER, kind, str(number), "train-repopt"]
@@ -237,17 +239,14 @@ def test_loader_processes_change_no_byte(project, workers):
 
 
 def test_two_at_once_are_refused(project, monkeypatch):
-    def another() -> None:
-        code, output = run("train-repopt")
-        assert code == 1 and f"process {os.getpid()} is already at this training" in output
-
-    monkeypatch.setattr(loop, "set_step_", at_step(2, another))
+    answers = []
+    monkeypatch.setattr(loop, "set_step_", at_step(2, lambda: answers.append(run("train-repopt"))))
     assert run("train-repopt")[0] == 0
+    ((code, output),) = answers
+    assert code == 1 and f"process {os.getpid()} is already at this training" in output
 
 
 def test_a_loss_that_is_not_finite_is_kept_with_its_batch(project, monkeypatch):
-    from yolov6core.losses import detection
-
     real = detection.varifocal
     monkeypatch.setattr(detection, "varifocal", lambda *arguments: real(*arguments) * float("nan"))
     code, output = run("train-repopt")
@@ -259,17 +258,17 @@ def test_a_loss_that_is_not_finite_is_kept_with_its_batch(project, monkeypatch):
 
 
 def test_code_that_is_edited_meanwhile_is_named(project, monkeypatch):
-    real, calls = _report.source_digests, []
+    real, calls = shell.source_digests, []
 
     def source_digests() -> dict[str, str]:
         calls.append(None)
         unused = {"stages/nothing_imports_this.py": str(len(calls))}
-        return real() | unused | {"stages/_fit.py": str(len(calls))}
+        return real() | unused | {"stages/train_repopt.py": str(len(calls))}
 
-    monkeypatch.setattr(_report, "source_digests", source_digests)
+    monkeypatch.setattr(shell, "source_digests", source_digests)
     code, output = run("train-repopt")
     assert code == 0 and "the code was edited while the stage ran" in output
-    assert "stages/_fit.py" in output and "nothing_imports_this" not in output
+    assert "stages/train_repopt.py" in output and "nothing_imports_this" not in output
 
 
 def test_a_damaged_state_is_named(project, monkeypatch):

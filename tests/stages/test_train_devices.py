@@ -14,12 +14,11 @@ import pandas as pd
 import pytest
 import torch
 
-from stages._models import FLOAT_WEIGHTS
-from tests.stages.test_pipeline import ROOT, run_small, small_project, write_small_params
-from tests.stages.test_qat import write_start
+from stages import paths
+from tests.support.pipeline import ROOT, run_small, small_card, small_project, write_small_params
+from tests.support.quantized_start import write_start
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.models.variants import VARIANTS
 
 SIZES = {"multi_scale": 0.5}
 
@@ -27,8 +26,8 @@ SIZES = {"multi_scale": 0.5}
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     with small_project(tmp_path_factory.mktemp("devices"), images=16) as folder:
-        write_start(VARIANTS["test"], list(DetectionDataset(Path("artifacts/dataset"), "train").names))
-        tensors, meta = load_checkpoint(FLOAT_WEIGHTS)
+        write_start(small_card(DetectionDataset(paths.DATASET, "train").names))
+        tensors, meta = load_checkpoint(paths.WEIGHTS["float"])
         for name, tensor in tensors.items():  # a teacher that is sure of other things than its student
             if "cls_preds" in name:
                 tensor += 0.5 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0))
@@ -39,7 +38,7 @@ def prepared(tmp_path_factory) -> Path:
 def test_two_processes_equal_one_with_the_whole_batch(prepared, monkeypatch):
     monkeypatch.chdir(prepared)
     # Batch norm uses its stored statistics: those of half a batch are others than those of the whole.
-    recipe = {"block": "conv_relu", "epochs": 3, "freeze_norm_epochs": 3, "batch_size": 4, "plain_epochs": 1}
+    recipe = {"block": "conv_relu", "epochs": 3, "freeze_norm_epochs": 3, "batch_size": 4, "close_mosaic_epochs": 1}
     recipe |= {"rectangular": True}
     result = run_small("train-repopt", train=recipe, augment=SIZES)
     assert result.exit_code == 0, result.output
@@ -49,7 +48,7 @@ def test_two_processes_equal_one_with_the_whole_batch(prepared, monkeypatch):
     compare(results("train"), alone, rtol=1e-3, atol=1e-4)
 
 
-FEATURES_ONLY = {"detection": 0.0, "match_class": 0.0, "match_box": 0.0, "match_dfl": 0.0}
+FEATURES_ONLY = {"detection": 0.0, "distill_class": 0.0, "distill_box": 0.0, "distill_dfl": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -59,13 +58,13 @@ FEATURES_ONLY = {"detection": 0.0, "match_class": 0.0, "match_box": 0.0, "match_
 )
 def test_two_processes_fine_tune_as_one_does(prepared, monkeypatch, options):
     monkeypatch.chdir(prepared)
-    shutil.copy("teacher.safetensors", FLOAT_WEIGHTS)
+    shutil.copy("teacher.safetensors", paths.WEIGHTS["float"])
     # Two steps: in more of them one activation that is rounded the other way sets trainings apart.
-    recipe = {"epochs": 1, "plain_epochs": 0, "warmup_epochs": 0, "batch_size": 4} | options
+    recipe = {"epochs": 1, "close_mosaic_epochs": 0, "warmup_epochs": 0, "batch_size": 4} | options
     result = run_small("qat-distill", qat=recipe, augment=SIZES)
     assert result.exit_code == 0, result.output
     alone = results("qat")
-    assert (alone[0].filter(regex="class|iou|match|features") > 1e-3).all(axis=None), alone[0]
+    assert (alone[0].filter(regex="class|iou|distill") > 1e-3).all(axis=None), alone[0]
     start = load_checkpoint(Path("artifacts/ptq/weights.safetensors"))[0]
     assert max(float((tensor - start[name]).abs().max()) for name, tensor in alone[1].items()) > 1e-3
     said = run_in_processes("qat-distill", qat=recipe | {"devices": 2}, augment=SIZES)

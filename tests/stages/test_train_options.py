@@ -1,4 +1,4 @@
-"""What the float training can be told to do: optimiser, precision, accumulation, branches and teachers."""
+"""What the float training can be told to do: optimiser, precision, accumulation, auxiliary heads and teachers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.stages.test_pipeline import run_small, small_params, small_project
+from tests.support.pipeline import run_small, small_params, small_project
 from yolov6core.checkpoint import load_checkpoint, save_checkpoint
 
 WEIGHTS = Path("artifacts/train/weights.safetensors")
@@ -16,9 +16,9 @@ WEIGHTS = Path("artifacts/train/weights.safetensors")
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """A prepared dataset, no scales, and `teacher.safetensors`: a network whose branch knows distributions."""
+    """A prepared dataset, no scales, and `teacher.safetensors`: a network whose auxiliary head knows distributions."""
     with small_project(tmp_path_factory.mktemp("options"), images=12) as folder:
-        result = train(branch="distribution")
+        result = train(aux_head="distribution")
         assert result.exit_code == 0, result.output
         assert {"iou", "dfl", "direct_iou"} <= set(last_epoch().index)
         tensors, meta = load_checkpoint(WEIGHTS)
@@ -48,8 +48,8 @@ def last_epoch() -> pd.Series:
     "options",
     [
         {"optimizer": "adamw", "lr": 0.001, "momentum": 0.9},
-        {"batch_size": 2, "accumulate_to": 4},
-        {"max_norm": 0.01},
+        {"batch_size": 2, "nominal_batch_size": 4},
+        {"grad_clip_norm": 0.01},
         {"amp": "bf16"},
         {"batch_size": 2, "schedule": "constant"},
     ],
@@ -80,8 +80,8 @@ def test_a_compiled_training_goes_through_torch_compile(project, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "code", "part"),
     [
-        ({"accumulate_to": 6}, 2, "accumulate_to is 6; give a multiple of batch_size (4)"),
-        ({"branch": "anchors", "teacher": "teacher.safetensors"}, 2, "the two are not combined"),
+        ({"nominal_batch_size": 6}, 2, "nominal_batch_size is 6; give a multiple of batch_size (4)"),
+        ({"aux_head": "anchors", "teacher": "teacher.safetensors"}, 2, "the two are not combined"),
         ({"teacher": "teacher.safetensors", "distill_class": 0, "distill_dfl": 0}, 2, "raise one"),
         ({"amp": "fp16"}, 1, "needs runtime.device cuda (it is cpu)"),
         ({"sync_norm": True}, 1, "several CUDA devices only"),
@@ -98,14 +98,14 @@ def test_what_does_not_go_is_refused(project, options, code, part):
 def test_a_teacher_of_other_classes_is_refused(project):
     tensors, meta = load_checkpoint(Path("teacher.safetensors"))
     save_checkpoint(Path("other.safetensors"), tensors, meta | {"names": list("vwxyz")})
-    result = train(teacher="other.safetensors", branch="distribution")
+    result = train(teacher="other.safetensors", aux_head="distribution")
     assert result.exit_code == 1 and "classes of other.safetensors" in result.output
-    save_checkpoint(Path("quantized.safetensors"), tensors, meta | {"quant": {}})
-    assert "holds no float network" in train(teacher="quantized.safetensors", branch="distribution").output
+    save_checkpoint(Path("quantized.safetensors"), tensors, meta | {"quant": {"method": "max"}})
+    assert "holds no float network" in train(teacher="quantized.safetensors", aux_head="distribution").output
 
 
 def test_a_student_hears_what_its_teacher_says(project):
-    distilled = {"teacher": "teacher.safetensors", "branch": "distribution", "distill_features": 1.0}
+    distilled = {"teacher": "teacher.safetensors", "aux_head": "distribution", "distill_features": 1.0}
     assert train(**distilled).exit_code == 0
     afresh = last_epoch()
     assert {"class", "iou", "dfl", "direct_iou", "distill_class", "distill_dfl", "distill_features"} <= set(

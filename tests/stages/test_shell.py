@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from stages._report import fingerprint, stage_errors
+from stages.shell import errors_as_exit_codes, fingerprint
 from yolov6core.atomic import replace_folder, write_text
 from yolov6core.errors import UserError
 
@@ -24,7 +24,7 @@ def test_fingerprint_sees_parts_files_and_code(tmp_path, monkeypatch):
     path.write_text("2")
     assert first != fingerprint({"lr": 1}, files=(path,))
     path.write_text("1")
-    monkeypatch.setattr("stages._report.source_digests", lambda: {"stages/a.py": "0"})
+    monkeypatch.setattr("stages.shell.source_digests", lambda: {"stages/a.py": "0"})
     assert first != fingerprint({"lr": 1}, files=(path,))
 
 
@@ -65,11 +65,11 @@ def test_a_library_that_found_no_room_is_understood(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_ends_any_stage_with_a_message(number, capsys):
-    with pytest.raises(typer.Exit), stage_errors():
+    with pytest.raises(typer.Exit), errors_as_exit_codes():
         raise OSError(number, os.strerror(number))
     assert f"error: an output could not be written ({os.strerror(number)})" in capsys.readouterr().err
 
 
 def test_other_errors_of_the_system_keep_their_traceback(tmp_path):
-    with pytest.raises(PermissionError), stage_errors(), replace_folder(tmp_path / "out"):
+    with pytest.raises(PermissionError), errors_as_exit_codes(), replace_folder(tmp_path / "out"):
         raise PermissionError(errno.EACCES, "no")

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from yolov6core.data.dataset import DetectionDataset
-    from yolov6core.engines.runtime import EngineInfo
-    from yolov6core.evaluation.evaluator import EvalResult
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.engines.runtime import EngineInfo
+from yolov6core.evaluation.curves import CONFIDENCES, confusion_pairs, curves_of
+from yolov6core.evaluation.evaluator import EvalResult
+from yolov6core.evaluation.plots import (
+    comparison,
+    confidence_rows,
+    mean_confidence_rows,
+    mean_precision_rows,
+    precision_recall_rows,
+    save_jpeg,
+    tradeoff_picture,
+)
+from yolov6core.tables import write_rows
+from yolov6core.tasks.engine_evaluation import Times, spread
+
+DIGITS = 5
 
 
 def write_tables(
     folder: Path, rows: dict[str, dict[str, Any]], infos: dict[str, EngineInfo], results: dict[str, EvalResult]
 ) -> None:
-    """`table.csv` (one row a variant) and `per_class.csv`."""
+    """`table.csv` (one row a kind of model) and `per_class.csv`."""
     base = rows.get("float", {}).get("map50_95", float("nan"))
     table = [
         {
-            "variant": name,
+            "kind": name,
             "runtime": infos[name].runtime,
             "precision": infos[name].precision,
             "cpu_sums": infos[name].cpu_sums,
@@ -29,7 +43,7 @@ def write_tables(
         for name, row in rows.items()
     ]
     classes = [
-        {"variant": name, "class": label} | figures
+        {"kind": name, "class": label} | figures
         for name, result in results.items()
         for label, figures in result.per_class.items()
     ]
@@ -39,21 +53,13 @@ def write_tables(
 
 def write_curves(folder: Path, dataset: DetectionDataset, results: dict[str, EvalResult]) -> None:
     """Curves of each class in `pr.csv` and `f1.csv`, what was taken for what in `confusion.csv`; in `curves/` the means
-    over the classes and the confusion, one file a variant, as DVC's plots need them."""
-    from yolov6core.evaluation.curves import CONFIDENCES, confusion_pairs, curves_of
-    from yolov6core.evaluation.plots import (
-        confidence_rows,
-        mean_confidence_rows,
-        mean_precision_rows,
-        precision_recall_rows,
-    )
-
+    over the classes and the confusion, one file a kind of model, as DVC's plots need them."""
     truth, names = dataset.ground_truth(), list(dataset.names)
     labels = [*names, "background"]
     recall, f1, counts = [], [], []
     (folder / "curves").mkdir()
-    for variant, result in results.items():
-        own = {"variant": variant}
+    for kind, result in results.items():
+        own = {"kind": kind}
         curves = curves_of(result.detections, truth)
         recall += [own | row for row in precision_recall_rows(result.coco, names)]
         f1 += [own | row for row in confidence_rows(curves, names)]
@@ -61,17 +67,15 @@ def write_curves(folder: Path, dataset: DetectionDataset, results: dict[str, Eva
         pairs = confusion_pairs(result.detections, truth, min_score=score).tolist()
         named = [{"actual": labels[actual], "predicted": labels[predicted]} for actual, predicted in pairs]
         counts += [own | {"confidence": score} | row for row in _counted(named)]
-        _csv(folder / "curves" / f"pr_{variant}.csv", mean_precision_rows(result.coco))
-        _csv(folder / "curves" / f"f1_{variant}.csv", mean_confidence_rows(curves))
-        _csv(folder / "curves" / f"confusion_{variant}.csv", named, columns=["actual", "predicted"])
+        _csv(folder / "curves" / f"pr_{kind}.csv", mean_precision_rows(result.coco))
+        _csv(folder / "curves" / f"f1_{kind}.csv", mean_confidence_rows(curves))
+        _csv(folder / "curves" / f"confusion_{kind}.csv", named, columns=["actual", "predicted"])
     for name, rows in (("pr", recall), ("f1", f1), ("confusion", counts)):
         _csv(folder / f"{name}.csv", rows)
 
 
 def write_summary(folder: Path, rows: dict[str, dict[str, Any]], infos: dict[str, EngineInfo]) -> None:
     """`summary.png`: mAP against latency."""
-    from yolov6core.evaluation.plots import tradeoff_picture
-
     info = next(iter(infos.values()))
     height, width = info.input_shape[2:]
     points = {name: (row["latency_ms"], row["map50_95"]) for name, row in rows.items()}
@@ -81,8 +85,6 @@ def write_summary(folder: Path, rows: dict[str, dict[str, Any]], infos: dict[str
 
 def write_samples(folder: Path, dataset: DetectionDataset, results: dict[str, EvalResult], count: int) -> None:
     """Ground truth, float and INT8 side by side, for images spread over the val split."""
-    from yolov6core.evaluation.plots import comparison, save_jpeg
-
     folder.mkdir()
     shown = [name for name in ("float", "ptq", "qat") if name in results]
     for index in spread(len(dataset), count):
@@ -92,9 +94,16 @@ def write_samples(folder: Path, dataset: DetectionDataset, results: dict[str, Ev
         save_jpeg(picture, folder / f"{dataset.paths[index].stem}.jpg")
 
 
-def spread(length: int, count: int) -> list[int]:
-    """At most `count` indices below `length`, evenly spread, first and last included."""
-    return sorted({round(i * (length - 1) / max(count - 1, 1)) for i in range(count)})
+def write_rounds(path: Path, times: Times) -> None:
+    """The median of each round, to see how far they spread."""
+    rows = [
+        {"kind": name, "round": number, "latency_ms": latency, "fps": 1000 * times.images[name] / stream}
+        for name in times.latency
+        for number, (latency, stream) in enumerate(
+            zip(times.latency[name].rounds_ms, times.stream[name].rounds_ms, strict=True)
+        )
+    ]
+    write_rows(path, rows, digits=4)
 
 
 def _counted(pairs: list[dict[str, str]]) -> list[dict[str, Any]]:
@@ -102,7 +111,5 @@ def _counted(pairs: list[dict[str, str]]) -> list[dict[str, Any]]:
     return [{"actual": actual, "predicted": predicted, "count": n} for (actual, predicted), n in sorted(counts.items())]
 
 
-def _csv(path: Path, rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:
-    import pandas as pd
-
-    pd.DataFrame(rows, columns=columns).round(5).to_csv(path, index=False)
+def _csv(path: Path, rows: list[dict[str, Any]], columns: Sequence[str] | None = None) -> None:
+    write_rows(path, rows, columns=columns, digits=DIGITS)

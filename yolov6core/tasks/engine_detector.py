@@ -1,0 +1,90 @@
+"""An engine with the work before and after it: pictures in, detections in their pixels out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from yolov6core.data.loader import shrunk
+from yolov6core.data.transforms import Letterbox, chw_rgb, letterbox, network_input
+from yolov6core.engines.runtime import Engine, infer_any
+from yolov6core.evaluation.evaluator import in_source_pixels
+from yolov6core.evaluation.nms import nms
+
+NO_LABELS = np.zeros((0, 5), np.float32)
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Milliseconds of the work before, in and after the network."""
+
+    pre: float
+    inference: float
+    post: float
+
+
+class EngineDetector:
+    """Picture -> detections and times. One picture at a time: engines are not safe for several threads."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        names: Sequence[str] = (),
+        *,
+        score_threshold: float = 0.4,
+        iou_threshold: float = 0.45,
+        max_detections: int = 300,
+        multi_label: bool = False,
+        nearest: bool = True,
+    ) -> None:
+        """Args:
+        names: of the classes; a class without a name is called by its number.
+        score_threshold, iou_threshold, max_detections, multi_label: see `nms`.
+        nearest: see `transforms.fitted_size`; True for single pictures, False as data sets are evaluated.
+        """
+        self.engine, self.names = engine, tuple(names)
+        self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
+        self.max_detections, self.multi_label, self.nearest = max_detections, multi_label, nearest
+        height, width = engine.info.input_shape[2:]
+        self.size = (height, width)
+        self.inside = shrunk(self.size, engine.info.interface.shrink)
+
+    def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], StepTimes]:
+        """uint8 BGR [h, w, 3] to detections [N, 6] in its pixels (see `nms`)."""
+        started = time.perf_counter()
+        batch, geometry = self.network_input(image)
+        prepared = time.perf_counter()
+        boxes, scores = infer_any(self.engine, batch)
+        inferred = time.perf_counter()
+        found = self.detections(boxes[0], scores[0], geometry)
+        ended = time.perf_counter()
+        return found, StepTimes(1000 * (prepared - started), 1000 * (inferred - prepared), 1000 * (ended - inferred))
+
+    def network_input(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Letterbox]:
+        """The letterboxed picture as a batch [1, 3, H, W], and where it lies in it."""
+        picture, _, geometry = letterbox(image, NO_LABELS, size=self.size, inside=self.inside, nearest=self.nearest)
+        pixels = torch.from_numpy(chw_rgb(picture))[None]
+        return network_input(pixels, memory_format=torch.contiguous_format).numpy(), geometry
+
+    def detections(
+        self, boxes: NDArray[np.float32], scores: NDArray[np.float32], geometry: Letterbox
+    ) -> NDArray[np.float32]:
+        """Boxes [A, 4] and scores [A, C] of the network input as detections [N, 6] of the picture."""
+        found = nms(
+            boxes,
+            scores,
+            score_threshold=self.score_threshold,
+            iou_threshold=self.iou_threshold,
+            max_detections=self.max_detections,
+            multi_label=self.multi_label,
+        )
+        return in_source_pixels(found, geometry)
+
+    def name(self, label: int) -> str:
+        """Of a class; its number where there are no names."""
+        return self.names[label] if label < len(self.names) else str(label)

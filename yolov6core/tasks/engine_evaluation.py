@@ -1,0 +1,102 @@
+"""Engines on a split of the dataset: detections, latency and throughput, and the work around the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.views import DatasetView
+from yolov6core.engines.latency import Latency, measure
+from yolov6core.engines.runtime import Engine, infer_any
+from yolov6core.evaluation.evaluator import EvalResult, evaluate
+from yolov6core.tasks.engine_detector import EngineDetector
+from yolov6core.tasks.evaluation import DetectionLimits
+
+STREAM_BATCH = 32
+"""Throughput is measured at this batch, where the batch is open and the engine takes as much."""
+AROUND_IMAGES = 32
+"""Images that tell the time of the work before and after the network."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Measured times.
+
+    Attributes:
+        latency: of single calls.
+        stream: of calls that run `images` images as fast as the runtime can.
+        pre_ms, post_ms: milliseconds an image before (all engines alike) and after the network.
+    """
+
+    latency: Mapping[str, Latency]
+    stream: Mapping[str, Latency]
+    images: Mapping[str, int]
+    pre_ms: float
+    post_ms: Mapping[str, float]
+
+
+def evaluate_engine(
+    engine: Engine, dataset: DetectionDataset, *, limits: DetectionLimits, batch_size: int
+) -> EvalResult:
+    """COCO figures of an engine. `batch_size`: for engines with an open batch that take as much."""
+    batch, _, height, width = engine.info.input_shape
+    return evaluate(
+        lambda images: infer_any(engine, images.numpy()),
+        DatasetView(dataset, shrink=engine.info.interface.shrink),
+        image_size=(height, width),
+        batch_size=min(batch_size, engine.info.settings.max_batch) if batch == -1 else batch,
+        score_threshold=limits.score_threshold,
+        iou_threshold=limits.iou_threshold,
+        max_detections=limits.max_detections,
+    )
+
+
+def measure_engines(
+    engines: Mapping[str, Engine], dataset: DetectionDataset, *, limits: DetectionLimits, rounds: int, repeats: int
+) -> Times:
+    """All engines in turns: calls of batch 1 (or the engine's own), streams of calls, and the work around them.
+
+    Args:
+        rounds: in which all engines take turns.
+        repeats: runs of each engine in a round.
+    """
+    rng = np.random.default_rng(0)
+    single, streams, images = {}, {}, {}
+    for name, engine in engines.items():
+        batch, *rest = engine.info.input_shape
+        most = min(STREAM_BATCH, engine.info.settings.max_batch) if batch == -1 else batch
+        # Values do not change the time of a convolution; a seeded picture of noise keeps runs alike.
+        one, many = (rng.random((size, *rest), dtype=np.float32) for size in (max(batch, 1), most))
+        images[name] = repeats * most
+        single[name] = lambda engine=engine, one=one: engine.infer(one)
+        streams[name] = lambda engine=engine, many=many: engine.stream(many, repeats)
+        engine.stream(many, 2)  # compiles what streams need
+    latency = measure(single, rounds=rounds, repeats=repeats)
+    stream = measure(streams, rounds=rounds, repeats=1, warmup=0)
+    return Times(latency, stream, images, *_around_network(engines, dataset, limits))
+
+
+def _around_network(
+    engines: Mapping[str, Engine], dataset: DetectionDataset, limits: DetectionLimits
+) -> tuple[float, dict[str, float]]:
+    """Median milliseconds an image of letterboxing a decoded image, and of suppression for each engine."""
+    how = {**vars(limits), "multi_label": True, "nearest": False}
+    detectors = {name: EngineDetector(engine, **how) for name, engine in engines.items()}
+    before: list[float] = []
+    after: dict[str, list[float]] = {name: [] for name in engines}
+    for index in spread(len(dataset), AROUND_IMAGES):
+        image, _ = dataset.load(index)
+        for name, detector in detectors.items():
+            _, times = detector(image)
+            before.append(times.pre)
+            after[name].append(times.post)
+    return median(before), {name: median(values) for name, values in after.items()}
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` indices below `length`, evenly spread, first and last included."""
+    return sorted({round(i * (length - 1) / max(count - 1, 1)) for i in range(count)})
