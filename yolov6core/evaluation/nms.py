@@ -97,9 +97,8 @@ def _by_score(places: Indices, values: Float) -> tuple[Indices, Float]:
     bits = values.view(np.uint32)
     keys = (~bits).astype(np.uint64) << np.uint64(32) | places.astype(np.uint64)
     keys.sort()
-    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64), (~(keys >> np.uint64(32)).astype(np.uint32)).view(
-        np.float32
-    )
+    sorted_bits = ~(keys >> np.uint64(32)).astype(np.uint32)
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64), sorted_bits.view(np.float32)
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ class _Boxes:
     @classmethod
     def of(cls, boxes: Float, rows: Indices, classes: Indices) -> _Boxes:
         left, top, right, bottom = (boxes[:, side].take(rows) for side in range(4))
-        return cls((left, top, right, bottom), (right - left) * (bottom - top), classes)
+        areas = ((right - left) * (bottom - top)).astype(np.float32, copy=False)
+        return cls((left, top, right, bottom), areas, classes)
 
     def overlap(self, first: Indices, second: Indices, threshold: np.float32) -> NDArray[np.bool_]:
         """Whether the IoU of each pair [P] is above the threshold; float32, 0/0 counts as no overlap."""
