@@ -1,4 +1,4 @@
-"""Rows and pictures have the right shape and show what they should."""
+"""Rows have the right values, and pictures show their contents in the right places."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def match_detections(
 def class_curves(
     hits: NDArray[np.bool_], scores: NDArray[Any], classes: NDArray[Any], truth_classes: NDArray[Any]
 ) -> ClassCurves:
-    """Curves from the detections of all images together.
+    """Curves from the detections of all images together, in any order.
 
     Args:
         hits: [N, T] from `match_detections`.
@@ -75,7 +75,7 @@ def class_curves(
         class_precision = true / np.arange(1, len(true) + 1)[:, None]
         class_recall = true / count
         average[k] = [trapezoid_area(class_recall[:, t], class_precision[:, t]) for t in range(hits.shape[1])]
-        # negated because numpy interpolates over ascending positions only; above the best score nothing is found
+        # negated because numpy interpolates over ascending positions only; no detection is above the best score
         recall[k] = np.interp(-CONFIDENCES, -scores[of_class], class_recall[:, 0], left=0)
         precision[k] = np.interp(-CONFIDENCES, -scores[of_class], class_precision[:, 0], left=1)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-16)

@@ -74,8 +74,8 @@ def match(
         return taken
     values = overlaps[detections, truths]
     if len(detections) > 1:
-        later = np.zeros(len(truths), dtype=bool) if ignored is None else ignored[truths]
-        order = np.lexsort((-truths, -values, later, detections))
+        keys = (-truths, -values) if ignored is None else (-truths, -values, ignored[truths])
+        order = np.lexsort((*keys, detections))
         detections, truths, values = detections[order], truths[order], values[order]
     pairs = list(zip(detections.tolist(), truths.tolist(), values.tolist(), strict=True))
     endless = set() if crowd is None else set(np.flatnonzero(crowd).tolist())

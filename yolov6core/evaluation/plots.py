@@ -77,7 +77,15 @@ def draw_boxes(
     *,
     scores: NDArray[Any] | None = None,
 ) -> Image:
-    """A copy of an image uint8 BGR [h, w, 3] with boxes [N, 4] xyxy, class names and scores."""
+    """A copy of the image with boxes, class names and scores.
+
+    Args:
+        image: uint8 BGR [h, w, 3].
+        boxes: [N, 4] xyxy in pixels.
+        classes: [N] class indices.
+        names: class names by class index.
+        scores: [N]; None: none are written.
+    """
     picture = image.copy()
     thickness = max(1, round(max(image.shape[:2]) / 400))
     labels: list[int] = classes.astype(int).tolist()
@@ -124,19 +132,21 @@ def comparison(
 
 
 def stack_rows(rows: Sequence[Image]) -> Image:
-    """Pictures of any width below each other, narrower ones filled with white on the right."""
+    """Pictures uint8 BGR of any width, one below the other; white fills the right of narrow ones."""
     width = max(row.shape[1] for row in rows)
     return np.concatenate([_filled(row, width) for row in rows])
 
 
 def batch_picture(images: Tensor, targets: Tensor, names: Sequence[str], *, columns: int = 4, limit: int = 8) -> Image:
-    """The first images of a training batch as the network gets them, with their boxes.
+    """The first images of a training batch as the network sees them, with their boxes.
 
     Args:
         images: uint8 RGB [B, 3, H, W].
-        targets: [M, 6] image in batch, class, cx, cy, w, h as fractions.
+        targets: [M, 6] image in batch, class, cx, cy, w, h as fractions of the image.
+        columns: images in a row.
+        limit: number of images drawn.
 
-    Returns: uint8 BGR picture, `columns` images in a row.
+    Returns: uint8 BGR [h, w, 3].
     """
     labels = targets.numpy()
     height, width = images.shape[2:]
