@@ -78,7 +78,7 @@ def operator_model() -> bytes:
 
 
 def operators(threads: int) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-    """What is installed: boxes and scores [1, C, A] to selected (0, class, anchor) [N, 3]."""
+    """The operators installed: boxes and scores [1, C, A] to selected (0, class, anchor) [N, 3]."""
     found: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {}
     model = operator_model()
     try:
@@ -102,7 +102,7 @@ def operators(threads: int) -> dict[str, Callable[[np.ndarray, np.ndarray], np.n
 
 
 def same(found: np.ndarray, selected: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> bool:
-    """Whether an operator selected what `nms` found: the best of its per-class selections."""
+    """Whether the best of an operator's selections per class are the detections of `nms`."""
     labels, places = selected[selected[:, 2] >= 0, 1:].T
     order = np.argsort(-scores[places, labels], kind="stable")[: OPTIONS["max_detections"]]
     return np.array_equal(found[:, :4], boxes[places[order]]) and np.array_equal(found[:, 5], labels[order])

@@ -62,9 +62,9 @@ def test_precision_recall_and_f1(record) -> None:
 
 
 def test_matches_where_both_ways_agree(record) -> None:
-    """The official tables pair the highest overlaps first, ours the highest scores, as COCO does.
+    """The official evaluation serves the highest overlaps first; `match` serves the highest scores first, as COCO does.
 
-    They differ only where two detections compete for one box, so the number of boxes found is the same.
+    The two differ only where two detections compete for one box, so the number of boxes found is the same.
     """
     for name, case in record["repo_pr_metric"].items():
         for image in case["per_image"]:

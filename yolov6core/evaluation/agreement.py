@@ -1,48 +1,57 @@
-"""How far a network agrees with another one: its mAP with the other's detections as ground truth, image by image.
+"""Agreement of a network with another one: its mAP with the other's detections as ground truth, image by image.
 
-On some hundred images a harmless change moves the mAP against labels up as often as down. Against the detections of the
-unchanged network every difference is a loss. The mean is taken over single images, so that one on which the changed
-network fails altogether counts as one image; in a common mAP its false alarms would stand before the detections of all
-others.
+On some hundred images a harmless change raises the mAP against labels as often as it lowers it. Against the detections
+of the unchanged network every difference is a loss. The result is the mean over single images, so an image on which the
+changed network fails counts as one image. In a common mAP its false alarms would precede the detections of all others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov6core.evaluation.jackknife import match_all, mean_ap
+from yolov6core.evaluation.average_precision import mean_average_precision
+from yolov6core.evaluation.matching import match_classes
 
 MIN_SCORE = 0.3
 
 
 def agreement(
-    ground_truth: Mapping,
-    reference: Mapping[int, NDArray],
-    detections: Mapping[int, NDArray],
+    ground_truth: Mapping[str, Any],
+    reference: Mapping[int, NDArray[Any]],
+    detections: Mapping[int, NDArray[Any]],
     *,
     min_score: float = MIN_SCORE,
 ) -> float:
-    """mAP50:95 of `detections` against those of `reference` from `min_score` on: mean over images that have such.
+    """mAP50:95 of `detections` against the `reference` detections of at least `min_score`.
+
+    The mean is over the images that have a reference detection of that score.
 
     Args:
         ground_truth: COCO dict; its `images` and `categories` are used.
-        reference, detections: image id to [N, 6] x1, y1, x2, y2, score, class.
+        reference, detections: image id to [N, 6] x1, y1, x2, y2, score, class, in source pixels.
+        min_score: weaker detections of the reference are left out.
 
-    Returns: 0..1; 1 where the reference has no detection at all.
+    Returns: 0..1; 1 where the reference has no detection of that score.
+
+    Raises:
+        ValueError: a detection has an unknown class.
     """
-    matches = match_all(_as_truth(ground_truth, reference, min_score), detections)
+    matches = list(match_classes(_as_truth(ground_truth, reference, min_score), detections))
     images = np.eye(len(ground_truth["images"]), dtype=bool)
-    values = [value for value in (mean_ap(matches, image) for image in images) if value >= 0]
+    values = [value for value in (mean_average_precision(matches, image) for image in images) if value >= 0]
     return float(np.mean(values)) if values else 1.0
 
 
-def _as_truth(ground_truth: Mapping, detections: Mapping[int, NDArray], min_score: float) -> dict:
-    """COCO ground truth of the same images and categories, made of the detections from `min_score` on."""
+def _as_truth(
+    ground_truth: Mapping[str, Any], detections: Mapping[int, NDArray[Any]], min_score: float
+) -> dict[str, Any]:
+    """COCO ground truth of the same images and categories, from the detections of at least `min_score`."""
     classes = sorted(category["id"] for category in ground_truth["categories"])
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     for image_id, found in detections.items():
         for left, top, right, bottom, _, label in found[found[:, 4] >= min_score].tolist():
             width, height = right - left, bottom - top

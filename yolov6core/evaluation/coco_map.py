@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools.cocoeval import COCOeval
 
-from yolov6core.evaluation.coco_match import Curves, Truth, match_image
+from yolov6core.evaluation.average_precision import precision_at_recalls
+from yolov6core.evaluation.matching import ClassMatches, match_classes
 
 STAT_NAMES = (
     "map50_95",
@@ -49,13 +51,13 @@ class CocoResult:
 
 
 def coco_metrics(
-    ground_truth: Mapping,
-    detections: Mapping[int, NDArray],
+    ground_truth: Mapping[str, Any],
+    detections: Mapping[int, NDArray[Any]],
     *,
     category_ids: Sequence[int] | None = None,
     image_ids: Sequence[int] | None = None,
 ) -> CocoResult:
-    """The 12 COCO figures and AP per class.
+    """The 12 COCO figures and AP per class, equal to those of pycocotools to the last bit.
 
     Args:
         ground_truth: COCO dict with `images`, `annotations`, `categories`.
@@ -67,22 +69,39 @@ def coco_metrics(
         ValueError: detections of an unknown image or class.
     """
     categories = {category["id"]: category["name"] for category in ground_truth["categories"]}
-    ids = list(category_ids) if category_ids is not None else sorted(categories)
     known = {image["id"] for image in ground_truth["images"]}
     if not known.issuperset(detections):
         raise ValueError(f"detections of images that the ground truth lacks: {sorted(set(detections) - known)[:5]}")
-    found = {image_id: _by_category(rows, image_id, ids) for image_id, rows in detections.items()}
-    evaluation = _evaluate(ground_truth, found, known if image_ids is None else image_ids, sorted(categories))
+    evaluation: Any = COCOeval(iouType="bbox")  # its annotation of `eval` leaves out most keys
+    params = evaluation.params
+    params.imgIds, params.catIds = sorted(known if image_ids is None else {*image_ids}), sorted(categories)
+    matches = match_classes(
+        ground_truth,
+        detections,
+        image_ids=params.imgIds,
+        category_ids=category_ids,
+        thresholds=params.iouThrs,
+        area_ranges=params.areaRng,
+        limit=params.maxDets[-1],
+    )
+    curves = _Curves(params)
+    for place, entry in enumerate(matches):
+        curves.fill(place, entry)
+    return _result(evaluation, curves, [categories[category] for category in params.catIds])
+
+
+def _result(evaluation: Any, curves: _Curves, names: Sequence[str]) -> CocoResult:
+    evaluation.eval = {"recall": curves.recall, "precision": curves.precision, "scores": curves.scores}
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints, and standard output belongs to the stages
+        evaluation.summarize()
     stats = {name: float(value) for name, value in zip(STAT_NAMES, evaluation.stats, strict=True)}
-    # [T thresholds, R recalls, K categories (ascending id), areas, detection limits]; all areas, up to 100 detections
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    names = [categories[category] for category in evaluation.params.catIds]
+    # [T thresholds, P recalls, K categories (ascending id), areas, detection limits]; all areas, up to 100 detections
+    precision, scores = curves.precision[:, :, :, 0, -1], curves.scores[0, :, :, 0, -1]
     per_class = {
         name: {"map50_95": _mean(precision[:, :, k]), "map50": _mean(precision[0, :, k])}
         for k, name in enumerate(names)
     }
-    confidence = evaluation.eval["scores"][0, :, :, 0, -1]
-    return CocoResult(stats, per_class, precision[0], confidence, np.asarray(evaluation.params.recThrs))
+    return CocoResult(stats, per_class, precision[0], scores, np.asarray(evaluation.params.recThrs))
 
 
 def _mean(precision: NDArray[np.float64]) -> float | None:
@@ -90,50 +109,35 @@ def _mean(precision: NDArray[np.float64]) -> float | None:
     return float(valid.mean()) if valid.size else None
 
 
-def _by_category(found: NDArray, image_id: int, category_ids: Sequence[int]) -> dict[int, NDArray[np.float64]]:
-    """Detections [N, 6] of an image by category id, each [n, 5] x, y, width, height, score."""
-    found = np.asarray(found, dtype=np.float64).reshape(-1, 6)
-    classes = found[:, 5].astype(int)
-    wrong = classes[(classes < 0) | (classes >= len(category_ids))]
-    if wrong.size:
-        raise ValueError(f"image {image_id}: class {wrong[0]} is outside 0..{len(category_ids) - 1}")
-    boxes = np.concatenate((found[:, :2], found[:, 2:4] - found[:, :2], found[:, 4:5]), axis=1)
-    return {category_ids[label]: boxes[classes == label] for label in np.unique(classes)}
+class _Curves:
+    """Recall [T, K, R, M], precision and scores over recall [T, P, K, R, M] of `COCOeval.eval`; -1 where unknown.
 
+    Letters: T thresholds, P recall points, K categories, R ranges of areas, M limits of detections. Precision and
+    scores are filled for the highest limit only: no figure is taken from the others.
+    """
 
-def _truth(ground_truth: Mapping) -> dict[tuple[int, int], Truth]:
-    """Ground truth by image and category id."""
-    rows: dict[tuple[int, int], list[Mapping]] = {}
-    for row in ground_truth["annotations"]:
-        rows.setdefault((row["image_id"], row["category_id"]), []).append(row)
-    return {
-        key: Truth(
-            np.array([row["bbox"] for row in own], dtype=np.float64),
-            np.array([row["area"] for row in own], dtype=np.float64),
-            np.array([row.get("iscrowd", 0) for row in own], dtype=bool),
+    def __init__(self, params: Any) -> None:
+        self.limits: Sequence[int] = params.maxDets
+        ranges = len(params.areaRng)
+        self.recall = -np.ones((len(params.iouThrs), len(params.catIds), ranges, len(self.limits)))
+        self.precision = -np.ones(
+            (len(params.iouThrs), len(params.recThrs), len(params.catIds), ranges, len(self.limits))
         )
-        for key, own in rows.items()
-    }
+        self.scores = self.precision.copy()
 
-
-def _evaluate(
-    ground_truth: Mapping, found: Mapping[int, Mapping[int, NDArray]], image_ids: Iterable[int], categories: list[int]
-) -> Any:
-    """A `COCOeval` that knows all its figures."""
-    from pycocotools.cocoeval import COCOeval
-
-    evaluation = COCOeval(iouType="bbox")
-    evaluation.params.imgIds, evaluation.params.catIds = sorted({*image_ids}), categories
-    truth, nothing = _truth(ground_truth), np.zeros((0, 5))
-    curves = Curves(evaluation.params)
-    for place, category in enumerate(categories):
-        images = []
-        for image_id in evaluation.params.imgIds:
-            own, wanted = found.get(image_id, {}).get(category, nothing), truth.get((image_id, category))
-            if len(own) or wanted is not None:
-                images.append(match_image(own, wanted, evaluation.params))
-        curves.fill(place, images)
-    evaluation.eval = {"recall": curves.recall, "precision": curves.precision, "scores": curves.scores}
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints, and standard output belongs to the stages
-        evaluation.summarize()
-    return evaluation
+    def fill(self, category: int, matches: ClassMatches) -> None:
+        """Set the values of the category at that position in `params.catIds`."""
+        order = np.argsort(-matches.scores, kind="stable")
+        ranks, scores = matches.rank[order], np.append(matches.scores[order], 0.0)
+        for place, truths in enumerate(matches.truths.sum(axis=1).tolist()):
+            if not truths:
+                continue
+            matched, counting = matches.matched[place][:, order], ~matches.ignored[place][:, order]
+            right = matched & counting
+            for limit, most in enumerate(self.limits):
+                self.recall[:, category, place, limit] = right[:, ranks < most].sum(axis=1) / truths
+            hits, seen = np.cumsum(right, axis=1), np.cumsum(counting, axis=1)
+            # pycocotools adds the spacing, which moves the last bit where one detection is seen
+            best, reached = precision_at_recalls(hits / truths, hits / (seen + np.spacing(1)))
+            self.precision[:, :, category, place, -1] = best
+            self.scores[:, :, category, place, -1] = scores[reached]

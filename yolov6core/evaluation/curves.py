@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from yolov6core.boxes import pairwise_iou
+from yolov6core.evaluation.average_precision import trapezoid_area
+from yolov6core.evaluation.matching import match
 
 CONFIDENCES = np.linspace(0, 1, 1000)
-_RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class ClassCurves:
     Attributes:
         classes: [K] class indices.
         precision, recall, f1: [K, 1000] at the thresholds `CONFIDENCES`, for the first IoU threshold.
-        average_precision: [K, T] area under the 101-point interpolated precision-recall curve, per IoU threshold.
+        average_precision: [K, T] per IoU threshold, by the official YOLOv6 sampling (see `trapezoid_area`). COCO's
+            figures are in `CocoResult`.
     """
 
     classes: NDArray[np.int64]
@@ -36,33 +39,23 @@ class ClassCurves:
         return int(self.f1.mean(axis=0).argmax()) if len(self.classes) else 0
 
 
-def match_detections(detections: NDArray, truth: NDArray, thresholds: Sequence[float] = (0.5,)) -> NDArray[np.bool_]:
-    """Which detections of one image hit: [N, T].
-
-    In the order given (descending score) each detection takes the best box of its class that is still free.
+def match_detections(
+    detections: NDArray[Any], truth: NDArray[Any], thresholds: Sequence[float] | NDArray[np.float64] = (0.5,)
+) -> NDArray[np.bool_]:
+    """Whether each detection of one image matches a box of its class, at each IoU threshold: [N, T]. See `match`.
 
     Args:
-        detections: [N, 6] x1, y1, x2, y2, score, class.
+        detections: [N, 6] x1, y1, x2, y2, score, class, by descending score.
         truth: [G, 5] class, xyxy.
     """
-    hits = np.zeros((len(detections), len(thresholds)), dtype=bool)
-    if not len(detections) or not len(truth):
-        return hits
-    boxes = torch.as_tensor(np.asarray(detections[:, :4], dtype=np.float64))
-    overlaps = pairwise_iou(boxes, torch.as_tensor(np.asarray(truth[:, 1:5], dtype=np.float64))).numpy()
-    overlaps = np.where(detections[:, 5:6] == truth[None, :, 0], overlaps, -1.0)
-    for column, threshold in enumerate(thresholds):
-        free = overlaps.copy()
-        for row in np.flatnonzero(overlaps.max(axis=1) >= threshold):
-            box = free[row].argmax()
-            if free[row, box] >= threshold:
-                hits[row, column] = True
-                free[:, box] = -1.0
-    return hits
+    overlaps = np.where(detections[:, 5:6] == truth[None, :, 0], _overlaps(detections, truth), -1.0)
+    return match(overlaps, thresholds).T >= 0
 
 
-def class_curves(hits: NDArray[np.bool_], scores: NDArray, classes: NDArray, truth_classes: NDArray) -> ClassCurves:
-    """Curves from the detections of all images together.
+def class_curves(
+    hits: NDArray[np.bool_], scores: NDArray[Any], classes: NDArray[Any], truth_classes: NDArray[Any]
+) -> ClassCurves:
+    """Curves from the detections of all images together, in any order.
 
     Args:
         hits: [N, T] from `match_detections`.
@@ -81,8 +74,8 @@ def class_curves(hits: NDArray[np.bool_], scores: NDArray, classes: NDArray, tru
         true = hits[of_class].cumsum(axis=0)
         class_precision = true / np.arange(1, len(true) + 1)[:, None]
         class_recall = true / count
-        average[k] = [_area(class_recall[:, t], class_precision[:, t]) for t in range(hits.shape[1])]
-        # negated because numpy interpolates over ascending positions only; above the best score nothing is found
+        average[k] = [trapezoid_area(class_recall[:, t], class_precision[:, t]) for t in range(hits.shape[1])]
+        # negated because numpy interpolates over ascending positions only; no detection is above the best score
         recall[k] = np.interp(-CONFIDENCES, -scores[of_class], class_recall[:, 0], left=0)
         precision[k] = np.interp(-CONFIDENCES, -scores[of_class], class_precision[:, 0], left=1)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-16)
@@ -90,7 +83,7 @@ def class_curves(hits: NDArray[np.bool_], scores: NDArray, classes: NDArray, tru
 
 
 def curves_of(
-    detections: Mapping[int, NDArray], ground_truth: Mapping, thresholds: Sequence[float] = (0.5,)
+    detections: Mapping[int, NDArray[Any]], ground_truth: Mapping[str, Any], thresholds: Sequence[float] = (0.5,)
 ) -> ClassCurves:
     """Curves of a whole data set.
 
@@ -108,12 +101,16 @@ def curves_of(
 
 
 def confusion_pairs(
-    detections: Mapping[int, NDArray], ground_truth: Mapping, *, min_score: float, iou_threshold: float = 0.5
+    detections: Mapping[int, NDArray[Any]],
+    ground_truth: Mapping[str, Any],
+    *,
+    min_score: float,
+    iou_threshold: float = 0.5,
 ) -> NDArray[np.int64]:
-    """What was taken for what, one row [actual class, predicted class] a box; the number of classes is background.
+    """One row [actual class, predicted class] for each match of any two classes, unmatched detection and missed box.
 
-    In descending score each detection takes the free box, of any class, that it overlaps most, if it reaches the
-    threshold. Detections and boxes that are left go with background.
+    The number of classes stands for background: the actual class of an unmatched detection, and the predicted class of
+    a missed box. The matching is that of `match`, without regard to classes.
 
     Args:
         detections: image id to [N, 6] in source pixels, descending score.
@@ -127,25 +124,27 @@ def confusion_pairs(
     return np.where(pairs < 0, background, pairs)
 
 
-def _confused(found: NDArray, truth: NDArray, threshold: float) -> NDArray[np.int64]:
+def _confused(found: NDArray[Any], truth: NDArray[Any], threshold: float) -> NDArray[np.int64]:
     """[actual, predicted] of one image, -1 for background."""
-    free = np.zeros((len(found), len(truth)))
-    if free.size:
-        boxes = torch.as_tensor(np.asarray(found[:, :4], dtype=np.float64))
-        free = pairwise_iou(boxes, torch.as_tensor(np.asarray(truth[:, 1:5], dtype=np.float64))).numpy()
-    actual, matched = np.full(len(found), -1), np.zeros(len(truth), dtype=bool)
-    for row in np.flatnonzero(free.max(axis=1, initial=0) >= threshold):
-        box = free[row].argmax()
-        if free[row, box] >= threshold:
-            actual[row], matched[box] = truth[box, 0], True
-            free[:, box] = 0
-    missed = truth[~matched, 0]
-    actual = np.concatenate((actual, missed))
-    predicted = np.concatenate((found[:, 5], np.full(len(missed), -1)))
+    (taken,) = match(_overlaps(found, truth), [threshold])
+    hit, missed = taken >= 0, np.ones(len(truth), dtype=bool)
+    missed[taken[hit]] = False
+    actual = np.full(len(found), -1.0)
+    actual[hit] = truth[taken[hit], 0]
+    actual = np.concatenate((actual, truth[missed, 0]))
+    predicted = np.concatenate((found[:, 5], np.full(len(actual) - len(found), -1)))
     return np.stack((actual, predicted), axis=1).astype(np.int64)
 
 
-def truth_by_image(ground_truth: Mapping) -> dict[int, NDArray[np.float64]]:
+def _overlaps(detections: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
+    """IoU [N, G] of detections [N, 6] and ground truth [G, 5]."""
+    if not len(detections) or not len(truth):
+        return np.zeros((len(detections), len(truth)))
+    boxes = torch.as_tensor(np.asarray(detections[:, :4], dtype=np.float64))
+    return pairwise_iou(boxes, torch.as_tensor(np.asarray(truth[:, 1:5], dtype=np.float64))).numpy()
+
+
+def truth_by_image(ground_truth: Mapping[str, Any]) -> dict[int, NDArray[np.float64]]:
     """Image id to [G, 5] class index (rank of the category id), xyxy in source pixels, without crowds."""
     ids = sorted(category["id"] for category in ground_truth["categories"])
     rank = {category: index for index, category in enumerate(ids)}
@@ -155,15 +154,3 @@ def truth_by_image(ground_truth: Mapping) -> dict[int, NDArray[np.float64]]:
             x, y, width, height = row["bbox"]
             rows[row["image_id"]].append([rank[row["category_id"]], x, y, x + width, y + height])
     return {image_id: np.array(found, dtype=np.float64).reshape(-1, 5) for image_id, found in rows.items()}
-
-
-def _area(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """Area under the falling envelope of precision, sampled at 101 recalls, by trapezoids.
-
-    Past the highest recall reached the envelope falls to 0 within one sampling step.
-    """
-    recall = np.concatenate(([0.0], recall, [recall[-1] + 0.01]))
-    precision = np.concatenate(([1.0], precision, [0.0]))
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    sampled = np.interp(_RECALLS, recall, envelope)
-    return float(((sampled[1:] + sampled[:-1]) / 2 * np.diff(_RECALLS)).sum())

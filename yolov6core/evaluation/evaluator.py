@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,47 +17,62 @@ from yolov6core.evaluation.coco_map import CocoResult, coco_metrics
 from yolov6core.evaluation.nms import as_float32, nms
 
 Predict = Callable[[Tensor], tuple[Any, Any]]
+Value = TypeVar("Value")
 
 
 class Geometry(Protocol):
-    """Where a source image lies inside the network input."""
+    """The place of a source image inside the network input."""
 
-    def to_source(self, boxes: NDArray) -> NDArray[np.float32]:
+    def to_source(self, boxes: NDArray[Any]) -> NDArray[np.float32]:
         """Boxes [n, 4] of network pixels to source pixels, clipped."""
         ...
 
 
 class Batch(Protocol):
-    """Letterboxed images uint8 [B, 3, H, W] with ids and geometry."""
+    """Letterboxed images with their ids and geometry."""
 
-    images: Tensor
-    image_ids: list[int]
-    geometry: list[Any]
+    @property
+    def images(self) -> Tensor:
+        """uint8 RGB [B, 3, H, W]."""
+        ...
+
+    @property
+    def image_ids(self) -> Sequence[int]:
+        """[B] ids in the ground truth."""
+        ...
+
+    @property
+    def geometry(self) -> Sequence[Geometry]:
+        """[B]."""
+        ...
 
 
-class Source(Protocol):
-    """A data set with ground truth."""
+class EvaluationData(Protocol):
+    """A data set with ground truth, for example `data.dataset.DetectionDataset`."""
 
-    names: tuple[str, ...]
+    @property
+    def names(self) -> Sequence[str]:
+        """Class names by class index."""
+        ...
 
-    def ground_truth(self) -> dict:
-        """COCO annotations."""
+    def ground_truth(self) -> Mapping[str, Any]:
+        """COCO dict with `images`, `annotations`, `categories`."""
         ...
 
     def eval_batches(self, *, image_size: tuple[int, int], batch_size: int) -> Iterable[Batch]:
-        """Letterboxed batches of all images."""
+        """Letterboxed batches of the images; `image_size` is (height, width)."""
         ...
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What an evaluation found.
+    """Figures and detections of one evaluation.
 
     Attributes:
-        stats: the 12 COCO figures in 0..1, see `coco_map.STAT_NAMES`; -1: nothing to measure.
+        stats: the 12 COCO figures in 0..1, see `coco_map.STAT_NAMES`; -1: no ground truth to measure them on.
         per_class: class name to `map50_95` and `map50`, None for classes without ground truth.
         detections: image id to float32 [N, 6] x1, y1, x2, y2, score, class in source pixels, descending score.
-        coco: the curves behind the figures.
+        coco: the figures with their precision-recall curves.
         seconds: time spent in `load`, `predict`, `nms` and `coco`.
     """
 
@@ -69,7 +85,7 @@ class EvalResult:
 
 def evaluate(
     predict: Predict,
-    dataset: Source,
+    dataset: EvaluationData,
     *,
     image_size: tuple[int, int],
     batch_size: int,
@@ -90,23 +106,14 @@ def evaluate(
     """
     seconds = {"load": 0.0, "predict": 0.0, "nms": 0.0, "coco": 0.0}
     detections: dict[int, NDArray[np.float32]] = {}
+    suppress = partial(nms, score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
     batches = iter(dataset.eval_batches(image_size=image_size, batch_size=batch_size))
     while (batch := _timed(seconds, "load", lambda: next(batches, None))) is not None:
-        boxes, scores = _timed(seconds, "predict", lambda images=batch.images: _run(predict, images))
-        if scores.shape[-1] != len(dataset.names):
-            raise ValueError(
-                f"the model has {scores.shape[-1]} classes, the data set {len(dataset.names)}: {dataset.names}"
-            )
+        predicted = _timed(seconds, "predict", lambda images=batch.images: _run(predict, images))
+        _check_classes(predicted[1].shape[-1], dataset.names)
         start = perf_counter()
-        for position, image_id in enumerate(batch.image_ids):
-            found = nms(
-                boxes[position],
-                scores[position],
-                score_threshold=score_threshold,
-                iou_threshold=iou_threshold,
-                max_detections=max_detections,
-            )
-            detections[image_id] = in_source_pixels(found, batch.geometry[position])
+        for image_id, geometry, boxes, scores in zip(batch.image_ids, batch.geometry, *predicted, strict=True):
+            detections[image_id] = in_source_pixels(suppress(boxes, scores), geometry)
         seconds["nms"] += perf_counter() - start
     coco = _timed(seconds, "coco", lambda: coco_metrics(dataset.ground_truth(), detections))
     return EvalResult(coco.stats, coco.per_class, detections, coco, seconds)
@@ -127,7 +134,13 @@ def _run(predict: Predict, images: Tensor) -> tuple[NDArray[np.float32], NDArray
     return boxes, scores
 
 
-def _timed(seconds: dict[str, float], name: str, action: Callable[[], Any]) -> Any:
+def _check_classes(count: int, names: Sequence[str]) -> None:
+    if count != len(names):
+        raise ValueError(f"the model has {count} classes, the data set {len(names)}: {names}")
+
+
+def _timed(seconds: dict[str, float], name: str, action: Callable[[], Value]) -> Value:
+    """The result of the action; its duration is added to `seconds[name]`."""
     start = perf_counter()
     result = action()
     seconds[name] += perf_counter() - start

@@ -1,8 +1,7 @@
 """Greedy non-maximum suppression on the CPU, exact and deterministic.
 
-Classes are suppressed one by one instead of being moved apart by a large offset, so coordinates keep their float32
-precision; there is no time limit, so a result never depends on the machine. All classes are handled in the same few
-array operations, and only pairs of one class are ever compared.
+Only pairs of one class are compared. No offset moves classes apart, so coordinates keep their float32 precision. There
+is no time limit, so a result never depends on the machine. The same few array operations handle all classes.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ Float = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 _FIRST_LOOK = 1024
-"""So many of the best candidates usually are all it takes."""
+"""Number of the best candidates that are looked at first; usually they suffice."""
 _PAIRS = 1 << 15
-"""Pairs of boxes that are compared at once: their arrays fit into the cache."""
+"""Number of pairs of boxes compared at once; their arrays fit into the cache."""
 
 
 def nms(
@@ -32,13 +31,14 @@ def nms(
     multi_label: bool = True,
     agnostic: bool = False,
 ) -> Float:
-    """Detections of one image.
+    """Detections of one image by greedy suppression.
 
     Args:
-        boxes: [A, 4] xyxy.
+        boxes: [A, 4] xyxy, in any unit.
         scores: [A, C] in 0..1.
         score_threshold: only scores above it count; at least 0.
-        iou_threshold: a box goes when its IoU with a better one that stays is above it.
+        iou_threshold: a box is dropped if its IoU with a kept box of higher score is above it.
+        max_detections: number of detections kept at most.
         multi_label: every class above the threshold makes a detection of its own; otherwise only the best class.
         agnostic: boxes of different classes suppress each other, too.
 
@@ -81,7 +81,7 @@ def _candidates(scores: Float, threshold: np.float32, multi_label: bool) -> tupl
 
 
 def _true_places(mask: NDArray[np.bool_]) -> Indices:
-    """As np.flatnonzero, faster where few are true: eight at a time are looked at as one integer."""
+    """As np.flatnonzero, faster where few are true: eight values are read as one integer."""
     whole = len(mask) // 8 * 8
     words = mask[:whole].view(np.uint64)
     hit = np.flatnonzero(words)
@@ -97,14 +97,13 @@ def _by_score(places: Indices, values: Float) -> tuple[Indices, Float]:
     bits = values.view(np.uint32)
     keys = (~bits).astype(np.uint64) << np.uint64(32) | places.astype(np.uint64)
     keys.sort()
-    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64), (~(keys >> np.uint64(32)).astype(np.uint32)).view(
-        np.float32
-    )
+    sorted_bits = ~(keys >> np.uint64(32)).astype(np.uint32)
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64), sorted_bits.view(np.float32)
 
 
 @dataclass(frozen=True)
 class _Boxes:
-    """Candidates by descending score: corners as four arrays [K], areas [K], and the class [K] each competes in."""
+    """Candidates by descending score: corners as four arrays [K], areas [K], and classes [K] to compete in."""
 
     corners: tuple[Float, Float, Float, Float]
     areas: Float
@@ -113,7 +112,8 @@ class _Boxes:
     @classmethod
     def of(cls, boxes: Float, rows: Indices, classes: Indices) -> _Boxes:
         left, top, right, bottom = (boxes[:, side].take(rows) for side in range(4))
-        return cls((left, top, right, bottom), (right - left) * (bottom - top), classes)
+        areas = ((right - left) * (bottom - top)).astype(np.float32, copy=False)
+        return cls((left, top, right, bottom), areas, classes)
 
     def overlap(self, first: Indices, second: Indices, threshold: np.float32) -> NDArray[np.bool_]:
         """Whether the IoU of each pair [P] is above the threshold; float32, 0/0 counts as no overlap."""
@@ -140,8 +140,9 @@ class _Boxes:
 def _suppress(boxes: _Boxes, threshold: np.float32, limit: int) -> Indices:
     """Ascending places of the best `limit` candidates that stay.
 
-    The best candidates first, in parts: what the boxes kept so far leave of a part is suppressed inside. Parts are as
-    long as the number of pairs to compare allows, so one crowded class costs no more memory than eighty.
+    Candidates are taken in parts, the best first. The boxes kept so far suppress candidates of a part; then the rest of
+    the part is suppressed among itself. The number of pairs limits the length of a part, so one crowded class costs no
+    more memory than eighty.
     """
     kept = np.zeros(0, dtype=np.int64)
     left, size = np.arange(len(boxes.classes)), _FIRST_LOOK
@@ -160,9 +161,9 @@ def _suppress(boxes: _Boxes, threshold: np.float32, limit: int) -> Indices:
 
 
 def _length(classes: Indices, rivals: Indices | None) -> int:
-    """How many of the first candidates make at most `_PAIRS` pairs with the rivals in each class, or with each other.
+    """Number of first candidates that make at most `_PAIRS` pairs, with the rivals [C] in each class or each other.
 
-    Halves until they do; so many are always taken that the pairs of one class fit.
+    The number is halved until the pairs fit, or until it is at most 128.
     """
     length = len(classes)
     while length > 128:
@@ -174,7 +175,7 @@ def _length(classes: Indices, rivals: Indices | None) -> int:
 
 
 def _beaten(boxes: _Boxes, kept: Indices, part: Indices, threshold: np.float32) -> NDArray[np.bool_]:
-    """Which of `part` overlap a kept box of their class: [P]."""
+    """Whether each box of `part` overlaps a kept box of its class: [P]."""
     beaten = np.zeros(len(part), dtype=bool)
     if not len(kept):
         return beaten
@@ -189,10 +190,10 @@ def _beaten(boxes: _Boxes, kept: Indices, part: Indices, threshold: np.float32) 
 
 
 def _greedy(boxes: _Boxes, chosen: Indices, threshold: np.float32) -> NDArray[np.bool_]:
-    """Which of `chosen`, by descending score, stay when each that stays removes the later ones it overlaps: [P].
+    """Whether each box of `chosen`, by descending score, stays: [P]. A box that stays removes later boxes it overlaps.
 
-    Iterates `a box stays unless an earlier one that stays overlaps it` from `all stay`; after n rounds the first n
-    boxes are final, and the usual chains end after a few.
+    All boxes stay at first. Each round applies the rule `a box stays unless an earlier box that stays overlaps it` to
+    the last result. After n rounds the first n boxes are final; usually a few rounds suffice.
     """
     classes = boxes.classes[chosen].astype(np.uint16)  # sorts in linear time
     order = np.argsort(classes, kind="stable")
@@ -215,7 +216,7 @@ def _greedy(boxes: _Boxes, chosen: Indices, threshold: np.float32) -> NDArray[np
 
 
 def _ranges(starts: Indices, lengths: Indices) -> tuple[Indices, Indices]:
-    """Pairs (i, starts[i] + 0), (i, starts[i] + 1), .. so many for each i as `lengths` says, as two arrays."""
+    """Pairs (i, starts[i] + 0), (i, starts[i] + 1), .. as two arrays; `lengths[i]` pairs for each i."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
     offset = np.arange(len(owner)) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
     return owner, offset

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,7 +22,9 @@ Image = NDArray[np.uint8]
 Row = dict[str, float | str]
 
 _COLOURS = ((60, 180, 75), (75, 25, 230), (200, 130, 0), (25, 225, 255), (180, 30, 145), (240, 240, 70), (48, 130, 245))
+_WHITE = (255, 255, 255)
 _HEADER = 24
+"""Height of the title over a panel, in pixels."""
 
 
 def precision_recall_rows(coco: CocoResult, names: Sequence[str]) -> list[Row]:
@@ -37,12 +44,12 @@ def confidence_rows(curves: ClassCurves, names: Sequence[str], *, step: int = 10
     for k, label in enumerate(curves.classes):
         for i in range(0, len(CONFIDENCES), step):
             values = {"precision": curves.precision, "recall": curves.recall, "f1": curves.f1}
-            row: Row = {"class": names[label], "confidence": round(float(CONFIDENCES[i]), 4)}
+            row: Row = {"class": names[int(label)], "confidence": round(float(CONFIDENCES[i]), 4)}
             rows.append(row | {key: round(float(value[k, i]), 5) for key, value in values.items()})
     return rows
 
 
-def mean_precision_rows(coco: CocoResult) -> list[Row]:
+def mean_precision_rows(coco: CocoResult) -> list[dict[str, float]]:
     """Rows `recall`, `precision` at IoU 0.5, averaged over the classes with ground truth."""
     valid = coco.precision[:, (coco.precision > -1).all(axis=0)]
     mean = valid.mean(axis=1) if valid.shape[1] else np.zeros(len(coco.recall))
@@ -52,7 +59,7 @@ def mean_precision_rows(coco: CocoResult) -> list[Row]:
     ]
 
 
-def mean_confidence_rows(curves: ClassCurves, *, step: int = 10) -> list[Row]:
+def mean_confidence_rows(curves: ClassCurves, *, step: int = 10) -> list[dict[str, float]]:
     """Rows `confidence`, `precision`, `recall`, `f1` averaged over the classes; every `step`-th of 1000 thresholds."""
     values = {"precision": curves.precision, "recall": curves.recall, "f1": curves.f1}
     means = {key: value.mean(axis=0) if len(value) else np.zeros(len(CONFIDENCES)) for key, value in values.items()}
@@ -64,16 +71,25 @@ def mean_confidence_rows(curves: ClassCurves, *, step: int = 10) -> list[Row]:
 
 def draw_boxes(
     image: Image,
-    boxes: NDArray,
-    classes: NDArray,
+    boxes: NDArray[Any],
+    classes: NDArray[Any],
     names: Sequence[str] | Mapping[int, str],
     *,
-    scores: NDArray | None = None,
+    scores: NDArray[Any] | None = None,
 ) -> Image:
-    """A copy of an image uint8 BGR [h, w, 3] with boxes [N, 4] xyxy, class names and scores."""
+    """A copy of the image with boxes, class names and scores.
+
+    Args:
+        image: uint8 BGR [h, w, 3].
+        boxes: [N, 4] xyxy in pixels.
+        classes: [N] class indices.
+        names: class names by class index.
+        scores: [N]; None: none are written.
+    """
     picture = image.copy()
     thickness = max(1, round(max(image.shape[:2]) / 400))
-    for i, (box, label) in enumerate(zip(boxes, classes.astype(int), strict=True)):
+    labels: list[int] = classes.astype(int).tolist()
+    for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
         colour = _COLOURS[label % len(_COLOURS)]
         left, top, right, bottom = (round(float(value)) for value in box)
         cv2.rectangle(picture, (left, top), (right, bottom), colour, thickness)
@@ -84,8 +100,8 @@ def draw_boxes(
 
 def comparison(
     image: Image,
-    truth: NDArray,
-    detections: Mapping[str, NDArray],
+    truth: NDArray[Any],
+    detections: Mapping[str, NDArray[Any]],
     names: Sequence[str],
     *,
     min_score: float = 0.3,
@@ -105,32 +121,32 @@ def comparison(
     panel_width = width // (1 + len(detections))
     scale = panel_width / image.shape[1]
     size = (panel_width, max(1, round(image.shape[0] * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    small = _uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
     panels = [_titled(draw_boxes(small, truth[:, 1:5] * scale, truth[:, 0], names), "ground truth")]
     for title, found in detections.items():
         found = found[found[:, 4] >= min_score]
         drawn = draw_boxes(small, found[:, :4] * scale, found[:, 5], names, scores=found[:, 4])
         panels.append(_titled(drawn, title))
     row = np.concatenate(panels, axis=1)
-    return cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    return _filled(row, width)
 
 
 def stack_rows(rows: Sequence[Image]) -> Image:
-    """Pictures of any width below each other, narrower ones filled with white on the right."""
+    """Pictures uint8 BGR of any width, one below the other; white fills the right of narrow ones."""
     width = max(row.shape[1] for row in rows)
-    white = (255, 255, 255)
-    filled = [cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=white) for row in rows]
-    return np.concatenate(filled)
+    return np.concatenate([_filled(row, width) for row in rows])
 
 
 def batch_picture(images: Tensor, targets: Tensor, names: Sequence[str], *, columns: int = 4, limit: int = 8) -> Image:
-    """The first images of a training batch as the network gets them, with their boxes.
+    """The first images of a training batch as the network sees them, with their boxes.
 
     Args:
         images: uint8 RGB [B, 3, H, W].
-        targets: [M, 6] image in batch, class, cx, cy, w, h as fractions.
+        targets: [M, 6] image in batch, class, cx, cy, w, h as fractions of the image.
+        columns: images in a row.
+        limit: number of images drawn.
 
-    Returns: uint8 BGR picture, `columns` images in a row.
+    Returns: uint8 BGR [h, w, 3].
     """
     labels = targets.numpy()
     height, width = images.shape[2:]
@@ -144,26 +160,42 @@ def batch_picture(images: Tensor, targets: Tensor, names: Sequence[str], *, colu
 
 
 def tradeoff_picture(points: Mapping[str, tuple[float, float]], path: Path, *, title: str) -> None:
-    """Save a picture of mAP against latency, one point an engine.
+    """Save a picture of mAP against latency, one point for each engine.
 
     Args:
-        points: name to (milliseconds, mAP50:95 in 0..1).
+        points: kind of engine to (milliseconds, mAP50:95 in 0..1); at least one.
         path: PNG or JPEG to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    tradeoff_figure(points, title=title).savefig(path, dpi=100)
 
+
+def tradeoff_figure(points: Mapping[str, tuple[float, float]], *, title: str) -> Figure:
+    """The figure of `tradeoff_picture`; labels are beside their points and clear of each other where there is room."""
     figure = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for name, (milliseconds, score) in points.items():
-        axes.plot(milliseconds, score, "o", markersize=9)
-        axes.annotate(name, (milliseconds, score), textcoords="offset points", xytext=(8, 5))
     axes.margins(0.2)
     axes.set(title=title, xlabel="latency, ms (batch 1; left is better)", ylabel="mAP50:95 (up is better)")
-    axes.set_xlim(0, 1.15 * max(milliseconds for milliseconds, _ in points.values()))
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
+    labels = []
+    for kind, (milliseconds, score) in points.items():
+        axes.plot(milliseconds, score, "o", markersize=9)
+        labels.append(axes.annotate(kind, (milliseconds, score), textcoords="offset points", xytext=(8, 5)))
+    axes.set_xlim(0, 1.15 * max(milliseconds for milliseconds, _ in points.values()))
+    _separate(figure, axes, labels)
+    return figure
+
+
+def _separate(figure: Figure, axes: Axes, labels: Sequence[Annotation]) -> None:
+    """Move each label to the first place around its point that is clear of all points and of earlier labels."""
+    figure.draw_without_rendering()  # text has a size only in a laid-out figure
+    centres = [axes.transData.transform(label.xy) for label in labels]
+    covered = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in centres]
+    for label in labels:
+        for horizontal, vertical in ((8, 5), (8, -13), (-8, 5), (-8, -13)):
+            label.set(position=(horizontal, vertical), horizontalalignment="left" if horizontal > 0 else "right")
+            if not any(label.get_window_extent().overlaps(other) for other in covered):
+                break
+        covered.append(label.get_window_extent())
 
 
 def save_jpeg(picture: Image, path: Path, *, quality: int = 88) -> None:
@@ -178,8 +210,18 @@ def save_jpeg(picture: Image, path: Path, *, quality: int = 88) -> None:
     path.write_bytes(data.tobytes())
 
 
+def _filled(row: Image, width: int) -> Image:
+    """The row with white on the right, `width` pixels wide."""
+    return _uint8(cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=_WHITE))
+
+
+def _uint8(picture: NDArray[Any]) -> Image:
+    """The same picture; OpenCV's annotations leave the dtype open."""
+    return np.asarray(picture, dtype=np.uint8)
+
+
 def _titled(picture: Image, title: str) -> Image:
-    framed = cv2.copyMakeBorder(picture, _HEADER, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    framed = _uint8(cv2.copyMakeBorder(picture, _HEADER, 0, 0, 0, cv2.BORDER_CONSTANT, value=_WHITE))
     cv2.putText(framed, title, (4, _HEADER - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return framed
 
