@@ -64,8 +64,8 @@ def search_scales(params: ParamsFile = DEFAULT_PARAMS) -> None:
 def train_repopt(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Train the float network with RepOptimizer (or other blocks).
 
-    Reads artifacts/dataset, artifacts/scales and given weights. Writes artifacts/train and metrics/train.json. Obeys the
-    sections model, augment and train, and eval for what counts as a detection.
+    Reads artifacts/dataset, artifacts/scales and given weights. Writes artifacts/train and metrics/train.json. Obeys
+    the sections model, augment and train, and eval for what counts as a detection.
     """
     model, augment, train, evaluation, runtime = read_params(
         params,
@@ -101,9 +101,7 @@ def ptq_calib(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/train and artifacts/dataset. Writes ranges and the calibrated network to artifacts/ptq, and
     metrics/ptq.json. Obeys the section ptq, and eval for what counts as a detection.
     """
-    ptq, evaluation, runtime = read_params(
-        params, sections.PtqParams, sections.EvalParams, sections.RuntimeParams
-    )
+    ptq, evaluation, runtime = read_params(params, sections.PtqParams, sections.EvalParams, sections.RuntimeParams)
     with errors_as_exit_codes():
         from stages.ptq_calib import ptq_calib
 
@@ -205,9 +203,7 @@ def infer(
 
 @app.command("draw-sample", rich_help_panel=AROUND)
 def draw_sample(
-    root: Annotated[
-        Path, typer.Option(help="Folder of the VOC tree; its files are replaced.")
-    ] = paths.SAMPLE,
+    root: Annotated[Path, typer.Option(help="Folder of the VOC tree; its files are replaced.")] = paths.SAMPLE,
     images: Annotated[int, typer.Option(min=4, help="Number of images, every third for validation.")] = 560,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same dataset.")] = 20240,
 ) -> None:
@@ -226,9 +222,7 @@ def import_checkpoint(
     names: Annotated[
         str | None, typer.Option(help="Class names, separated by commas, where the file has none.")
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side of the square input [320 for Lite, else 640].")
-    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the square input [320 for Lite, else 640].")] = None,
 ) -> None:
     """Convert an official checkpoint, running nothing of it, for `train.weights` (or `search.scales`)."""
     with errors_as_exit_codes():

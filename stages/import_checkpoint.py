@@ -23,7 +23,12 @@ from yolov6core.training.repopt import save_scales, scales_from_state
 
 
 def import_checkpoint(
-    checkpoint: Path, *, out: Path, variant: str | None = None, names: Sequence[str] | None = None, side: int | None = None
+    checkpoint: Path,
+    *,
+    out: Path,
+    variant: str | None = None,
+    names: Sequence[str] | None = None,
+    side: int | None = None,
 ) -> str:
     """Write a checkpoint of this project (of a hyper-search: its scales) and return what was found, as lines of text.
 

@@ -36,6 +36,7 @@ NAMED_IN_SUMMARY = 3
 @dataclass(frozen=True)
 class Prepared:
     """The checked dataset in memory, everything sorted by path; `boxes` counts those of every class by split."""
+
     splits: dict[str, Images]
     calib: Images
     boxes: dict[str, Counter[str]]
@@ -220,8 +221,6 @@ def _report(problems: list[Problem]) -> dict[str, Any]:
 def _write_statistics(folder: Path, prepared: Prepared) -> None:
     """`statistics.csv` of every split and class, `statistics.jpg` of all boxes to train on."""
 
-
-
     rows = []
     for split, images in prepared.splits.items():  # one at a time: in memory, arrays take as much as the images
         boxes = collect_boxes(images, prepared.names)
@@ -237,6 +236,7 @@ def _write_statistics(folder: Path, prepared: Prepared) -> None:
 
 def _dataset_yaml(prepare: PrepareParams, prepared: Prepared) -> str:
     """Class names, root and counts; JSON's strings and lists are YAML's too."""
+
     def text(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
 

@@ -148,9 +148,7 @@ def _compared(model: QuantizedModel, name: str, calibration: Calibration, compar
     return scores
 
 
-def _repaired(
-    model: QuantizedModel, calibration: Calibration, compare: FloatComparison
-) -> dict[str, dict[str, float]]:
+def _repaired(model: QuantizedModel, calibration: Calibration, compare: FloatComparison) -> dict[str, dict[str, float]]:
     """Round weights and correct biases as the section wants; the figures on select after each."""
     ptq, scores = calibration.ptq, {}
     if ptq.adaround:

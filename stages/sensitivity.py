@@ -125,7 +125,9 @@ def _state_path(on_select: SplitEvaluator) -> Path:
     return STATE_ROOT / f"{how}.json"
 
 
-def layer_costs(model: QuantizedModel, card: NetworkCard, *, params: SensitivityParams, runtime: RuntimeParams) -> Costs:
+def layer_costs(
+    model: QuantizedModel, card: NetworkCard, *, params: SensitivityParams, runtime: RuntimeParams
+) -> Costs:
     """Costs by OpenVINO's counters where latency is part of the problem and the CPU runs the engines, else arithmetic.
 
     Measured times differ a little from run to run. A ranking that does not need them does without.

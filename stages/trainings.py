@@ -51,7 +51,7 @@ def train_float(
     aux_head: str = "none",
     start: Callable[[Detector, str], None] = lambda network, block: None,
     scale_lr: float = 1.0,
-    limits: DetectionLimits = DetectionLimits(),
+    limits: DetectionLimits | None = None,
     inputs: tuple[Path, ...] = (),
 ) -> tuple[Trained, NetworkCard, Path]:
     """Train a network on the train split.
@@ -62,12 +62,12 @@ def train_float(
         make_task: (network, setup) -> task.
         start: called with the fresh network and the form of its blocks, before the first step.
         scale_lr: see `FloatTraining`.
-        limits: of the evaluation on select.
+        limits: of the evaluation on select; None: the field's.
         inputs: files that the run depends on, beside the dataset.
 
     Returns: the finished training, the network's card, and the file of its state, to be dropped by `finish`.
     """
-    training, runtime = sections.training, sections.runtime
+    training, runtime, limits = sections.training, sections.runtime, limits or DetectionLimits()
     processes = join(runtime.device)
     set_threads(runtime.threads)
     folder = required(paths.DATASET, made_by="prepare-voc2yolo")

@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parents[1]
+from tests.support.pipeline import ROOT, STAGES
+from yolov6core.yaml_text import parse_yaml
+
 PACKAGES = ("yolov6core", "stages")
-HEAVY = {"onnx", "onnxruntime", "onnxsim", "openvino", "tensorrt", "tensorrt_rtx", "matplotlib", "pandas"}
-MAY_IMPORT = {  # package of yolov6core -> packages and modules of yolov6core it may import, besides itself
-    "boxes": set(),
-    "errors": set(),
+OPTIONAL = {"onnx", "onnxruntime", "onnxsim", "openvino", "tensorrt", "tensorrt_rtx"}
+"""Heavy packages that are imported inside functions of `engines` and `export` only."""
+NEEDS_NO_OPTIONAL = ("engines", "export")
+SHARED_BY_STAGES = {"eval_report", "param_reading", "params", "paths", "plain_values", "shell", "trainings"}
+"""Modules of `stages` that are no command."""
+VALUES_ARE_TRACKED = {"stages/params.py", "stages/param_reading.py"}
+"""No dependency in `dvc.yaml`: DVC tracks the values of the sections, and a new bound of one must not train again."""
+LEAVES = {"boxes", "errors", "saturation", "threads", "yaml_text"}
+MAY_IMPORT = {  # package of yolov6core -> packages and modules of yolov6core that it may import, besides itself
+    **{leaf: set() for leaf in LEAVES},
     "atomic": {"errors"},
     "checkpoint": {"atomic"},
-    "saturation": set(),
-    "yaml_text": set(),
-    "training": {"atomic"},
-    "quant": {"saturation"},
-    "models": {"boxes"},
+    "tables": {"atomic"},
+    "models": {"boxes", "saturation"},
     "assigners": {"boxes"},
+    "losses": {"boxes", "assigners"},
     "data": {"boxes", "yaml_text"},
     "datasets": {"data", "yaml_text"},
-    "pretrained": {"models", "quant"},
     "evaluation": {"boxes", "data"},
-    "losses": {"boxes", "assigners"},
+    "training": {"atomic", "checkpoint", "errors"},
+    "quant": {"saturation"},
+    "pretrained": {"checkpoint", "errors", "models", "quant"},
     "engines": {"saturation"},
-    "export": {"atomic", "engines", "quant"},
+    "export": {"atomic", "engines", "evaluation", "quant"},
+    "tasks": {
+        "atomic",
+        "checkpoint",
+        "data",
+        "engines",
+        "errors",
+        "evaluation",
+        "losses",
+        "models",
+        "quant",
+        "training",
+    },
 }
+MOST_LINES_OF_STAGES = 2800
+MOST_LINES_OF_DVC_YAML = 220
 
 
 def sources() -> list[Path]:
@@ -44,37 +64,36 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-def imports(path: Path, *, top_level: bool = False) -> set[str]:
-    """Modules that a file imports, `from package import module` resolved; type-checking imports do not count."""
+def path_of(module: str) -> Path:
+    return ROOT / (module.replace(".", "/") + ".py")
+
+
+def import_nodes(tree: ast.AST, *, inside: str = "") -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
+    """Every import of a file with the function that it stands in ('' at the top); type-checking imports count."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node, inside
+        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from import_nodes(node, inside=getattr(node, "name", "lambda") if function else inside)
+
+
+def names_of(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """Modules that an import names, `from package import module` resolved."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    assert node.level == 0 and node.module, "relative import"
+    assert all(alias.name != "*" for alias in node.names), "star import"
+    inner = {f"{node.module}.{alias.name}" for alias in node.names}
+    return {node.module} | {module for module in inner if path_of(module).is_file()}
+
+
+def imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found: set[str] = set()
-    pending = list(tree.body)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found.add(node.module)
-            found |= {
-                f"{node.module}.{alias.name}"
-                for alias in node.names
-                if (ROOT / node.module.replace(".", "/") / f"{alias.name}.py").is_file()
-            }
-            assert all(alias.name != "*" for alias in node.names), f"{path}: star import"
-        if not (top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
-            pending += list(ast.iter_child_nodes(node))
-    return found
+    return {name for node, _ in import_nodes(tree) for name in names_of(node)}
 
 
 def ours(modules: set[str]) -> set[str]:
-    return {
-        module
-        for module in modules
-        if module.split(".")[0] in PACKAGES and (ROOT / (module.replace(".", "/") + ".py")).is_file()
-    }
+    return {module for module in modules if module.split(".")[0] in PACKAGES and path_of(module).is_file()}
 
 
 def closure(module: str) -> set[str]:
@@ -84,19 +103,16 @@ def closure(module: str) -> set[str]:
         current = pending.pop()
         if current not in seen:
             seen.add(current)
-            pending += ours(imports(ROOT / (current.replace(".", "/") + ".py")))
+            pending += ours(imports(path_of(current)))
     return seen
-
-
-def load_yaml(name: str) -> dict:
-    return YAML(typ="safe", pure=True).load((ROOT / name).read_text(encoding="utf-8"))
 
 
 def stage_module(stage: str) -> str:
     return f"stages.{stage.replace('-', '_')}"
 
 
-STAGES = list(load_yaml("dvc.yaml")["stages"])
+def dvc_stages() -> dict[str, dict]:
+    return parse_yaml((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_of)
@@ -109,15 +125,45 @@ def test_imports_point_one_way(path):
             own, other = parts[1], target[1]
             assert own == other or other in MAY_IMPORT[own], f"{path}: {own} must not import {other}"
         elif target[0] == "stages" and parts[1] != "__main__":
-            assert target[1].startswith("_"), f"{path}: a stage must not import the stage {module}"
+            assert target[1] in SHARED_BY_STAGES, f"{path}: a stage must not import the stage {module}"
+
+
+def test_no_import_cycles():
+    for path in sources():
+        for module in ours(imports(path)):
+            assert module_of(path) not in closure(module), f"{module_of(path)} and {module} import each other"
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_heavy_packages_are_imported_inside_functions(path):
-    top = {module.split(".")[0] for module in imports(path, top_level=True)}
-    assert not top & HEAVY, f"{path} imports {top & HEAVY} at module level"
-    if path.parts[-2] == "stages":
-        assert not top & {"torch", "cv2", "numpy"}, f"{path}: a stage's --help must not wait for {top}"
+def test_functions_import_only_where_it_is_needed(path):
+    inside_main: list[str] = []
+    for node, function in import_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+        packages = {name.split(".")[0] for name in names_of(node)}
+        if path.parts[-2:] == ("stages", "__main__.py") and function:
+            inside_main.append(function)
+        elif function:
+            assert path.parts[-2] in NEEDS_NO_OPTIONAL, f"{path}: {function} imports {packages}"
+            assert packages <= OPTIONAL | {"ctypes"} | HELPERS, f"{path}: {function} imports {packages}"
+    assert len(set(inside_main)) == len(inside_main), "one import a command"
+
+
+HELPERS = {"google", "ml_dtypes"}
+"""Parts of the optional packages that have names of their own."""
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_optional_packages_are_not_imported_at_the_top(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    type_checking = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node, function in import_nodes(tree):
+        if not function and id(node) not in type_checking:
+            packages = {name.split(".")[0] for name in names_of(node)}
+            assert not packages & OPTIONAL, f"{path} imports {packages} at its top"
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_of)
@@ -132,56 +178,70 @@ def test_files_stay_readable(path):
             assert node.end_lineno - node.lineno < 60, f"{path}: {node.name} is too long"
 
 
-def test_no_import_cycles():
+def test_class_names_are_unique():
+    seen: dict[str, Path] = {}
     for path in sources():
-        for module in ours(imports(path)):
-            assert module_of(path) not in closure(module), f"{module_of(path)} and {module} import each other"
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                assert node.name not in seen, f"{node.name} is in {seen[node.name]} and in {path}"
+                seen[node.name] = path
+
+
+def test_the_stages_stay_small():
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "stages").glob("*.py"))
+    assert lines < MOST_LINES_OF_STAGES
+    assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) < MOST_LINES_OF_DVC_YAML
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_code_deps_equal_the_import_closure(stage):
-    deps = {dep for dep in load_yaml("dvc.yaml")["stages"][stage]["deps"] if dep.endswith(".py")}
-    needed = {module.replace(".", "/") + ".py" for module in closure(stage_module(stage))}
-    assert deps == needed, f"missing: {sorted(needed - deps)}; needless: {sorted(deps - needed)}"
+def test_code_deps_cover_the_import_closure_and_none_is_needless(stage):
+    deps = {dep for dep in dvc_stages()[stage]["deps"] if dep.split("/")[0] in PACKAGES}
+    needed = {module.replace(".", "/") + ".py" for module in closure(stage_module(stage))} - VALUES_ARE_TRACKED
+    for dep in deps:
+        assert (ROOT / dep).exists(), f"{dep} does not exist"
+        assert any(covers(dep, path) for path in needed), f"{dep} is needless"
+        assert not any(other != dep and covers(other, dep) for other in deps), f"{dep} is inside another one"
+    missing = sorted(path for path in needed if not any(covers(dep, path) for dep in deps))
+    assert not missing, f"missing: {missing}"
 
 
-def sections_read(stage: str) -> dict[str, str]:
-    """Section -> dataclass name, as the stage's command passes them to read_params."""
-    tree = ast.parse((ROOT / (stage_module(stage).replace(".", "/") + ".py")).read_text(encoding="utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    reads = [call for call in calls if ast.unparse(call.func) == "read_params"]
-    assert len(reads) == 1, f"{stage} must read its parameters in one place"
-    return {keyword.arg: ast.unparse(keyword.value) for keyword in reads[0].keywords}
+def covers(dep: str, path: str) -> bool:
+    return path == dep or path.startswith(f"{dep}/")
+
+
+def sections_read(stage: str) -> set[str]:
+    """Sections that the stage's command passes to `read_params`."""
+    from stages import params
+
+    tree = ast.parse(path_of("stages.__main__").read_text(encoding="utf-8"))
+    name = stage.replace("-", "_")
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+    (read,) = (call for call in calls if ast.unparse(call.func) == "read_params")
+    return {getattr(params, ast.unparse(argument).removeprefix("sections.")).section for argument in read.args[1:]}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_of_dvc_yaml_are_the_sections_a_stage_reads(stage):
-    tracked = {name.partition(".")[0] for name in load_yaml("dvc.yaml")["stages"][stage]["params"]}
-    assert tracked == set(sections_read(stage)) - {"runtime"}
+    tracked = {name.partition(".")[0] for name in dvc_stages()[stage]["params"]}
+    assert tracked == sections_read(stage) - {"runtime"}
 
 
 def test_params_yaml_fills_every_section_and_nothing_else():
-    import importlib
+    from stages.params import SECTIONS, parse_params
 
-    from stages._params import SECTIONS, parse_params
-
-    document = load_yaml("params.yaml")
-    assert set(document) == set(SECTIONS)
-    read = {}
-    for stage in STAGES:
-        module = importlib.import_module(stage_module(stage))
-        sections = {name: getattr(module, cls) for name, cls in sections_read(stage).items()}
-        assert all(dataclasses.is_dataclass(section) for section in sections.values())
-        parse_params(document, **sections)
-        read |= sections
-    assert set(read) == set(SECTIONS), "a section that no stage reads does nothing"
+    document = parse_yaml((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    assert list(document) == list(SECTIONS)
+    parse_params(document, *SECTIONS.values())
+    assert set().union(*map(sections_read, STAGES)) == set(SECTIONS), "a section that no stage reads does nothing"
 
 
 def test_stages_are_the_commands():
-    from stages.__main__ import STAGES as commands
+    from stages.__main__ import PIPELINE, app
 
-    assert list(commands) == STAGES
-    for stage, entry in load_yaml("dvc.yaml")["stages"].items():
+    commands = [command.name for command in app.registered_commands if command.rich_help_panel == PIPELINE]
+    assert commands == STAGES
+    for stage, entry in dvc_stages().items():
         assert entry["cmd"] == f"python -m stages {stage}"
         assert entry["desc"]
 

@@ -92,7 +92,9 @@ def test_fixed_scales_stay_while_weights_move(run):
     assert all(not torch.equal(parameter, weights[name]) for name, parameter in gm.named_parameters())
     with open(paths.QAT / "epochs.csv", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert {"class", "iou", "distill_class", "distill_box", "distill_features", "map50_95"} <= set(rows[0]) and len(rows) == 2
+    assert {"class", "iou", "distill_class", "distill_box", "distill_features", "map50_95"} <= set(rows[0]) and len(
+        rows
+    ) == 2
 
 
 def test_a_start_that_is_not_beaten_is_kept_and_both_numbers_are_told(run, caplog):

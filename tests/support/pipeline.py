@@ -93,7 +93,6 @@ def small_card(
     return new_card(variant, block=block, names=names, image_size=size)
 
 
-
 def write_float(card: NetworkCard, images: torch.Tensor, *, spec: ModelSpec | None = None) -> Detector:
     """Write the checkpoint of a float network with random weights, whose batch norm has seen `images`."""
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The decoupled head without anchors, its auxiliary heads for training, and the one place where raw output becomes boxes.
+"""The decoupled head without anchors, auxiliary heads for training, and the one place where raw output becomes boxes.
 
 Letters: B images, A anchor points, C classes, L pyramid levels.
 """

@@ -19,7 +19,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fresh_network(card: NetworkCard) -> Detector:
-    """The network of a card with fresh weights: in training form, or deployed and in evaluation mode if it is stored so.
+    """The network of a card with fresh weights: in training form, or deployed and in evaluation mode if stored so.
 
     Raises:
         UserError: there is no such network.
@@ -79,7 +79,9 @@ def read_network(path: Path) -> tuple[dict[str, Tensor], NetworkCard]:
         UserError: the file is missing, or it holds no network.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; give a weights.safetensors of a training, or run the stage that makes it")
+        raise UserError(
+            f"{path} does not exist; give a weights.safetensors of a training, or run the stage that makes it"
+        )
     try:
         tensors, meta = load_checkpoint(path)
     except ValueError as error:

@@ -23,7 +23,9 @@ from yolov6core.quant.insert import (
 from yolov6core.tasks.networks import load_tensors, placed, read_network, unfilled_network
 
 
-def load_quantized(path: Path, *, dialect: str | None = None, device: str = "cpu") -> tuple[QuantizedModel, NetworkCard]:
+def load_quantized(
+    path: Path, *, dialect: str | None = None, device: str = "cpu"
+) -> tuple[QuantizedModel, NetworkCard]:
     """Read a quantized checkpoint as a GraphModule with calibrated ranges, in evaluation mode.
 
     Args:
