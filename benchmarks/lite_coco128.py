@@ -52,7 +52,7 @@ from yolov6core.quant.insert import (
     state_of,
 )
 from yolov6core.quant.observers import Method
-from yolov6core.quant.sensitivity import detection_readout, fast_harm
+from yolov6core.quant.sensitivity import detection_readout, fast_sensitivity
 from yolov6core.saturation import CpuSums
 
 SPEC = VARIANTS["yolov6_lite_l"]
@@ -143,7 +143,7 @@ def calibrated_tables(
     peaks = input_peaks(network, batches)
     for label in equalizations:
         chains, depthwise = EQUALIZE[label]
-        even = equalize(network, peaks, chains=chains, depthwise=depthwise).to(memory_format=torch.channels_last)
+        even = equalize(network, peaks, cross_layer=chains, depthwise=depthwise).to(memory_format=torch.channels_last)
         gm = insert_quantizers(even, dialect_name=dialect, cpu=cpu)
         statistics = collect(gm, batches)
         for method in METHODS:
@@ -180,7 +180,7 @@ def partial(gm: QuantizedModel, images: Images, half: np.ndarray, *, most: int) 
     def readout(raw: Any) -> Any:
         return detection_readout(*decode(*raw, image_size=SIZE, strides=SPEC.strides))
 
-    harm = fast_harm(gm, images.network_input(half), readout=readout)
+    harm = fast_sensitivity(gm, images.network_input(half), readout=readout)
     order, always = sorted(harm, key=lambda name: -harm[name]), state_of(gm).float_layers
     tried = {}
     for count in sorted({most // 3, 2 * most // 3, most}):

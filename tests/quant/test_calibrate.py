@@ -72,7 +72,7 @@ def test_health_names_dead_and_wild_channels(net, images):
     report = health(gm, statistics)
     assert report.dead_channels["relu"] == (3,) and report.dead_filters["stem"] == (3,)
     assert len(report.dead_filters["dilated"]) == 8 and len(report.dead_channels["relu_2"]) == 8
-    assert report.wild_channels["relu_1"] > 100
+    assert report.outlier_channels["relu_1"] > 100
     assert not report.never_seen and not report.all_zero
 
 

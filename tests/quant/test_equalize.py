@@ -76,7 +76,7 @@ def test_relu6_and_shared_layers_are_no_chain():
 def test_the_function_stays_to_the_bit(mobile, net, images, chains, depthwise):
     for network in (mobile, net):
         before = [tensor.clone() for tensor in network.state_dict().values()]
-        even = equalize(network, input_peaks(network, [images()]), chains=chains, depthwise=depthwise)
+        even = equalize(network, input_peaks(network, [images()]), cross_layer=chains, depthwise=depthwise)
         for ours, reference in zip(even(images(3, seed=5)), network(images(3, seed=5)), strict=True):
             assert torch.equal(ours, reference)
         assert all(torch.equal(a, b) for a, b in zip(before, network.state_dict().values(), strict=True))
@@ -84,7 +84,7 @@ def test_the_function_stays_to_the_bit(mobile, net, images, chains, depthwise):
 
 def test_channels_become_even_and_quantization_better(mobile, images):
     x = images(4)
-    even = equalize(mobile, input_peaks(mobile, [x]), chains=True, depthwise=True)
+    even = equalize(mobile, input_peaks(mobile, [x]), cross_layer=True, depthwise=True)
     peaks = input_peaks(even, [x])
     for name in ("wild", "calm"):
         assert float(peaks[name].max() / peaks[name].min()) <= 2.001  # powers of two

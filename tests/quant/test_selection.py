@@ -13,18 +13,18 @@ from yolov6core.quant.selection import (
     candidates,
     choose_float_layers,
     given_float_layers,
-    merit,
-    sure_harm,
+    selection_score,
+    significant_drop,
 )
 
 LAYERS = [
-    Layer("a", harm=0.050, cost=0.10),
-    Layer("b", harm=0.030, cost=0.01),
-    Layer("c", harm=0.015, cost=0.02),
-    Layer("d", harm=0.004, cost=0.02),
-    Layer("e", harm=0.0001, cost=0.00001),
+    Layer("a", sensitivity=0.050, cost=0.10),
+    Layer("b", sensitivity=0.030, cost=0.01),
+    Layer("c", sensitivity=0.015, cost=0.02),
+    Layer("d", sensitivity=0.004, cost=0.02),
+    Layer("e", sensitivity=0.0001, cost=0.00001),
 ]
-HARM = {layer.name: layer.harm for layer in LAYERS}
+SENSITIVITY = {layer.name: layer.sensitivity for layer in LAYERS}
 FLOAT = 0.5
 
 
@@ -37,7 +37,7 @@ class Verifier:
     def __call__(self, layers: tuple[str, ...]) -> Score:
         self.seen.append(layers)
         rng = random.Random(",".join(layers))
-        lost = sum(harm for name, harm in HARM.items() if name not in layers)
+        lost = sum(sensitivity for name, sensitivity in SENSITIVITY.items() if name not in layers)
         value = FLOAT - self.gain * lost + (self.shift if layers else 0.0)
         return Score(value, tuple(value + rng.gauss(0, self.noise) for _ in range(10)))
 
@@ -45,8 +45,8 @@ class Verifier:
 @pytest.mark.parametrize(
     ("budget", "order"),
     [
-        (Budget(max_layers=3), "abc"),  # a count only: by harm
-        (Budget(max_drop=0.01), "bcad"),  # latency is the aim: by harm per cost; e mends nothing
+        (Budget(max_layers=3), "abc"),  # a count only: by sensitivity
+        (Budget(max_drop=0.01), "bcad"),  # latency is the aim: by sensitivity per cost; e mends nothing
         (Budget(max_slowdown=0.04), "bc"),  # a and d do not fit any more
         (Budget(max_slowdown=0.111), "bcd"),  # b and a would do more: what is taken early may crowd out a heavy one
         (Budget(max_drop=0.0, max_layers=2), "bc"),
@@ -99,7 +99,7 @@ def test_noise_chooses_nothing(shift):
 
 
 def test_few_evaluations_are_needed():
-    layers = [Layer(f"l{i:03}", harm=1 - i / 200, cost=1.0) for i in range(128)]
+    layers = [Layer(f"l{i:03}", sensitivity=1 - i / 200, cost=1.0) for i in range(128)]
     seen = []
 
     def verify(names: tuple[str, ...]) -> Score:
@@ -134,19 +134,27 @@ def test_drops_within_their_noise_follow_the_smooth_measure():
     drops = {"a": 0.05, "b": 0.02, "c": -0.01, "d": 0.004}
     noise = dict.fromkeys(drops, 0.003)
     smooth = {"a": 5.0, "b": 2.0, "c": 0.5, "d": 0.1}
-    harm = sure_harm(drops, noise, smooth)
-    assert (harm["a"], harm["b"]) == (0.05, 0.02)
-    assert harm["c"] == pytest.approx(0.005) and harm["d"] == pytest.approx(0.001)
-    assert sure_harm(dict.fromkeys(drops, 0.0), noise, smooth) == smooth
-    assert sure_harm(drops, noise, smooth | {"c": 5.0})["c"] == pytest.approx(0.006), "cut at what noise could hide"
+    sensitivity = significant_drop(drops, noise, smooth)
+    assert (sensitivity["a"], sensitivity["b"]) == (0.05, 0.02)
+    assert sensitivity["c"] == pytest.approx(0.005) and sensitivity["d"] == pytest.approx(0.001)
+    assert significant_drop(dict.fromkeys(drops, 0.0), noise, smooth) == smooth
+    assert significant_drop(drops, noise, smooth | {"c": 5.0})["c"] == pytest.approx(0.006), (
+        "cut at what noise could hide"
+    )
 
 
 def test_networks_level_with_float_are_told_apart_by_agreement():
     reference = Score(0.50, (0.49, 0.51, 0.50, 0.50))
     below, above = Score(0.49, (0.47, 0.51, 0.48, 0.50)), Score(0.51, (0.51, 0.51, 0.52, 0.50))
-    assert merit(below, reference, agreement=0.97) == 0.97
-    assert merit(above, reference, agreement=0.95) == 0.95
+    assert selection_score(below, reference, agreement=0.97) == 0.97
+    assert selection_score(above, reference, agreement=0.95) == 0.95
     lower, higher = Score(0.40, (0.39, 0.41, 0.40, 0.40)), Score(0.60, (0.59, 0.61, 0.60, 0.60))
-    assert merit(lower, reference, agreement=1.0) < 0 <= 0.95 < 1 < merit(higher, reference, agreement=0.1)
+    assert (
+        selection_score(lower, reference, agreement=1.0)
+        < 0
+        <= 0.95
+        < 1
+        < selection_score(higher, reference, agreement=0.1)
+    )
     worse = Score(0.30, (0.29, 0.31, 0.30, 0.30))
-    assert merit(worse, reference, agreement=1.0) < merit(lower, reference, agreement=0.0)
+    assert selection_score(worse, reference, agreement=1.0) < selection_score(lower, reference, agreement=0.0)

@@ -121,7 +121,7 @@ def _read_limits(gm: QuantizedModel) -> dict[str, tuple[float, float]]:
 
 def _readers(node: fx.Node, gm: QuantizedModel) -> list[fx.Node]:
     """Readers of a value, quantized or not."""
-    found = [_readers(user, gm) if kind_of(user, gm) is Kind.RANGE else [user] for user in node.users]
+    found = [_readers(user, gm) if kind_of(user, gm) is Kind.ACTIVATION_QUANTIZER else [user] for user in node.users]
     return [reader for readers in found for reader in readers]
 
 
@@ -187,22 +187,22 @@ class Health:
         never_seen: scale groups that no image reached; they got the range 0 .. 0.
         all_zero: scale groups that held nothing but zero.
         dead_channels: tensor -> channels that stayed zero on all images.
-        wild_channels: tensor -> largest channel peak / median of them; one scale serves such tensors badly.
+        outlier_channels: tensor -> largest channel peak / median of them; one scale serves such tensors badly.
         dead_filters: convolution -> output channels whose weights are all zero.
     """
 
     never_seen: tuple[str, ...]
     all_zero: tuple[str, ...]
     dead_channels: dict[str, tuple[int, ...]]
-    wild_channels: dict[str, float]
+    outlier_channels: dict[str, float]
     dead_filters: dict[str, tuple[int, ...]]
 
 
-def health(gm: QuantizedModel, statistics: Statistics, *, wild_ratio: float = 16.0) -> Health:
+def health(gm: QuantizedModel, statistics: Statistics, *, outlier_ratio: float = 16.0) -> Health:
     """Find dead and wild channels and tensors that were never seen.
 
     Args:
-        wild_ratio: from which ratio of a tensor's largest channel to the median of its live channels it is listed.
+        outlier_ratio: from which ratio of a tensor's largest channel to the median of its live channels it is listed.
     """
     histograms = statistics.histograms
     dead, wild = {}, {}
@@ -210,7 +210,7 @@ def health(gm: QuantizedModel, statistics: Statistics, *, wild_ratio: float = 16
         if bool((peaks == 0).any()):
             dead[tensor] = tuple(torch.nonzero(peaks == 0).flatten().tolist())
         live = peaks[peaks > 0]
-        if live.numel() and float(live.max() / live.median()) >= wild_ratio:
+        if live.numel() and float(live.max() / live.median()) >= outlier_ratio:
             wild[tensor] = float(live.max() / live.median())
     filters = {}
     for name in convolution_names(gm):
@@ -221,6 +221,6 @@ def health(gm: QuantizedModel, statistics: Statistics, *, wild_ratio: float = 16
         never_seen=tuple(name for name, histogram in histograms.items() if not histogram.total),
         all_zero=tuple(name for name, histogram in histograms.items() if histogram.total and histogram.peak == 0.0),
         dead_channels=dead,
-        wild_channels=dict(sorted(wild.items(), key=lambda item: -item[1])),
+        outlier_channels=dict(sorted(wild.items(), key=lambda item: -item[1])),
         dead_filters=filters,
     )

@@ -30,7 +30,7 @@ _HOMOGENEOUS = (nn.ReLU, nn.Identity, nn.Dropout, nn.MaxPool2d, nn.UpsamplingNea
 _HOMOGENEOUS_CALLS = (torch.relu, functional.relu, functional.max_pool2d, torch.max_pool2d)
 
 
-class ChannelScale(nn.Module):
+class InputScale(nn.Module):
     """Multiplies [B, C, H, W] by a fixed factor per channel, buffer `factor` [1, C, 1, 1]."""
 
     def __init__(self, channels: int) -> None:
@@ -139,7 +139,7 @@ def with_input_scales(network: nn.Module, names: Iterable[str]) -> nn.Module:
     for node in list(gm.graph.nodes):
         if node.op == "call_module" and node.target in names:
             value, conv = node.all_input_nodes[0], gm.get_submodule(str(node.target))
-            gm.add_submodule(f"{SCALES}.{node.target}", ChannelScale(conv.in_channels).to(conv.weight.device))
+            gm.add_submodule(f"{SCALES}.{node.target}", InputScale(conv.in_channels).to(conv.weight.device))
             with gm.graph.inserting_before(node):
                 scaled = gm.graph.call_module(f"{SCALES}.{node.target}", (value,))
             node.replace_input_with(value, scaled)

@@ -79,14 +79,14 @@ def fake_quantize(x: Tensor, scale: float, zero_point: int, grid: Grid) -> Tenso
     return _RoundToGrid.apply(x, scale, zero_point, grid.low, grid.high)
 
 
-class Range(nn.Module):
+class ActivationQuantizer(nn.Module):
     """The real range of one scale group; called wherever the graph quantizes a tensor of the group.
 
     Buffers `amin` and `amax` (float32 scalars, NaN until calibrated) are the state. Scale, zero point and the grid that
     is `used` (see `Grid.of`) follow from them and are kept as Python values, so that no call reads a tensor back;
     change the buffers through `set_` or `load_state_dict` only.
 
-    A site that holds the result of a ReLU may be called with `non_negative`: its own part of the range starts at 0 even
+    A placement that holds the result of a ReLU may be called with `non_negative`: its own part of the range starts at 0 even
     where the group's does not, so that the ReLU can be absorbed into an unsigned zero point.
     """
 
@@ -188,7 +188,7 @@ class QuantConv2d(nn.Conv2d):
         return quantized.train(conv.training)
 
     def weight_range(self) -> Tensor:
-        """Range [O] of the weights, 127 times the scale: frozen, or the channels' peaks."""
+        """ActivationQuantizer [O] of the weights, 127 times the scale: frozen, or the channels' peaks."""
         if self.frozen:
             return self.weight_amax
         return pair_peak(self.weight, self.groups) if self.paired else channel_amax(self.weight)

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from yolov6core.quant.fake_quant import Range
+from yolov6core.quant.fake_quant import ActivationQuantizer
 
 
 class Kind(Enum):
@@ -23,13 +23,13 @@ class Kind(Enum):
     """Moves or drops values, never makes new ones: flatten, transpose, chunk, nearest upsampling ..."""
     CAT = "cat"
     ADD = "add"
-    RANGE = "range"
+    ACTIVATION_QUANTIZER = "activation_quantizer"
     OTHER = "other"
     OUTPUT = "output"
 
 
 _MODULES: tuple[tuple[tuple[type[nn.Module], ...], Kind], ...] = (
-    ((Range,), Kind.RANGE),
+    ((ActivationQuantizer,), Kind.ACTIVATION_QUANTIZER),
     ((nn.Conv2d,), Kind.CONV),
     ((nn.ReLU, nn.ReLU6), Kind.RELU),
     ((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), Kind.MAX_POOL),
@@ -59,7 +59,7 @@ _METHODS: dict[str, Kind] = {
         Kind.PASS,
     ),
 }
-CARRIES = (Kind.MAX_POOL, Kind.PASS, Kind.CAT)
+PASS_THROUGH = (Kind.MAX_POOL, Kind.PASS, Kind.CAT)
 """Kinds whose output holds values of their inputs only."""
 
 
@@ -94,7 +94,7 @@ def is_tensor(node: fx.Node) -> bool:
     return node.target not in (torch.chunk, torch.split, "chunk", "split")
 
 
-def carried_inputs(node: fx.Node, kind: Kind) -> list[fx.Node]:
+def pass_through_inputs(node: fx.Node, kind: Kind) -> list[fx.Node]:
     """Inputs whose values a carrying node passes on: all of a concat, the first of everything else."""
     inputs = node.all_input_nodes
     return inputs if kind is Kind.CAT else inputs[:1]
@@ -104,7 +104,7 @@ def is_prediction(node: fx.Node, root: nn.Module) -> bool:
     """Whether values of this node leave the network with no further arithmetic: a prediction convolution."""
     for user in node.users:
         kind = kind_of(user, root)
-        if kind is Kind.OUTPUT or (kind in (*CARRIES, Kind.RANGE) and is_prediction(user, root)):
+        if kind is Kind.OUTPUT or (kind in (*PASS_THROUGH, Kind.ACTIVATION_QUANTIZER) and is_prediction(user, root)):
             return True
     return False
 

@@ -2,7 +2,7 @@
 
 A quantized model is a GraphModule with the parameter names of the network it was made from (a transposed convolution
 that is a `PixelUpsampling` in it has `.conv` behind its name). Every Conv2d is a QuantConv2d, every scale group has one
-Range at `ranges.<group>`, registered once, and the graph calls a group's range at each of its sites. State dicts
+ActivationQuantizer at `ranges.<group>`, registered once, and the graph calls a group's range at each of its placements. State dicts
 therefore have the same keys in every dialect and for every choice of float layers.
 """
 
@@ -16,10 +16,10 @@ from typing import get_args
 
 from torch import fx, nn
 
-from yolov6core.quant.fake_quant import QuantConv2d, Range
+from yolov6core.quant.fake_quant import ActivationQuantizer, QuantConv2d
 from yolov6core.quant.graph_ops import Kind, is_prediction, kind_of
+from yolov6core.quant.placement import QuantizerPlacement, insert_placements_, plan_placements, remove_quantizers_
 from yolov6core.quant.scale_groups import ScaleGroups, find_groups
-from yolov6core.quant.sites import Site, place_sites_, plan_sites, remove_sites_
 from yolov6core.quant.spec import Dialect, dialect
 from yolov6core.quant.upsampling import split_upsampling_
 from yolov6core.saturation import CpuSums
@@ -35,7 +35,7 @@ class QuantState:
     """Convolutions whose result leaves the network."""
     float_layers: frozenset[str]
     """Convolutions that are not quantized, prediction convolutions included unless asked for."""
-    sites: tuple[Site, ...]
+    placements: tuple[QuantizerPlacement, ...]
     cpu: CpuSums
     """How the CPUs add that files for CPUs are made for."""
 
@@ -95,7 +95,7 @@ def insert_quantizers(
         if keep_float is not None and keep_float(name, conv):
             floats |= {name}
         traced.set_submodule(name, QuantConv2d.from_float(conv))
-    traced.add_module("ranges", nn.ModuleDict({name: Range(chosen.grid) for name in groups.sources}))
+    traced.add_module("ranges", nn.ModuleDict({name: ActivationQuantizer(chosen.grid) for name in groups.sources}))
     traced.ranges.to(next(traced.parameters()).device)
     traced.meta["quant"] = QuantState(chosen, groups, predictions, floats, (), cpu)
     return _apply_(traced, dialect=chosen, float_layers=floats)
@@ -136,15 +136,15 @@ def set_float_layers_(gm: QuantizedModel, names: Iterable[str]) -> QuantizedMode
 
 def _apply_(gm: QuantizedModel, *, dialect: Dialect, float_layers: frozenset[str]) -> QuantizedModel:
     state = state_of(gm)
-    remove_sites_(gm.graph, gm)
-    sites = plan_sites(gm.graph, gm, groups=state.groups, dialect=dialect, float_layers=float_layers)
-    place_sites_(gm.graph, sites)
+    remove_quantizers_(gm.graph, gm)
+    placements = plan_placements(gm.graph, gm, groups=state.groups, dialect=dialect, float_layers=float_layers)
+    insert_placements_(gm.graph, placements)
     gm.graph.lint()
     gm.recompile()
     for module in gm.ranges.values():
         module.grid = dialect.grid
         module.refresh_()
-    state = gm.meta["quant"] = replace(state, dialect=dialect, float_layers=float_layers, sites=tuple(sites))
+    state = gm.meta["quant"] = replace(state, dialect=dialect, float_layers=float_layers, placements=tuple(placements))
     for name in convolution_names(gm):
         conv = gm.get_submodule(name)
         conv.active, conv.paired = name not in float_layers, state.paired
@@ -168,7 +168,7 @@ def quantizable_names(gm: QuantizedModel) -> list[str]:
 @contextlib.contextmanager
 def quantizers_off(gm: QuantizedModel) -> Iterator[None]:
     """The float network, for the time: no range and no weight is rounded."""
-    modules = [module for module in gm.modules() if isinstance(module, Range | QuantConv2d)]
+    modules = [module for module in gm.modules() if isinstance(module, ActivationQuantizer | QuantConv2d)]
     before = [module.enabled for module in modules]
     try:
         for module in modules:
@@ -229,7 +229,7 @@ def fix_ranges_(gm: QuantizedModel) -> None:
             gm.get_submodule(name).freeze_ranges_()  # so that one word about weight ranges holds for all
 
 
-def _learning_modules(gm: QuantizedModel) -> list[Range | QuantConv2d]:
+def _learning_modules(gm: QuantizedModel) -> list[ActivationQuantizer | QuantConv2d]:
     """What has scales that count now; layers that stay float learn none."""
     floats = state_of(gm).float_layers
     return [*gm.ranges.values(), *(gm.get_submodule(name) for name in convolution_names(gm) if name not in floats)]
@@ -264,7 +264,7 @@ def describe(gm: QuantizedModel) -> list[LayerRow]:
         if kind_of(node, gm) is not Kind.CONV:
             continue
         name, value = str(node.target), node.all_input_nodes[0]
-        if kind_of(value, gm) is Kind.RANGE:
+        if kind_of(value, gm) is Kind.ACTIVATION_QUANTIZER:
             value = value.all_input_nodes[0]
         group = state.groups.group_of[value.name]
         module = gm.ranges[group]

@@ -53,7 +53,7 @@ def visit_convolutions(gm: QuantizedModel, images: Tensor, visit: Visit) -> None
 
 def _float_step(run: fx.Interpreter, node: fx.Node, kind: Kind) -> None:
     value: Any
-    if kind is Kind.RANGE:
+    if kind is Kind.ACTIVATION_QUANTIZER:
         value = run.env[node.all_input_nodes[0]]
     elif kind is Kind.CONV:
         conv = run.module.get_submodule(str(node.target))

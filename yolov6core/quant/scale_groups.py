@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from yolov6core.quant.graph_ops import CARRIES, Kind, carried_inputs, final_value, is_prediction, kind_of
+from yolov6core.quant.graph_ops import PASS_THROUGH, Kind, final_value, is_prediction, kind_of, pass_through_inputs
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def find_groups(graph: fx.Graph, root: nn.Module) -> ScaleGroups:
 
     kinds = {node: kind_of(node, root) for node in graph.nodes}
     for node, kind in kinds.items():
-        if kind in CARRIES:
-            for value in carried_inputs(node, kind):
+        if kind in PASS_THROUGH:
+            for value in pass_through_inputs(node, kind):
                 parent[find(value)] = find(node)
         elif kind is Kind.ADD:
             first, *others = node.all_input_nodes
@@ -57,7 +57,7 @@ def find_groups(graph: fx.Graph, root: nn.Module) -> ScaleGroups:
             members.setdefault(find(node), []).append(node)
     group_of, sources = {}, {}
     for nodes in members.values():
-        makers = [node for node in nodes if kinds[node] not in CARRIES]
+        makers = [node for node in nodes if kinds[node] not in PASS_THROUGH]
         name = _module_name(makers[0].name)
         sources[name] = tuple(node.name for node in makers)
         group_of |= dict.fromkeys((node.name for node in nodes), name)

@@ -4,11 +4,11 @@ Two problems. With `max_drop`: the lowest latency whose score drops by at most s
 the budget (a number of layers, a share of latency) allows.
 
 The order in which layers become float never comes from scores of single layers, because on some hundred images most of
-these differ by less than their noise. It comes from the measured harm of each layer, per unit of latency wherever
+these differ by less than their noise. It comes from the measured sensitivity of each layer, per unit of latency wherever
 latency is part of the problem. Scores only decide how far to go along that order:
 
 - with `max_drop`, the shortest part of the order that holds it, found by bisection; where none does, of the order by
-  harm alone;
+  sensitivity alone;
 - without it, or where neither holds it, all that the budget allows, if that gains more than the noise of the gain
   (two standard errors, images paired); otherwise nothing, because float layers that gain nothing only cost time. What
   gains is then shortened by bisection to what cannot be told from the whole (one standard error).
@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 SURE = 2.0
 """Standard errors that a gain must exceed to be believed."""
 NEGLIGIBLE = 0.01
-"""The mildest layers, with this share of the whole harm together, are no candidates: cheap as they are, they mend
+"""The mildest layers, with this share of the whole sensitivity together, are no candidates: cheap as they are, they mend
 nothing."""
 
 
@@ -34,12 +34,12 @@ class Layer:
 
     Attributes:
         name: module path.
-        harm: what quantizing it costs in accuracy, in any unit that adds up over layers.
+        sensitivity: what quantizing it costs in accuracy, in any unit that adds up over layers.
         cost: what leaving it float costs, as a share of the whole INT8 network's latency (or of its arithmetic).
     """
 
     name: str
-    harm: float
+    sensitivity: float
     cost: float
 
 
@@ -79,7 +79,7 @@ class Score:
         return math.sqrt((len(gains) - 1) / len(gains) * sum((gain - mean) ** 2 for gain in gains))
 
 
-def merit(score: Score, reference: Score, *, agreement: float) -> float:
+def selection_score(score: Score, reference: Score, *, agreement: float) -> float:
     """What quantized networks are compared by: higher is better.
 
     A score that differs from the float network's by less than SURE standard errors says nothing, and the network that
@@ -128,7 +128,7 @@ class Choice:
 def candidates(layers: Sequence[Layer], budget: Budget) -> list[Layer]:
     """Layers in the order in which they would become float, as far as the budget allows.
 
-    By harm per cost if latency is in the problem (`max_drop` or `max_slowdown`), else by harm. A layer that no longer
+    By sensitivity per cost if latency is in the problem (`max_drop` or `max_slowdown`), else by sensitivity. A layer that no longer
     fits into `max_slowdown` is passed over. Costs below a thousandth of the largest count as that: measured ones
     scatter around zero.
     """
@@ -136,10 +136,10 @@ def candidates(layers: Sequence[Layer], budget: Budget) -> list[Layer]:
     costs_matter = budget.max_drop is not None or budget.max_slowdown is not None
 
     def merit(layer: Layer) -> float:
-        return layer.harm / (max(layer.cost, floor) or 1.0) if costs_matter else layer.harm
+        return layer.sensitivity / (max(layer.cost, floor) or 1.0) if costs_matter else layer.sensitivity
 
     taken, spent = [], 0.0
-    for layer in sorted(_harmful(layers), key=lambda layer: (-merit(layer), layer.name)):
+    for layer in sorted(_sensitive(layers), key=lambda layer: (-merit(layer), layer.name)):
         cost = max(layer.cost, 0.0)
         if budget.max_slowdown is not None and spent + cost > budget.max_slowdown:
             continue
@@ -148,12 +148,12 @@ def candidates(layers: Sequence[Layer], budget: Budget) -> list[Layer]:
     return taken[: budget.max_layers]
 
 
-def _harmful(layers: Sequence[Layer]) -> list[Layer]:
+def _sensitive(layers: Sequence[Layer]) -> list[Layer]:
     """Layers without the mild ones, see NEGLIGIBLE."""
-    allowed, milder = NEGLIGIBLE * sum(layer.harm for layer in layers), 0.0
+    allowed, milder = NEGLIGIBLE * sum(layer.sensitivity for layer in layers), 0.0
     found = []
-    for layer in sorted(layers, key=lambda layer: (layer.harm, layer.name)):
-        milder += layer.harm
+    for layer in sorted(layers, key=lambda layer: (layer.sensitivity, layer.name)):
+        milder += layer.sensitivity
         if milder > allowed:
             found.append(layer)
     return found
@@ -258,7 +258,9 @@ class _Trials:
         return self.fewest(as_good)
 
 
-def sure_harm(drops: Mapping[str, float], noise: Mapping[str, float], smooth: Mapping[str, float]) -> dict[str, float]:
+def significant_drop(
+    drops: Mapping[str, float], noise: Mapping[str, float], smooth: Mapping[str, float]
+) -> dict[str, float]:
     """Harm from measured drops of score where they exceed their noise, from a smoother measure elsewhere.
 
     Args:
@@ -266,7 +268,7 @@ def sure_harm(drops: Mapping[str, float], noise: Mapping[str, float], smooth: Ma
         noise: layer -> standard error of that.
         smooth: layer -> any measure with little noise, in any unit.
 
-    Returns: layer -> harm in units of `drops`. The smooth measure is scaled by its median ratio to the drops that are
+    Returns: layer -> sensitivity in units of `drops`. The smooth measure is scaled by its median ratio to the drops that are
     sure, and cut at what the layer's own noise could hide. Where no drop is sure, it is the smooth measure as it is.
     """
     sure = [name for name, drop in drops.items() if drop > SURE * noise[name] and smooth[name] > 0]

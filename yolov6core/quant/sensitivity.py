@@ -8,7 +8,7 @@ e^T W J_l d_l has exactly this mean (Hutchinson), and e^T W J_l is one backward 
 are needed. Works for any network of convolutions that torch.fx traces.
 
 Ranges may clip an image hard that calibration never saw; squared errors of one such image would decide the whole
-ranking. A layer's harm is therefore the square of the mean root of its costs on single images.
+ranking. A layer's sensitivity is therefore the square of the mean root of its costs on single images.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _FloatRun(fx.Interpreter):
     def quantized(self, n: fx.Node) -> Tensor:
         """The convolution's result with its weights and its input rounded, and nothing else."""
         value = read = n.all_input_nodes[0]
-        if self.kinds[value] is Kind.RANGE:  # switched off, so that it holds the value as it is
+        if self.kinds[value] is Kind.ACTIVATION_QUANTIZER:  # switched off, so that it holds the value as it is
             value = value.all_input_nodes[0]
         conv, limits = self.module.get_submodule(str(n.target)), self.module.ranges[self.group_of[value.name]]
         before = conv.active, conv.enabled
@@ -92,7 +92,7 @@ class _Probed(_FloatRun):
         return exact + step * error
 
 
-def fast_harm(
+def fast_sensitivity(
     gm: QuantizedModel,
     batches: Iterable[Tensor],
     *,
@@ -131,8 +131,8 @@ def fast_harm(
         gm.train(training)
     if not costs:
         raise ValueError("ranking layers needs at least one image; check the image list")
-    harm = torch.cat(costs, dim=1).sqrt().mean(dim=1).square()
-    return dict(zip(names, harm.tolist(), strict=True))
+    sensitivity = torch.cat(costs, dim=1).sqrt().mean(dim=1).square()
+    return dict(zip(names, sensitivity.tolist(), strict=True))
 
 
 def _costs(run: _Probed, images: Tensor, *, readout: Readout, probes: int, generator: torch.Generator) -> Tensor:

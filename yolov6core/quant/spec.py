@@ -78,11 +78,11 @@ class Dialect:
 
     name: str
     grid: Grid
-    edges: Literal["inputs", "carried", "all"]
+    edges: Literal["inputs", "through_concats", "all"]
     on_cpu: bool = True
 
     def __post_init__(self) -> None:
-        if self.edges not in ("inputs", "carried", "all"):
+        if self.edges not in ("inputs", "through_concats", "all"):
             raise ValueError(f"dialect {self.name!r}: edges is {self.edges!r}; choose inputs, carried or all")
 
 
@@ -91,7 +91,7 @@ DIALECTS: dict[str, Dialect] = {
     "trt": Dialect("trt", INT8, "inputs", on_cpu=False),
     # Unsigned integers have twice the levels for what a ReLU leaves. OpenVINO computes a quantizer inside the
     # convolution only where it alone reads the result: one before a concat must serve the other readers as well.
-    "openvino": Dialect("openvino", INT8_OR_UINT8, "carried"),
+    "openvino": Dialect("openvino", INT8_OR_UINT8, "through_concats"),
     # ONNX Runtime makes an integer convolution only of DQ -> Conv -> (Relu) -> Q, with a Relu that the Q can absorb.
     "ort": Dialect("ort", UINT8, "all"),
     # For files in which OpenVINO computes wrong numbers from unsigned integers.

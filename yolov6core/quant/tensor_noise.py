@@ -40,17 +40,17 @@ class _Rounding(fx.Interpreter):
 
     def __init__(self, gm: QuantizedModel) -> None:
         super().__init__(gm)
-        self.sites = {site.value: site for site in state_of(gm).sites}
+        self.placements = {placement.value: placement for placement in state_of(gm).placements}
         self.sums: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if n.name in self.sites and isinstance(value, Tensor):
-            site = self.sites[n.name]
-            limits = self.module.ranges[site.group]
+        if n.name in self.placements and isinstance(value, Tensor):
+            placement = self.placements[n.name]
+            limits = self.module.ranges[placement.group]
             before, limits.enabled = limits.enabled, True
             try:
-                error = limits(value, non_negative=site.non_negative) - value
+                error = limits(value, non_negative=placement.non_negative) - value
             finally:
                 limits.enabled = before
             dims = [dim for dim in range(value.dim()) if dim != 1]
@@ -84,7 +84,7 @@ def tensor_noise(gm: QuantizedModel, batches: Iterable[Tensor]) -> list[TensorNo
     for tensor, (signal, noise) in run.sums.items():
         live = signal > 0
         decibels = (10 * (signal[live] / noise[live]).log10()).clamp(-LIMIT_DB, LIMIT_DB)
-        group = run.sites[tensor].group
+        group = run.placements[tensor].group
         mean, worst = (float(decibels.mean()), float(decibels.min())) if len(decibels) else (LIMIT_DB, LIMIT_DB)
         rows.append(TensorNoise(tensor, group, mean, worst, gm.ranges[group].scale))
     return sorted(rows, key=lambda row: (row.sqnr_db, row.tensor))
