@@ -180,7 +180,7 @@ def test_every_dialect_stays_close_to_float(detector, quantized, batch, dialect_
 
 
 @pytest.mark.parametrize("dialect_name", DIALECTS)
-def test_it_exports_with_one_pair_a_site_and_a_kernel(quantized, batch, tmp_path, dialect_name):
+def test_it_exports_with_one_pair_per_quantizer_and_kernel(quantized, batch, tmp_path, dialect_name):
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     gm = ready_for_export_(set_dialect_(copy.deepcopy(quantized), dialect_name))

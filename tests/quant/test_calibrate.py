@@ -61,7 +61,7 @@ def test_all_methods_fit_and_are_tabled(net, images):
     assert by_method["mse"].sqnr_db >= by_method["max"].sqnr_db - 0.01
 
 
-def test_health_names_dead_and_wild_channels(net, images):
+def test_health_names_dead_and_outlier_channels(net, images):
     with torch.no_grad():
         net.stem.weight[3] = 0
         net.stem.bias[3] = -1

@@ -11,9 +11,9 @@ from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import VARIANTS
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.equalize import (
-    Chain,
+    CrossLayerGroup,
     equalize,
-    find_chains,
+    find_cross_layer_groups,
     input_peaks,
     scaled_inputs,
     with_input_scales,
@@ -57,26 +57,29 @@ def worst_tensor(net: nn.Module, x: Tensor) -> float:
     return tensor_noise(gm, [x])[0].sqnr_db
 
 
-def test_chains_are_those_that_pass_a_factor(mobile, net):
-    chains = [Chain("wild", ("mix",)), Chain("mix", ("calm",)), Chain("calm", ("left", "right"))]
-    assert find_chains(mobile) == chains
-    # add, concat, transposed convolution and SiLU end a chain, and so does a result that leaves the network
-    assert find_chains(net) == [Chain("depthwise", ("dilated",))]
+def test_groups_are_those_that_pass_a_factor(mobile, net):
+    assert find_cross_layer_groups(mobile) == [
+        CrossLayerGroup("wild", ("mix",)),
+        CrossLayerGroup("mix", ("calm",)),
+        CrossLayerGroup("calm", ("left", "right")),
+    ]
+    # add, concat, transposed convolution, SiLU and network outputs let no factor pass
+    assert find_cross_layer_groups(net) == [CrossLayerGroup("depthwise", ("dilated",))]
 
 
-def test_relu6_and_shared_layers_are_no_chain():
+def test_relu6_and_shared_layers_form_no_group():
     conv = nn.Conv2d(3, 3, 1)
-    assert find_chains(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1))) == []
-    assert find_chains(nn.Sequential(conv, nn.ReLU(), conv)) == []
-    assert find_chains(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=2))) == []
+    assert find_cross_layer_groups(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1))) == []
+    assert find_cross_layer_groups(nn.Sequential(conv, nn.ReLU(), conv)) == []
+    assert find_cross_layer_groups(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=2))) == []
 
 
-@pytest.mark.parametrize("chains", [False, True])
+@pytest.mark.parametrize("cross_layer", [False, True])
 @pytest.mark.parametrize("depthwise", [False, True])
-def test_the_function_stays_to_the_bit(mobile, net, images, chains, depthwise):
+def test_the_function_stays_to_the_bit(mobile, net, images, cross_layer, depthwise):
     for network in (mobile, net):
         before = [tensor.clone() for tensor in network.state_dict().values()]
-        even = equalize(network, input_peaks(network, [images()]), cross_layer=chains, depthwise=depthwise)
+        even = equalize(network, input_peaks(network, [images()]), cross_layer=cross_layer, depthwise=depthwise)
         for ours, reference in zip(even(images(3, seed=5)), network(images(3, seed=5)), strict=True):
             assert torch.equal(ours, reference)
         assert all(torch.equal(a, b) for a, b in zip(before, network.state_dict().values(), strict=True))
@@ -101,7 +104,7 @@ def test_peaks_are_those_of_all_batches(mobile, images):
         input_peaks(mobile, [])
 
 
-def test_dead_channels_do_no_harm(mobile, images):
+def test_dead_channels_keep_the_function(mobile, images):
     mobile.stem.weight[2] = 0
     mobile.stem.bias[2] = 0
     mobile.mix.weight[3] = 0

@@ -32,7 +32,7 @@ def placements(gm) -> dict[str, tuple[str, ...]]:
     return {placement.value: placement.readers for placement in state_of(gm).placements}
 
 
-def test_trt_sites_are_what_convolutions_and_pools_read(net):
+def test_trt_quantizes_the_inputs_of_convolutions_and_pools(net):
     gm = insert_quantizers(net)
     assert placements(gm) == {
         "x": ("stem",),
@@ -47,20 +47,20 @@ def test_trt_sites_are_what_convolutions_and_pools_read(net):
     }
 
 
-def test_openvino_sites_stand_before_what_carries_values(net):
+def test_openvino_quantizes_before_pass_through_nodes(net):
     """One quantizer serves convolution and concat, and fuses into the convolution that makes the value."""
     assert placements(insert_quantizers(net, dialect_name="openvino")) == {
         "x": ("stem",),
         "relu": ("depthwise", "add"),
         "relu_1": ("dilated",),
-        "add": ("pool", "cat"),  # the pools and the concat hand on what is on the grid already
+        "add": ("pool", "cat"),  # the pools and the concat pass on values of the grid
         "relu_3": ("down", "cat_1"),
         "relu_4": ("up_conv",),
         "up_conv": ("up_shuffle",),
     }
 
 
-def test_ort_sites_cover_every_result_of_a_quantized_convolution(net):
+def test_ort_quantizes_every_result_of_a_quantized_convolution(net):
     gm = insert_quantizers(net, dialect_name="ort")
     covered = placements(gm)
     assert {"relu", "relu_1", "relu_2", "relu_3", "relu_4", "neck"} <= set(covered)
@@ -147,7 +147,7 @@ def test_parts_of_a_chunk_that_is_not_quantized_are_quantized_themselves(calibra
     assert placements(gm)["getitem"] == ("left",) and "relu" not in placements(gm) and "getitem_1" not in placements(gm)
 
 
-def test_more_sites_on_the_same_grid_are_the_same_numbers(calibrated, images):
+def test_more_quantizers_on_the_same_grid_give_the_same_numbers(calibrated, images):
     """Quantizing producers and concat or pool outputs again by the group's range is a no-op."""
 
     class Pooled(nn.Module):
@@ -238,7 +238,7 @@ def test_description_of_a_partial_model(net, calibrated):
     assert dataclasses.asdict(rows["neck"])["zero_point"] == 0
 
 
-def test_errors_name_the_thing(net):
+def test_errors_name_the_cause(net):
     with pytest.raises(ValueError, match="batch norm 'bn'"):
         insert_quantizers(_with_batch_norm())
     with pytest.raises(ValueError, match="no Conv2d"):

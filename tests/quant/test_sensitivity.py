@@ -1,4 +1,4 @@
-"""The fast measure is what quantizing one layer really does to the outputs; the exact one quantizes that layer only."""
+"""The fast measure estimates the real effect of quantizing one layer; the exact one quantizes that layer only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from yolov6core.quant.sensitivity import (
 
 
 def measured_sensitivity(gm, names: list[str], images: Tensor) -> dict[str, float]:
-    """What `fast_sensitivity` estimates, by running every layer quantized: exact costs of all images, root mean squared."""
+    """The quantity that `fast_sensitivity` estimates, measured by quantizing one layer after the other."""
     with torch.no_grad(), quantizers_off(gm):
         reference = gm(images)
     sensitivity = {}
@@ -54,7 +54,7 @@ def test_the_fast_measure_estimates_the_real_error(relu_net, calibrated, images)
     real = measured_sensitivity(gm, names, images(8))
     assert list(fast) == names
     for name in names:
-        # ReLUs near zero switch, which no derivative knows; the probes' own scatter is 5 %
+        # ReLUs near zero switch, which a derivative cannot see; the probes scatter by 5 %
         assert fast[name] == pytest.approx(real[name], rel=0.35), name
     assert spearman(list(fast.values()), list(real.values())) > 0.9
 
@@ -71,14 +71,14 @@ def test_few_probes_rank_as_many_do(net, calibrated, images):
 
 def test_the_damaged_layer_ranks_worst(relu_net, calibrated, images):
     with torch.no_grad():
-        relu_net.down.weight[:, 0] *= 300  # one wild input channel ruins the scale of every filter
+        relu_net.down.weight[:, 0] *= 300  # one outlier input channel sets the scale of every filter
         relu_net.fuse.weight[0] /= 300
         relu_net.fuse.bias[0] /= 300
     sensitivity = fast_sensitivity(calibrated(relu_net), [images()])
     assert max(sensitivity, key=sensitivity.get) == "down"
 
 
-def test_one_wild_image_counts_as_one(relu_net, calibrated, images):
+def test_one_outlier_image_counts_as_one(relu_net, calibrated, images):
     gm = calibrated(relu_net)
     tame, wild = images(16), images(1, seed=9) * 30  # far beyond every range: all layers clip
     alone, without = fast_sensitivity(gm, [wild]), fast_sensitivity(gm, [tame])
@@ -113,7 +113,7 @@ def test_any_traceable_network_is_measured(calibrated, images):
     assert sum(macs.values()) == pytest.approx(1.0) and macs["shared"] == pytest.approx(2 * 8 / 3 * macs["first"])
 
 
-def test_a_layer_that_reaches_no_counted_output_does_no_harm(net, calibrated, images):
+def test_a_layer_that_reaches_no_counted_output_has_no_sensitivity(net, calibrated, images):
     gm = calibrated(net, quantize_predictions=True)
     sensitivity = fast_sensitivity(gm, [images()], readout=lambda raw: relative_readout(raw[0]))
     assert sensitivity["reg_pred"] == 0.0 and sensitivity["cls_pred"] > 0
@@ -121,7 +121,7 @@ def test_a_layer_that_reaches_no_counted_output_does_no_harm(net, calibrated, im
         fast_sensitivity(gm, [])
 
 
-def test_detections_count_by_information_and_belief():
+def test_detections_count_by_information_and_confidence():
     boxes = torch.tensor([[[0.0, 0, 10, 20], [0, 0, 10, 20]]])
     scores = torch.tensor([[[0.5, 0.1], [0.01, 0.02]]])
     (values, information), (sides, weight) = detection_readout(boxes, scores)
