@@ -1,4 +1,4 @@
-"""What quantizer placement is for: the exported graph has constant scales and turns into integer kernels."""
+"""Quantizer placement gives exported graphs with constant scales that become integer kernels."""
 
 from __future__ import annotations
 

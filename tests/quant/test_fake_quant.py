@@ -185,7 +185,7 @@ def test_frozen_weight_ranges_hold_while_weights_move():
     before = conv.effective_weight().detach().clone()
     assert torch.allclose(channel_amax(before), limit)
     conv.prepare_export_()
-    assert torch.equal(conv.effective_weight(), before), "preparing must not change what the convolution computes"
+    assert torch.equal(conv.effective_weight(), before), "preparing must not change the result of the convolution"
     exported = torch.fake_quantize_per_channel_affine(
         conv.weight, conv.export_scale, conv.export_zero_point, 0, -128, 127
     )

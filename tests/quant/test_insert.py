@@ -109,7 +109,7 @@ def test_switching_there_and_back_changes_nothing(net, calibrated, images):
 
 
 def test_openvino_rounds_less_than_trt(net, calibrated, images):
-    """Unsigned integers have twice the levels for what is never negative."""
+    """Unsigned integers have twice the levels for tensors that are never negative."""
     gm = calibrated(net)
     with quantizers_off(gm):
         exact = gm(images())

@@ -139,7 +139,7 @@ def test_drops_within_their_noise_follow_the_smooth_measure():
     assert sensitivity["c"] == pytest.approx(0.005) and sensitivity["d"] == pytest.approx(0.001)
     assert significant_drop(dict.fromkeys(drops, 0.0), noise, smooth) == smooth
     assert significant_drop(drops, noise, smooth | {"c": 5.0})["c"] == pytest.approx(0.006), (
-        "cut at what noise could hide"
+        "limited to two standard errors"
     )
 
 

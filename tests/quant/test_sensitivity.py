@@ -80,9 +80,9 @@ def test_the_damaged_layer_ranks_worst(relu_net, calibrated, images):
 
 def test_one_outlier_image_counts_as_one(relu_net, calibrated, images):
     gm = calibrated(relu_net)
-    tame, wild = images(16), images(1, seed=9) * 30  # far beyond every range: all layers clip
-    alone, without = fast_sensitivity(gm, [wild]), fast_sensitivity(gm, [tame])
-    together = fast_sensitivity(gm, [tame, wild])
+    usual, outlier = images(16), images(1, seed=9) * 30  # far beyond every range: all layers clip
+    alone, without = fast_sensitivity(gm, [outlier]), fast_sensitivity(gm, [usual])
+    together = fast_sensitivity(gm, [usual, outlier])
     for name, sensitivity in together.items():
         assert sensitivity < alone[name] / 50 or sensitivity < 9 * without[name], name
 

@@ -89,7 +89,7 @@ def write_dialect(
     opset: int = 17,
     fp16: bool = False,
 ) -> Export:
-    """Trace a module and write it for one kind of runtime: `to_onnx`, then `write_traced`; raises the errors of both."""
+    """Trace a module and write it for one kind of runtime: `to_onnx`, then `write_traced`, with the errors of both."""
     traced = to_onnx(module, input_shape=input_shape, dynamic_batch=dynamic_batch, opset=opset)
     return write_traced(traced, path, dialect=dialect, fp16=fp16)
 
@@ -107,7 +107,7 @@ def write_traced(
     """Write a traced network for one kind of runtime.
 
     Args:
-        traced: result of `to_onnx` for a float model or a quantized one in dialect GRID[dialect]; it is not changed. For
+        traced: result of `to_onnx` for a float model or a quantized one in dialect GRID[dialect]; stays unchanged. For
             form 'raw' its outputs are RAW_OUTPUTS.
         path: the .onnx file; dialect 'cache' writes the scales beside it, with suffix `.cache`.
         fp16: half precision for all operators that are not INT8; dialect 'trt' only, opset 19 or 20.
@@ -136,10 +136,8 @@ def write_traced(
     if interface.input == "uint8":
         inner = take_pixels(model)
         scales = {inner if name == INPUT else name: scale for name, scale in scales.items()}
-    for key, value in {"dialect": dialect, "precision": "fp16" if fp16 else "fp32", **interface.notes()}.items():
-        set_note(model, key, value)
-    if names:
-        set_note(model, "names", json.dumps(list(names)))
+    precision = "fp16" if fp16 else "fp32"
+    _set_notes(model, {"dialect": dialect, "precision": precision, **interface.notes()}, names)
     if simplify:
         model = simplified(model)
     _check_model(model)
@@ -150,12 +148,21 @@ def write_traced(
     return Export(path, dialect, fp16, quantized, convs, interface, cache)
 
 
+def _set_notes(model: onnx.ModelProto, notes: dict[str, str], names: Sequence[str]) -> None:
+    for key, value in notes.items():
+        set_note(model, key, value)
+    if names:
+        set_note(model, "names", json.dumps(list(names)))
+
+
 def check_export(dialect: str, interface: Interface, *, fp16: bool = False) -> None:
     """Raise ValueError for a combination that no runtime supports."""
     if dialect not in DIALECTS:
         raise ValueError(f"dialect {dialect!r} is unknown; choose one of {', '.join(DIALECTS)}")
     if fp16 and dialect != "trt":
-        raise ValueError(f"fp16 is for dialect 'trt'; {dialect!r} takes float32, and its runtime chooses other precisions")
+        raise ValueError(
+            f"fp16 is for dialect 'trt'; {dialect!r} takes float32, and its runtime chooses other precisions"
+        )
     nms = interface.nms
     if dialect not in NMS_DIALECTS[nms]:
         fits = ", ".join(NMS_DIALECTS[nms])

@@ -20,7 +20,7 @@ FLOAT_INPUTS = {"Resize": (1, 2)}
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert all operators up to and including the last convolutions to float16, with their scales, and return the model.
+    """Convert all operators up to the last convolutions to float16, with their scales, and return the model.
 
     Inputs and outputs of the graph stay float32, and so does the decoding of boxes behind the last convolutions:
     float16 has steps of half a pixel for coordinates above 512. `model` is changed.

@@ -23,7 +23,7 @@ PLUGIN, PLUGIN_DOMAIN = "EfficientNMS_TRT", "TRT"
 INNER = ("all_boxes", "all_scores")
 """Names of boxes [B, A, 4] and scores [B, A, C] before the suppression."""
 ROUNDS = 20
-"""Rounds of the unrolled suppression. n rounds are exact for sequences of up to n boxes of which each would suppress the
+"""Rounds of the unrolled suppression. n rounds are exact for sequences of up to n boxes that would each suppress the
 next. Images of the sample dataset have sequences of up to 14 among their best 1000 scores."""
 
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from torch.jit._trace import TracerWarning
-from torch.onnx import symbolic_helper
 
 from yolov6core.atomic import write_whole
 from yolov6core.engines.onnx_notes import INPUT
@@ -70,7 +68,7 @@ def to_onnx(
     with warnings.catch_warnings(), torch.no_grad(), _own_symbolics(opset):
         # `dynamo=True` needs onnxscript, takes five times as long and writes external data.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=TracerWarning)
+        warnings.filterwarnings("ignore", category=cast("Any", torch.jit).TracerWarning)
         torch.onnx.export(
             module,
             (images,),
@@ -89,7 +87,9 @@ def to_onnx(
 def _own_symbolics(opset: int) -> Iterator[None]:
     """Add operators that the exporter does not know, inside this context."""
 
-    @symbolic_helper.parse_args("v", "i")
+    exporter: Any = torch.onnx  # its annotations lack the functions for symbolics
+
+    @exporter.symbolic_helper.parse_args("v", "i")
     def channel_shuffle(graph: Any, x: Any, groups: int) -> Any:
         batch, channels, height, width = x.type().sizes()
 
@@ -101,12 +101,12 @@ def _own_symbolics(opset: int) -> Iterator[None]:
 
     names = ("aten::channel_shuffle", "aten::native_channel_shuffle")
     for name in names:
-        register_custom_op_symbolic(name, channel_shuffle, opset)
+        exporter.register_custom_op_symbolic(name, channel_shuffle, opset)
     try:
         yield
     finally:
         for name in names:
-            unregister_custom_op_symbolic(name, opset)
+            exporter.unregister_custom_op_symbolic(name, opset)
 
 
 def _tidy(model: onnx.ModelProto, module: nn.Module, *, dynamic_batch: bool) -> onnx.ModelProto:

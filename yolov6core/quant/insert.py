@@ -80,9 +80,7 @@ def insert_quantizers(
     if cpu not in get_args(CpuSums):
         raise ValueError(f"cpu is {cpu!r}; choose {' or '.join(get_args(CpuSums))}")
     root = copy.deepcopy(model)
-    for name, module in root.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(f"batch norm {name!r} is left in the network; fold it (deploy_) before quantizing")
+    _refuse_batch_norm(root)
     split_upsampling_(root)
     traced = QuantizedModel(root, fx.Tracer().trace(root), class_name="QuantizedModel")
     traced.train(model.training)
@@ -102,6 +100,12 @@ def insert_quantizers(
     traced.ranges.to(next(traced.parameters()).device)
     traced.meta["quant"] = QuantState(chosen, groups, predictions, floats, (), cpu)
     return _apply_(traced, dialect=chosen, float_layers=floats)
+
+
+def _refuse_batch_norm(root: nn.Module) -> None:
+    for name, module in root.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(f"batch norm {name!r} is left in the network; fold it (deploy_) before quantizing")
 
 
 def state_of(gm: fx.GraphModule) -> QuantState:
