@@ -52,7 +52,7 @@ from yolov6core.quant.insert import (
     state_of,
 )
 from yolov6core.quant.observers import Method
-from yolov6core.quant.sensitivity import detection_readout, fast_harm
+from yolov6core.quant.sensitivity import detection_readout, fast_sensitivity
 from yolov6core.saturation import CpuSums
 
 SPEC = VARIANTS["yolov6_lite_l"]
@@ -64,7 +64,7 @@ METHODS = (
     Method("percentile", 99.999),
     Method("max"),
 )
-EQUALIZE = {"off": (False, False), "chains": (True, False), "depthwise": (False, True), "all": (True, True)}
+EQUALIZE = {"off": (False, False), "cross_layer": (True, False), "depthwise": (False, True), "all": (True, True)}
 REPAIR_IMAGES = 16
 
 
@@ -142,8 +142,9 @@ def calibrated_tables(
     batches = images.network_input(half)
     peaks = input_peaks(network, batches)
     for label in equalizations:
-        chains, depthwise = EQUALIZE[label]
-        even = equalize(network, peaks, chains=chains, depthwise=depthwise).to(memory_format=torch.channels_last)
+        cross_layer, depthwise = EQUALIZE[label]
+        equalized = equalize(network, peaks, cross_layer=cross_layer, depthwise=depthwise)
+        even = equalized.to(memory_format=torch.channels_last)
         gm = insert_quantizers(even, dialect_name=dialect, cpu=cpu)
         statistics = collect(gm, batches)
         for method in METHODS:
@@ -175,13 +176,13 @@ def repairs(images: Images, half: np.ndarray, *, steps: int) -> dict[str, Callab
 
 
 def partial(gm: QuantizedModel, images: Images, half: np.ndarray, *, most: int) -> tuple[str, Figures]:
-    """At most so many layers float, the most harmful first; how many is decided on the half."""
+    """At most so many layers float, the most sensitive first; how many is decided on the half."""
 
     def readout(raw: Any) -> Any:
         return detection_readout(*decode(*raw, image_size=SIZE, strides=SPEC.strides))
 
-    harm = fast_harm(gm, images.network_input(half), readout=readout)
-    order, always = sorted(harm, key=lambda name: -harm[name]), state_of(gm).float_layers
+    sensitivity = fast_sensitivity(gm, images.network_input(half), readout=readout)
+    order, always = sorted(sensitivity, key=lambda name: -sensitivity[name]), state_of(gm).float_layers
     tried = {}
     for count in sorted({most // 3, 2 * most // 3, most}):
         set_float_layers_(gm, always | set(order[:count]))

@@ -35,7 +35,7 @@ from yolov6core.evaluation.evaluator import EvalResult, evaluate
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import QuantizedModel, insert_quantizers, quantizers_off, set_ranges_
 from yolov6core.quant.observers import Method
-from yolov6core.quant.sensitivity import fast_harm, quantized_names
+from yolov6core.quant.sensitivity import fast_sensitivity, quantized_names
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, scratch: Path) -> None:
         seconds["exact"] += time.perf_counter() - started
         return result
 
-    fast, seconds["fast"] = timed(lambda: fast_harm(gm, batches(), readout=readout(meta)))
+    fast, seconds["fast"] = timed(lambda: fast_sensitivity(gm, batches(), readout=readout(meta)))
     with quantizers_off(gm):
         float_result = score(gm)
     print(f"{len(images)} images, {len(quantized_names(gm))} layers, float mAP {float_result.stats['map50_95']:.4f}")

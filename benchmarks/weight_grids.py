@@ -101,7 +101,7 @@ def of_lite(shared: Path, seed: int) -> Iterator[str]:
         images = Images(shared, Path(folder))
     half = np.random.default_rng(seed).permutation(len(images.ids))[: len(images.ids) // 2]
     batches = images.network_input(half)
-    even = equalize(network, input_peaks(network, batches), chains=False, depthwise=True)
+    even = equalize(network, input_peaks(network, batches), cross_layer=False, depthwise=True)
     yield from table(even.to(memory_format=torch.channels_last), batches, lambda model: images.score(model, half).all)
 
 

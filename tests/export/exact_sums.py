@@ -2,7 +2,7 @@
 
     python tests/export/exact_sums.py saturating      # weights made for saturating CPUs; `exact`: all 8 bits
 
-Prints one JSON object: case -> largest difference in integers, for each runtime, and what the runtimes' sums are.
+Prints one JSON object: case -> largest difference in integers, for each runtime, and the arithmetic of each runtime.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ KINDS = {
 
 
 def drawn(count: int) -> dict[str, Kind]:
-    """Further kinds, by chance but always the same."""
+    """Further kinds, drawn with a fixed seed."""
     rng, kinds = random.Random(0), {}
     for number in range(count):
         groups = rng.choice((1, 1, 2, 3, 5, 8))
@@ -74,7 +74,7 @@ def drawn(count: int) -> dict[str, Kind]:
 
 
 class Probed(nn.Module):
-    """The convolution under test and another one behind it that hands its result on."""
+    """The convolution under test and another one behind it that passes its result on."""
 
     def __init__(self, kind: Kind, weight: Tensor) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Probed(nn.Module):
 
 
 def weights(kind: Kind, generator: torch.Generator) -> Tensor:
-    """Whole numbers -127 .. 127 [O, I / groups, k, k]: filters of nothing but 127, of one sign, and of any numbers."""
+    """Whole numbers -127 .. 127 [O, I / groups, k, k]: filters of 127 only, of one sign, and of any numbers."""
     shape = (kind.cout, kind.cin // kind.groups, kind.kernel, kind.kernel)
     values = torch.randint(-127, 128, shape, generator=generator).float()
     values[1::3] = values[1::3].abs() * torch.randn(len(values[1::3]), 1, 1, 1, generator=generator).sign()
@@ -99,12 +99,12 @@ def weights(kind: Kind, generator: torch.Generator) -> Tensor:
     return values
 
 
-def images(kind: Kind, which: str, low: int, high: int, generator: torch.Generator) -> Tensor:
+def images(kind: Kind, content: str, low: int, high: int, generator: torch.Generator) -> Tensor:
     """Whole numbers low .. high [1, C, side, side]."""
     shape = (1, kind.cin, SIDE, SIDE)
-    if which == "any":
+    if content == "any":
         return torch.randint(low, high + 1, shape, generator=generator).float()
-    return torch.full(shape, float(high if which == "high" else low))
+    return torch.full(shape, float(high if content == "high" else low))
 
 
 def built(kind: Kind, weight: Tensor, *, dialect: str, signed: bool, cpu: str) -> tuple[QuantizedModel, float]:
@@ -132,8 +132,8 @@ def difference(kind: Kind, runtime: str, *, signed: bool, cpu: str, folder: Path
     run = open_outputs(path, dialect, integers=True)
     integers = gm.conv.effective_weight().detach().to(torch.int64)
     options = {"stride": gm.conv.stride, "padding": gm.conv.padding, "groups": kind.groups}
-    for what in ("high", "low", "any"):
-        pixels = images(kind, what, low, high, generator)
+    for content in ("high", "low", "any"):
+        pixels = images(kind, content, low, high, generator)
         wanted = conv2d(pixels.to(torch.int64), integers, **options).flatten(2).transpose(1, 2).numpy() * STEP
         if dialect == "ort":
             wanted = np.clip(np.rint(wanted / step), -128, 127) * step

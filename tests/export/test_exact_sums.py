@@ -1,4 +1,4 @@
-"""Integer kernels of every kind of CPU that can be had here add our weights exactly; without our limits they do not."""
+"""Integer kernels of every kind of CPU that this one can imitate add our weights exactly, but only with our limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_weights_for_saturating_cpus_are_added_exactly(folder, mode):
     assert len(differences) == 56
     assert {case: row for case, row in differences.items() if any(row.values())} == {}
     hidden = {"here": (), "openvino-avx2": ("openvino",)}.get(mode, ("openvino", "onnxruntime"))
-    assert all(sums[runtime] == "saturating" for runtime in hidden), "the mode does not do what it is for"
+    assert all(sums[runtime] == "saturating" for runtime in hidden), "the mode does not hide instructions"
 
 
 def test_whole_networks_are_right_without_vnni(folder):

@@ -75,7 +75,7 @@ def check(model, interface, runtime, boxes, scores):
         assert differing_rows(found, wanted) == 0
         assert (np.diff(found[:, 4]) <= 0).all()
         for name in DETECTIONS[1:]:
-            assert not outputs[name][image, len(found) :].any(), "nothing stands behind the detections"
+            assert not outputs[name][image, len(found) :].any(), "rows behind the detections are zero"
         counts.append(len(found))
     return counts
 
@@ -123,7 +123,7 @@ def test_topk_is_exact_among_its_candidates_only():
     assert max(counts) < min(check(everything, whole, "onnxruntime", *crowd(seed=2)))
 
 
-def test_long_chains_are_followed():
+def test_long_sequences_of_suppressions_are_exact():
     """Each box would suppress the next one: every second one stays, as far as the rounds go."""
     offsets = np.arange(20, dtype=np.float32)[:, None] * np.array([2.0, 0, 2, 0], np.float32)
     boxes = (np.array([0, 0, 10, 10], np.float32) + offsets)[None]
@@ -135,7 +135,7 @@ def test_long_chains_are_followed():
 
 @pytest.mark.parametrize("kind", ["topk", "onnx"])
 def test_detections_survive_another_suppression(kind):
-    """What `finish` gives goes through the evaluator's suppression unchanged."""
+    """The result of `finish` passes the evaluator's suppression unchanged."""
     boxes, scores = crowd(seed=3)
     model = passing(BATCH)
     interface = add_nms(model, Interface(nms=kind, max_detections=50))

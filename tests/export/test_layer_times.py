@@ -37,7 +37,7 @@ def test_every_convolution_has_its_time():
     times = openvino_layer_times(gm, image_size=(64, 64), threads=1, runs=10)
     assert list(times.extra) == ["stem", "wide", "narrow", "cls_pred", "reg_pred"]
     assert times.int8 > 0
-    # nine tenths of the arithmetic; integers make it several times faster, or the layer is not told from the others
+    # `wide` has nine tenths of the arithmetic, which integers make several times faster
     assert max(times.extra, key=times.extra.get) == "wide" and times.extra["wide"] > 0
     assert state_of(gm) == state
     assert all(torch.equal(value, before[name]) for name, value in gm.state_dict().items())

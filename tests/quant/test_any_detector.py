@@ -25,7 +25,7 @@ from yolov6core.quant.insert import (
     state_of,
 )
 from yolov6core.quant.observers import Method
-from yolov6core.quant.sensitivity import fast_harm
+from yolov6core.quant.sensitivity import fast_sensitivity
 from yolov6core.quant.spec import DIALECTS
 
 CLASSES, ANCHORS = 4, 3
@@ -164,7 +164,7 @@ def test_operands_of_concats_and_adds_share_a_range(quantized):
         kind = kind_of(node, quantized)
         if kind in found:
             values = node.all_input_nodes if kind is Kind.ADD else [node, *node.all_input_nodes]
-            values = [v.all_input_nodes[0] if kind_of(v, quantized) is Kind.RANGE else v for v in values]
+            values = [v.all_input_nodes[0] if kind_of(v, quantized) is Kind.ACTIVATION_QUANTIZER else v for v in values]
             assert len({groups[value.name] for value in values}) == 1, node
             found[kind] += 1
     assert found == {Kind.CAT: 13, Kind.ADD: 7, Kind.MAX_POOL: 3}
@@ -180,7 +180,7 @@ def test_every_dialect_stays_close_to_float(detector, quantized, batch, dialect_
 
 
 @pytest.mark.parametrize("dialect_name", DIALECTS)
-def test_it_exports_with_one_pair_a_site_and_a_kernel(quantized, batch, tmp_path, dialect_name):
+def test_it_exports_with_one_pair_per_quantizer_and_kernel(quantized, batch, tmp_path, dialect_name):
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     gm = ready_for_export_(set_dialect_(copy.deepcopy(quantized), dialect_name))
@@ -189,7 +189,7 @@ def test_it_exports_with_one_pair_a_site_and_a_kernel(quantized, batch, tmp_path
         warnings.simplefilter("ignore")  # the exporter announces its own retirement
         torch.onnx.export(gm, (batch[:1],), path, opset_version=19, dynamo=False)
     pairs = sum(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
-    assert pairs == len(state_of(gm).sites) + 57
+    assert pairs == len(state_of(gm).placements) + 57
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     outputs = session.run(None, {session.get_inputs()[0].name: batch[:1].numpy()})
     with torch.no_grad():
@@ -197,9 +197,9 @@ def test_it_exports_with_one_pair_a_site_and_a_kernel(quantized, batch, tmp_path
 
 
 def test_sensitivity_ranks_every_layer(quantized, batch):
-    harm = fast_harm(quantized, [batch])
-    assert list(harm) == quantizable_names(quantized)
-    assert all(value > 0 for value in harm.values()) and len(set(harm.values())) > 50
+    sensitivity = fast_sensitivity(quantized, [batch])
+    assert list(sensitivity) == quantizable_names(quantized)
+    assert all(value > 0 for value in sensitivity.values()) and len(set(sensitivity.values())) > 50
 
 
 def test_gradients_reach_every_weight(quantized, batch):

@@ -1,4 +1,4 @@
-"""Calibration passes, range tables, and what the health report names."""
+"""Calibration passes, range tables and the health report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_max_ranges_are_the_true_ones(net, images):
     found = ranges(collect(gm, [batch[:2], batch[2:]]), Method("max"))
     stem = net.stem(batch).relu()
     branch = net.dilated(net.depthwise(stem).relu()).relu()
-    assert found["relu"] == (0.0, max(float(stem.max()), float(branch.max())))  # the union of what the add reads
+    assert found["relu"] == (0.0, max(float(stem.max()), float(branch.max())))  # the union of the operands of the add
     assert found["x"] == (float(batch.min()), float(batch.max()))
     assert found["neck"][0] < 0 < found["neck"][1], "a result before SiLU is seen before an in-place SiLU overwrites it"
     assert found["act"][0] > -0.2785
@@ -61,7 +61,7 @@ def test_all_methods_fit_and_are_tabled(net, images):
     assert by_method["mse"].sqnr_db >= by_method["max"].sqnr_db - 0.01
 
 
-def test_health_names_dead_and_wild_channels(net, images):
+def test_health_names_dead_and_outlier_channels(net, images):
     with torch.no_grad():
         net.stem.weight[3] = 0
         net.stem.bias[3] = -1
@@ -72,7 +72,7 @@ def test_health_names_dead_and_wild_channels(net, images):
     report = health(gm, statistics)
     assert report.dead_channels["relu"] == (3,) and report.dead_filters["stem"] == (3,)
     assert len(report.dead_filters["dilated"]) == 8 and len(report.dead_channels["relu_2"]) == 8
-    assert report.wild_channels["relu_1"] > 100
+    assert report.outlier_channels["relu_1"] > 100
     assert not report.never_seen and not report.all_zero
 
 
@@ -93,7 +93,7 @@ def test_a_tensor_of_zeros_gets_a_harmless_range(images):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_what_was_never_seen_gets_a_harmless_range_too(images, method):
+def test_a_tensor_without_values_gets_a_harmless_range_too(images, method):
     class Sliced(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -121,7 +121,7 @@ def test_no_images_and_broken_weights_are_errors(net, images):
 
 
 @pytest.mark.parametrize("dialect_name", DIALECTS)
-def test_what_an_activation_does_not_tell_apart_needs_no_range(images, dialect_name):
+def test_ranges_end_where_an_activation_is_constant(images, dialect_name):
     class Hard(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -142,5 +142,5 @@ def test_what_an_activation_does_not_tell_apart_needs_no_range(images, dialect_n
     first, gate, both = (found[name] for name in ("first", "gate", "both"))
     assert first[0] == -3.0 and first[1] > 10
     assert gate == (-3.0, 3.0)
-    assert both[0] < -10, "another reader tells these values apart"
-    assert found["swish"][0] == pytest.approx(-0.375, abs=1e-3), "what the activation makes is whole"
+    assert both[0] < -10, "another reader is not constant there"
+    assert found["swish"][0] == pytest.approx(-0.375, abs=1e-3), "the range of the result is not cut"

@@ -11,9 +11,9 @@ from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import VARIANTS
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.equalize import (
-    Chain,
+    CrossLayerGroup,
     equalize,
-    find_chains,
+    find_cross_layer_groups,
     input_peaks,
     scaled_inputs,
     with_input_scales,
@@ -29,9 +29,9 @@ class Mobile(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.swish = nn.Conv2d(3, 8, 3, padding=1), nn.Hardswish(inplace=True)
-        self.wild = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.uneven = nn.Conv2d(8, 8, 3, padding=1, groups=8)
         self.mix, self.relu = nn.Conv2d(8, 8, 1), nn.ReLU(inplace=True)
-        self.calm = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.smooth = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
         self.left, self.right = nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1)
         spread = torch.logspace(-2, 2, 8).view(-1, 1, 1, 1)
         with torch.no_grad():
@@ -40,9 +40,9 @@ class Mobile(nn.Module):
                 conv.bias.mul_(spread.flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        wild = self.wild(self.swish(self.stem(x)))
-        calm = self.calm(self.relu(self.mix(wild)))
-        return self.left(calm).sigmoid() + self.right(calm)
+        uneven = self.uneven(self.swish(self.stem(x)))
+        smooth = self.smooth(self.relu(self.mix(uneven)))
+        return self.left(smooth).sigmoid() + self.right(smooth)
 
 
 @pytest.fixture
@@ -57,26 +57,29 @@ def worst_tensor(net: nn.Module, x: Tensor) -> float:
     return tensor_noise(gm, [x])[0].sqnr_db
 
 
-def test_chains_are_those_that_pass_a_factor(mobile, net):
-    chains = [Chain("wild", ("mix",)), Chain("mix", ("calm",)), Chain("calm", ("left", "right"))]
-    assert find_chains(mobile) == chains
-    # add, concat, transposed convolution and SiLU end a chain, and so does a result that leaves the network
-    assert find_chains(net) == [Chain("depthwise", ("dilated",))]
+def test_groups_are_those_that_pass_a_factor(mobile, net):
+    assert find_cross_layer_groups(mobile) == [
+        CrossLayerGroup("uneven", ("mix",)),
+        CrossLayerGroup("mix", ("smooth",)),
+        CrossLayerGroup("smooth", ("left", "right")),
+    ]
+    # add, concat, transposed convolution, SiLU and network outputs let no factor pass
+    assert find_cross_layer_groups(net) == [CrossLayerGroup("depthwise", ("dilated",))]
 
 
-def test_relu6_and_shared_layers_are_no_chain():
+def test_relu6_and_shared_layers_form_no_group():
     conv = nn.Conv2d(3, 3, 1)
-    assert find_chains(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1))) == []
-    assert find_chains(nn.Sequential(conv, nn.ReLU(), conv)) == []
-    assert find_chains(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=2))) == []
+    assert find_cross_layer_groups(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1))) == []
+    assert find_cross_layer_groups(nn.Sequential(conv, nn.ReLU(), conv)) == []
+    assert find_cross_layer_groups(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=2))) == []
 
 
-@pytest.mark.parametrize("chains", [False, True])
+@pytest.mark.parametrize("cross_layer", [False, True])
 @pytest.mark.parametrize("depthwise", [False, True])
-def test_the_function_stays_to_the_bit(mobile, net, images, chains, depthwise):
+def test_the_function_stays_to_the_bit(mobile, net, images, cross_layer, depthwise):
     for network in (mobile, net):
         before = [tensor.clone() for tensor in network.state_dict().values()]
-        even = equalize(network, input_peaks(network, [images()]), chains=chains, depthwise=depthwise)
+        even = equalize(network, input_peaks(network, [images()]), cross_layer=cross_layer, depthwise=depthwise)
         for ours, reference in zip(even(images(3, seed=5)), network(images(3, seed=5)), strict=True):
             assert torch.equal(ours, reference)
         assert all(torch.equal(a, b) for a, b in zip(before, network.state_dict().values(), strict=True))
@@ -84,24 +87,24 @@ def test_the_function_stays_to_the_bit(mobile, net, images, chains, depthwise):
 
 def test_channels_become_even_and_quantization_better(mobile, images):
     x = images(4)
-    even = equalize(mobile, input_peaks(mobile, [x]), chains=True, depthwise=True)
+    even = equalize(mobile, input_peaks(mobile, [x]), cross_layer=True, depthwise=True)
     peaks = input_peaks(even, [x])
-    for name in ("wild", "calm"):
+    for name in ("uneven", "smooth"):
         assert float(peaks[name].max() / peaks[name].min()) <= 2.001  # powers of two
-    assert scaled_inputs(even.state_dict()) == ["wild"], "behind ReLU the factors fold into the weights"
+    assert scaled_inputs(even.state_dict()) == ["uneven"], "behind ReLU the factors fold into the weights"
     assert worst_tensor(even, x) > worst_tensor(mobile, x) + 5
 
 
 def test_peaks_are_those_of_all_batches(mobile, images):
     x = images(4)
     peaks, seen = input_peaks(mobile, x.split(1)), mobile.swish(mobile.stem(x)).abs().amax(dim=(0, 2, 3))
-    assert set(peaks) == {"stem", "wild", "mix", "calm", "left", "right"}
-    torch.testing.assert_close(peaks["wild"], seen)
+    assert set(peaks) == {"stem", "uneven", "mix", "smooth", "left", "right"}
+    torch.testing.assert_close(peaks["uneven"], seen)
     with pytest.raises(ValueError, match="at least one image"):
         input_peaks(mobile, [])
 
 
-def test_dead_channels_do_no_harm(mobile, images):
+def test_dead_channels_keep_the_function(mobile, images):
     mobile.stem.weight[2] = 0
     mobile.stem.bias[2] = 0
     mobile.mix.weight[3] = 0
@@ -112,7 +115,7 @@ def test_dead_channels_do_no_harm(mobile, images):
 
 
 def test_a_state_dict_says_what_was_scaled(images):
-    """The way back from a file: build, scale what the file's names say, load."""
+    """Loading from a file: build, insert the scales that the keys name, load."""
     spec = VARIANTS["yolov6_lite_s"]
     torch.manual_seed(0)
     lite = deploy_(build_detector(spec, num_classes=1).eval()).requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What quantizer placement is for: the exported graph has constant scales and turns into integer kernels."""
+"""Quantizer placement gives exported graphs with constant scales that become integer kernels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_scales_are_constants_of_the_exported_graph(net, calibrated, images, tmp
     constant = {initializer.name for initializer in graph.initializer}
     constant |= {node.output[0] for node in graph.node if node.op_type in ("Constant", "Identity")}
     pairs = [node for node in graph.node if node.op_type == "QuantizeLinear"]
-    assert len(pairs) == len(state_of(gm).sites) + 7
+    assert len(pairs) == len(state_of(gm).placements) + 7
     assert all(set(node.input[1:]) <= constant for node in pairs)
 
 

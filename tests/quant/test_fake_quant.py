@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolov6core.quant.fake_quant import QuantConv2d, Range, fake_quantize
+from yolov6core.quant.fake_quant import ActivationQuantizer, QuantConv2d, fake_quantize
 from yolov6core.quant.spec import DIALECTS, INT8, MIN_SCALE, UINT8, Grid, dialect
 from yolov6core.quant.weights import fake_quantize_weights, weight_scale
 from yolov6core.saturation import channel_amax
@@ -132,11 +132,11 @@ def test_values_check_themselves():
 
 
 def test_a_range_survives_copies_and_state_dicts():
-    first = Range(INT8)
+    first = ActivationQuantizer(INT8)
     with pytest.raises(ValueError, match="not calibrated"):
         first(torch.ones(1))
     first.set_(-1.0, 3.0)
-    second = Range(INT8)
+    second = ActivationQuantizer(INT8)
     second.load_state_dict(first.state_dict())
     x = torch.randn(100) * 2
     assert torch.equal(second(x), first(x)) and torch.equal(copy.deepcopy(first)(x), first(x))
@@ -145,7 +145,7 @@ def test_a_range_survives_copies_and_state_dicts():
 
 
 def test_a_relu_in_a_signed_group_keeps_zero_point_0():
-    shared = Range(UINT8)
+    shared = ActivationQuantizer(UINT8)
     shared.set_(-1.0, 2.0)
     x = torch.linspace(0, 2, 100)
     assert torch.equal(
@@ -185,7 +185,7 @@ def test_frozen_weight_ranges_hold_while_weights_move():
     before = conv.effective_weight().detach().clone()
     assert torch.allclose(channel_amax(before), limit)
     conv.prepare_export_()
-    assert torch.equal(conv.effective_weight(), before), "preparing must not change what the convolution computes"
+    assert torch.equal(conv.effective_weight(), before), "preparing must not change the result of the convolution"
     exported = torch.fake_quantize_per_channel_affine(
         conv.weight, conv.export_scale, conv.export_zero_point, 0, -128, 127
     )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from yolov6core.quant import insert
-from yolov6core.quant.fake_quant import QuantConv2d, Range
+from yolov6core.quant.fake_quant import ActivationQuantizer, QuantConv2d
 from yolov6core.quant.graph_ops import Kind, kind_of
 from yolov6core.quant.insert import (
     convolution_names,
@@ -28,13 +28,13 @@ from yolov6core.quant.insert import (
 from yolov6core.quant.spec import INT8, Dialect
 
 
-def sites(gm) -> dict[str, tuple[str, ...]]:
-    return {site.value: site.readers for site in state_of(gm).sites}
+def placements(gm) -> dict[str, tuple[str, ...]]:
+    return {placement.value: placement.readers for placement in state_of(gm).placements}
 
 
-def test_trt_sites_are_what_convolutions_and_pools_read(net):
+def test_trt_quantizes_the_inputs_of_convolutions_and_pools(net):
     gm = insert_quantizers(net)
-    assert sites(gm) == {
+    assert placements(gm) == {
         "x": ("stem",),
         "relu": ("depthwise", "add"),  # the skip branch of the add
         "relu_1": ("dilated",),
@@ -47,25 +47,25 @@ def test_trt_sites_are_what_convolutions_and_pools_read(net):
     }
 
 
-def test_openvino_sites_stand_before_what_carries_values(net):
+def test_openvino_quantizes_before_pass_through_nodes(net):
     """One quantizer serves convolution and concat, and fuses into the convolution that makes the value."""
-    assert sites(insert_quantizers(net, dialect_name="openvino")) == {
+    assert placements(insert_quantizers(net, dialect_name="openvino")) == {
         "x": ("stem",),
         "relu": ("depthwise", "add"),
         "relu_1": ("dilated",),
-        "add": ("pool", "cat"),  # the pools and the concat hand on what is on the grid already
+        "add": ("pool", "cat"),  # the pools and the concat pass on values of the grid
         "relu_3": ("down", "cat_1"),
         "relu_4": ("up_conv",),
         "up_conv": ("up_shuffle",),
     }
 
 
-def test_ort_sites_cover_every_result_of_a_quantized_convolution(net):
+def test_ort_quantizes_every_result_of_a_quantized_convolution(net):
     gm = insert_quantizers(net, dialect_name="ort")
-    covered = sites(gm)
+    covered = placements(gm)
     assert {"relu", "relu_1", "relu_2", "relu_3", "relu_4", "neck"} <= set(covered)
     assert covered["relu_4"] == ("up_conv",) and covered["up_conv"] == ("up_shuffle",) and covered["neck"] == ("act",)
-    relus = {site.value for site in state_of(gm).sites if site.non_negative}
+    relus = {placement.value for placement in state_of(gm).placements if placement.non_negative}
     assert relus == {"relu", "relu_1", "relu_2", "relu_3", "relu_4"}
     assert "act" not in covered, "float prediction convolutions read the unquantized tensor"
 
@@ -87,7 +87,9 @@ def test_the_original_and_its_names_stay(net, images):
 
 def test_ranges_are_registered_once_and_survive_copies(net, calibrated, images):
     gm = calibrated(net)
-    modules = [module for _, module in gm.named_modules(remove_duplicate=False) if isinstance(module, Range)]
+    modules = [
+        module for _, module in gm.named_modules(remove_duplicate=False) if isinstance(module, ActivationQuantizer)
+    ]
     assert len(modules) == len(set(map(id, modules))) == len(get_ranges(gm))
     copied = copy.deepcopy(gm)
     assert copied.state_dict().keys() == gm.state_dict().keys()
@@ -99,15 +101,15 @@ def test_ranges_are_registered_once_and_survive_copies(net, calibrated, images):
 
 def test_switching_there_and_back_changes_nothing(net, calibrated, images):
     gm = calibrated(net)
-    before, planned = gm(images()), state_of(gm).sites
+    before, planned = gm(images()), state_of(gm).placements
     set_dialect_(set_float_layers_(set_dialect_(gm, "ort"), ["stem"]), "openvino")
     set_float_layers_(set_dialect_(gm, "trt"), state_of(gm).predictions)
-    assert state_of(gm).sites == planned
+    assert state_of(gm).placements == planned
     assert all(torch.equal(a, b) for a, b in zip(gm(images()), before, strict=True))
 
 
 def test_openvino_rounds_less_than_trt(net, calibrated, images):
-    """Unsigned integers have twice the levels for what is never negative."""
+    """Unsigned integers have twice the levels for tensors that are never negative."""
     gm = calibrated(net)
     with quantizers_off(gm):
         exact = gm(images())
@@ -140,12 +142,12 @@ def test_parts_of_a_chunk_that_is_not_quantized_are_quantized_themselves(calibra
             return self.last(torch.cat((self.left(left), self.right(right)), 1)).sigmoid()
 
     gm = calibrated(Halves().eval(), dialect_name="openvino")
-    assert sites(gm)["relu"] == ("chunk",) and "getitem" not in sites(gm)
+    assert placements(gm)["relu"] == ("chunk",) and "getitem" not in placements(gm)
     set_float_layers_(gm, ["right"])
-    assert sites(gm)["getitem"] == ("left",) and "relu" not in sites(gm) and "getitem_1" not in sites(gm)
+    assert placements(gm)["getitem"] == ("left",) and "relu" not in placements(gm) and "getitem_1" not in placements(gm)
 
 
-def test_more_sites_on_the_same_grid_are_the_same_numbers(calibrated, images):
+def test_more_quantizers_on_the_same_grid_give_the_same_numbers(calibrated, images):
     """Quantizing producers and concat or pool outputs again by the group's range is a no-op."""
 
     class Pooled(nn.Module):
@@ -162,11 +164,11 @@ def test_more_sites_on_the_same_grid_are_the_same_numbers(calibrated, images):
     gm = calibrated(Pooled().eval(), keep_float=lambda name, _: name in ("c",))
     set_float_layers_(gm, ["out"])
     expected = gm(images())
-    fewer = len(state_of(gm).sites)
+    fewer = len(state_of(gm).placements)
     insert._apply_(gm, dialect=Dialect("all", INT8, "all"), float_layers=frozenset({"out"}))
     # sigmoid, the only other reader, is behind the last convolution: take its quantizer's effect out
     gm.ranges[state_of(gm).groups.group_of["relu_2"]].enabled = False
-    assert len(state_of(gm).sites) > fewer
+    assert len(state_of(gm).placements) > fewer
     assert torch.equal(gm(images()), expected)
 
 
@@ -181,11 +183,11 @@ def test_float_layers_read_unquantized_tensors(relu_net, calibrated, images, dia
                 value = value.all_input_nodes[0]
                 if kind_of(value, gm) in (Kind.RELU, Kind.ADD, Kind.OTHER):
                     break
-            assert (Kind.RANGE in seen) == (str(node.target) not in state_of(gm).float_layers), node
+            assert (Kind.ACTIVATION_QUANTIZER in seen) == (str(node.target) not in state_of(gm).float_layers), node
     everything = set_float_layers_(gm, convolution_names(gm))
     for ours, theirs in zip(everything(images()), relu_net(images()), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
-    assert not state_of(gm).sites
+    assert not state_of(gm).placements
 
 
 def test_prediction_convolutions_are_found_from_the_graph(net):
@@ -236,7 +238,7 @@ def test_description_of_a_partial_model(net, calibrated):
     assert dataclasses.asdict(rows["neck"])["zero_point"] == 0
 
 
-def test_errors_name_the_thing(net):
+def test_errors_name_the_cause(net):
     with pytest.raises(ValueError, match="batch norm 'bn'"):
         insert_quantizers(_with_batch_norm())
     with pytest.raises(ValueError, match="no Conv2d"):

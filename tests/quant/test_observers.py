@@ -128,7 +128,7 @@ def test_non_finite_values_are_refused():
     "arguments", [("median",), ("percentile",), ("mse", 99.0), ("percentile", 0.0), ("percentile", 101.0)]
 )
 def test_methods_check_themselves(arguments):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="calibration method|percentile .* must be"):
         Method(*arguments)
 
 

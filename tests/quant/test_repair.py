@@ -99,9 +99,9 @@ def test_rounding_depends_on_its_seed_only(net, calibrated, images):
 def test_the_noisiest_tensor_is_the_one_with_a_lost_channel(net, calibrated, images):
     gm = calibrated(net.requires_grad_(False))
     low, high = get_ranges(gm)["relu_1"]
-    calm = {row.tensor: row for row in tensor_noise(gm, [images(2), images(1, seed=3)])}
-    assert set(calm) == {site.value for site in gm.meta["quant"].sites}
-    assert all(20 < row.sqnr_db <= 100 and row.worst_channel_db <= row.sqnr_db for row in calm.values())
+    unchanged = {row.tensor: row for row in tensor_noise(gm, [images(2), images(1, seed=3)])}
+    assert set(unchanged) == {placement.value for placement in gm.meta["quant"].placements}
+    assert all(20 < row.sqnr_db <= 100 and row.worst_channel_db <= row.sqnr_db for row in unchanged.values())
     set_ranges_(gm, get_ranges(gm) | {"relu_1": (low, 500 * high)})
     worst = tensor_noise(gm, [images()])[0]
     assert (worst.tensor, worst.group) == ("relu_1", "relu_1") and worst.sqnr_db < 5

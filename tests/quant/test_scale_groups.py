@@ -1,4 +1,4 @@
-"""Scale groups of graphs whose groups can be told by hand."""
+"""Scale groups of small graphs, against groups found by hand."""
 
 from __future__ import annotations
 

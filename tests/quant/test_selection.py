@@ -1,4 +1,4 @@
-"""Float layers meet the stated budget, at the lowest cost, and noise chooses nothing."""
+"""Float layers meet the budget at the lowest cost, and noise chooses no layer."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from yolov6core.quant.selection import (
     candidates,
     choose_float_layers,
     given_float_layers,
-    merit,
-    sure_harm,
+    selection_score,
+    significant_drop,
 )
 
 LAYERS = [
-    Layer("a", harm=0.050, cost=0.10),
-    Layer("b", harm=0.030, cost=0.01),
-    Layer("c", harm=0.015, cost=0.02),
-    Layer("d", harm=0.004, cost=0.02),
-    Layer("e", harm=0.0001, cost=0.00001),
+    Layer("a", sensitivity=0.050, cost=0.10),
+    Layer("b", sensitivity=0.030, cost=0.01),
+    Layer("c", sensitivity=0.015, cost=0.02),
+    Layer("d", sensitivity=0.004, cost=0.02),
+    Layer("e", sensitivity=0.0001, cost=0.00001),
 ]
-HARM = {layer.name: layer.harm for layer in LAYERS}
+SENSITIVITY = {layer.name: layer.sensitivity for layer in LAYERS}
 FLOAT = 0.5
 
 
 class Verifier:
-    """Scores of an additive world, in ten parts that differ by `noise` from each other, the same for equal layers."""
+    """Scores from which each layer takes its sensitivity, with ten jackknife parts that depend on the layers only."""
 
     def __init__(self, noise: float = 0.0, gain: float = 1.0, shift: float = 0.0) -> None:
         self.noise, self.gain, self.shift, self.seen = noise, gain, shift, []
@@ -37,7 +37,7 @@ class Verifier:
     def __call__(self, layers: tuple[str, ...]) -> Score:
         self.seen.append(layers)
         rng = random.Random(",".join(layers))
-        lost = sum(harm for name, harm in HARM.items() if name not in layers)
+        lost = sum(sensitivity for name, sensitivity in SENSITIVITY.items() if name not in layers)
         value = FLOAT - self.gain * lost + (self.shift if layers else 0.0)
         return Score(value, tuple(value + rng.gauss(0, self.noise) for _ in range(10)))
 
@@ -45,10 +45,10 @@ class Verifier:
 @pytest.mark.parametrize(
     ("budget", "order"),
     [
-        (Budget(max_layers=3), "abc"),  # a count only: by harm
-        (Budget(max_drop=0.01), "bcad"),  # latency is the aim: by harm per cost; e mends nothing
+        (Budget(max_layers=3), "abc"),  # a count only: by sensitivity
+        (Budget(max_drop=0.01), "bcad"),  # latency counts: by sensitivity per cost; e gains nothing
         (Budget(max_slowdown=0.04), "bc"),  # a and d do not fit any more
-        (Budget(max_slowdown=0.111), "bcd"),  # b and a would do more: what is taken early may crowd out a heavy one
+        (Budget(max_slowdown=0.111), "bcd"),  # b and a would gain more, but the layers before a leave no room for it
         (Budget(max_drop=0.0, max_layers=2), "bc"),
         (Budget(max_layers=0), ""),
     ],
@@ -60,11 +60,11 @@ def test_the_order_serves_the_problem(budget, order):
 @pytest.mark.parametrize(
     ("max_drop", "max_layers", "chosen", "within"),
     [
-        (0.1, None, "", True),  # nothing need stay float
+        (0.1, None, "", True),  # no layer need stay float
         (0.06, None, "bc", True),
         (0.02, None, "bca", True),
-        (0.02, 2, "ab", True),  # two cheap layers do not hold it, the two most harmful do
-        (0.005, 2, "ab", False),  # not held by any two: the best that they give
+        (0.02, 2, "ab", True),  # two cheap layers do not hold it, the two most sensitive do
+        (0.005, 2, "ab", False),  # no two layers hold it: the best pair
         (0.0, 0, "", False),
     ],
 )
@@ -75,10 +75,10 @@ def test_the_lowest_latency_that_holds_the_drop(max_drop, max_layers, chosen, wi
     assert choice.score == pytest.approx(verify(tuple(chosen)).value)
     assert choice.cost == pytest.approx(sum(layer.cost for layer in LAYERS if layer.name in chosen))
     assert within == (FLOAT - choice.score <= max_drop + 1e-9)
-    assert len({trial.float_layers for trial in choice.trials}) == len(choice.trials), "nothing is verified twice"
+    assert len({trial.float_layers for trial in choice.trials}) == len(choice.trials), "no set is verified twice"
 
 
-def test_all_that_the_budget_allows_if_it_gains_for_sure():
+def test_all_layers_of_the_budget_if_their_gain_is_significant():
     choice = choose_float_layers(LAYERS, verify=Verifier(noise=1e-5), float_score=FLOAT, budget=Budget(max_layers=3))
     assert choice.float_layers == ("a", "b", "c") and choice.within_budget
 
@@ -89,17 +89,17 @@ def test_layers_that_make_no_difference_are_left_out():
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.004])
-def test_noise_chooses_nothing(shift):
+def test_noise_chooses_no_layer(shift):
     verify = Verifier(noise=0.01, gain=0.01, shift=shift)  # true gains of 0.1 points in a noise of 1 point
     choice = choose_float_layers(LAYERS, verify=verify, float_score=FLOAT, budget=Budget(max_layers=4))
     assert choice.float_layers == () and choice.cost == 0
     whole = next(trial for trial in choice.trials if trial.float_layers)
     assert 0 < whole.gain < 2 * whole.noise
-    assert verify.seen == [(), ("a", "b", "c", "d")], "two evaluations tell"
+    assert verify.seen == [(), ("a", "b", "c", "d")], "two evaluations suffice"
 
 
 def test_few_evaluations_are_needed():
-    layers = [Layer(f"l{i:03}", harm=1 - i / 200, cost=1.0) for i in range(128)]
+    layers = [Layer(f"l{i:03}", sensitivity=1 - i / 200, cost=1.0) for i in range(128)]
     seen = []
 
     def verify(names: tuple[str, ...]) -> Score:
@@ -134,19 +134,27 @@ def test_drops_within_their_noise_follow_the_smooth_measure():
     drops = {"a": 0.05, "b": 0.02, "c": -0.01, "d": 0.004}
     noise = dict.fromkeys(drops, 0.003)
     smooth = {"a": 5.0, "b": 2.0, "c": 0.5, "d": 0.1}
-    harm = sure_harm(drops, noise, smooth)
-    assert (harm["a"], harm["b"]) == (0.05, 0.02)
-    assert harm["c"] == pytest.approx(0.005) and harm["d"] == pytest.approx(0.001)
-    assert sure_harm(dict.fromkeys(drops, 0.0), noise, smooth) == smooth
-    assert sure_harm(drops, noise, smooth | {"c": 5.0})["c"] == pytest.approx(0.006), "cut at what noise could hide"
+    sensitivity = significant_drop(drops, noise, smooth)
+    assert (sensitivity["a"], sensitivity["b"]) == (0.05, 0.02)
+    assert sensitivity["c"] == pytest.approx(0.005) and sensitivity["d"] == pytest.approx(0.001)
+    assert significant_drop(dict.fromkeys(drops, 0.0), noise, smooth) == smooth
+    assert significant_drop(drops, noise, smooth | {"c": 5.0})["c"] == pytest.approx(0.006), (
+        "limited to two standard errors"
+    )
 
 
-def test_networks_level_with_float_are_told_apart_by_agreement():
+def test_networks_on_par_with_float_are_compared_by_agreement():
     reference = Score(0.50, (0.49, 0.51, 0.50, 0.50))
     below, above = Score(0.49, (0.47, 0.51, 0.48, 0.50)), Score(0.51, (0.51, 0.51, 0.52, 0.50))
-    assert merit(below, reference, agreement=0.97) == 0.97
-    assert merit(above, reference, agreement=0.95) == 0.95
+    assert selection_score(below, reference, agreement=0.97) == 0.97
+    assert selection_score(above, reference, agreement=0.95) == 0.95
     lower, higher = Score(0.40, (0.39, 0.41, 0.40, 0.40)), Score(0.60, (0.59, 0.61, 0.60, 0.60))
-    assert merit(lower, reference, agreement=1.0) < 0 <= 0.95 < 1 < merit(higher, reference, agreement=0.1)
+    assert (
+        selection_score(lower, reference, agreement=1.0)
+        < 0
+        <= 0.95
+        < 1
+        < selection_score(higher, reference, agreement=0.1)
+    )
     worse = Score(0.30, (0.29, 0.31, 0.30, 0.30))
-    assert merit(worse, reference, agreement=1.0) < merit(lower, reference, agreement=0.0)
+    assert selection_score(worse, reference, agreement=1.0) < selection_score(lower, reference, agreement=0.0)

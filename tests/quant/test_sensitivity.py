@@ -1,4 +1,4 @@
-"""The fast measure is what quantizing one layer really does to the outputs; the exact one quantizes that layer only."""
+"""The fast measure estimates the real effect of quantizing one layer; the exact one quantizes that layer only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolov6core.quant.sensitivity import (
     OneLayer,
     detection_readout,
     exact_results,
-    fast_harm,
+    fast_sensitivity,
     flat_tensors,
     layer_macs,
     relative_readout,
@@ -21,19 +21,19 @@ from yolov6core.quant.sensitivity import (
 )
 
 
-def measured_harm(gm, names: list[str], images: Tensor) -> dict[str, float]:
-    """What `fast_harm` estimates, by running every layer quantized: exact costs of all images, root mean squared."""
+def measured_sensitivity(gm, names: list[str], images: Tensor) -> dict[str, float]:
+    """The quantity that `fast_sensitivity` estimates, measured by quantizing one layer after the other."""
     with torch.no_grad(), quantizers_off(gm):
         reference = gm(images)
-    harm = {}
+    sensitivity = {}
     for name in names:
         with torch.no_grad():
             outputs = OneLayer(gm, name)(images)
         costs = torch.zeros(len(images), dtype=torch.float64)
         for output, (value, weight) in zip(outputs, relative_readout(reference), strict=True):
             costs += ((output - value) * weight).double().square().flatten(1).sum(1)
-        harm[name] = float(costs.sqrt().mean().square())
-    return harm
+        sensitivity[name] = float(costs.sqrt().mean().square())
+    return sensitivity
 
 
 def test_one_layer_equals_a_model_with_all_others_float(relu_net, calibrated, images):
@@ -50,11 +50,11 @@ def test_one_layer_equals_a_model_with_all_others_float(relu_net, calibrated, im
 def test_the_fast_measure_estimates_the_real_error(relu_net, calibrated, images):
     gm = calibrated(relu_net)
     names = quantizable_names(gm)
-    fast = fast_harm(gm, images(8).split(4), probes=64)
-    real = measured_harm(gm, names, images(8))
+    fast = fast_sensitivity(gm, images(8).split(4), probes=64)
+    real = measured_sensitivity(gm, names, images(8))
     assert list(fast) == names
     for name in names:
-        # ReLUs near zero switch, which no derivative knows; the probes' own scatter is 5 %
+        # ReLUs near zero switch, which a derivative cannot see; the probes scatter by 5 %
         assert fast[name] == pytest.approx(real[name], rel=0.35), name
     assert spearman(list(fast.values()), list(real.values())) > 0.9
 
@@ -62,29 +62,29 @@ def test_the_fast_measure_estimates_the_real_error(relu_net, calibrated, images)
 def test_few_probes_rank_as_many_do(net, calibrated, images):
     gm = calibrated(net)
     before = [(name, parameter.clone()) for name, parameter in gm.state_dict().items()]
-    few, many = (fast_harm(gm, images(16).split(8), probes=count) for count in (2, 32))
+    few, many = (fast_sensitivity(gm, images(16).split(8), probes=count) for count in (2, 32))
     assert spearman(list(few.values()), list(many.values())) > 0.85
-    assert fast_harm(gm, images(16).split(8)) == few, "the probes are seeded"
+    assert fast_sensitivity(gm, images(16).split(8)) == few, "the probes are seeded"
     for name, value in before:
         torch.testing.assert_close(gm.state_dict()[name], value, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_damaged_layer_ranks_worst(relu_net, calibrated, images):
     with torch.no_grad():
-        relu_net.down.weight[:, 0] *= 300  # one wild input channel ruins the scale of every filter
+        relu_net.down.weight[:, 0] *= 300  # one outlier input channel sets the scale of every filter
         relu_net.fuse.weight[0] /= 300
         relu_net.fuse.bias[0] /= 300
-    harm = fast_harm(calibrated(relu_net), [images()])
-    assert max(harm, key=harm.get) == "down"
+    sensitivity = fast_sensitivity(calibrated(relu_net), [images()])
+    assert max(sensitivity, key=sensitivity.get) == "down"
 
 
-def test_one_wild_image_counts_as_one(relu_net, calibrated, images):
+def test_one_outlier_image_counts_as_one(relu_net, calibrated, images):
     gm = calibrated(relu_net)
-    tame, wild = images(16), images(1, seed=9) * 30  # far beyond every range: all layers clip
-    alone, without = fast_harm(gm, [wild]), fast_harm(gm, [tame])
-    together = fast_harm(gm, [tame, wild])
-    for name, harm in together.items():
-        assert harm < alone[name] / 50 or harm < 9 * without[name], name
+    usual, outlier = images(16), images(1, seed=9) * 30  # far beyond every range: all layers clip
+    alone, without = fast_sensitivity(gm, [outlier]), fast_sensitivity(gm, [usual])
+    together = fast_sensitivity(gm, [usual, outlier])
+    for name, sensitivity in together.items():
+        assert sensitivity < alone[name] / 50 or sensitivity < 9 * without[name], name
 
 
 class Other(nn.Module):
@@ -104,22 +104,24 @@ class Other(nn.Module):
 
 def test_any_traceable_network_is_measured(calibrated, images):
     gm = calibrated(Other().eval(), quantize_predictions=True)
-    harm = fast_harm(gm, [images()])
-    assert list(harm) == ["first", "shared", "up.conv", "head"] and all(value > 0 for value in harm.values())
+    sensitivity = fast_sensitivity(gm, [images()])
+    assert list(sensitivity) == ["first", "shared", "up.conv", "head"] and all(
+        value > 0 for value in sensitivity.values()
+    )
     assert len(flat_tensors(OneLayer(gm, "shared")(images()))) == 2
     macs = layer_macs(gm, images())
     assert sum(macs.values()) == pytest.approx(1.0) and macs["shared"] == pytest.approx(2 * 8 / 3 * macs["first"])
 
 
-def test_a_layer_that_reaches_no_counted_output_does_no_harm(net, calibrated, images):
+def test_a_layer_that_reaches_no_counted_output_has_no_sensitivity(net, calibrated, images):
     gm = calibrated(net, quantize_predictions=True)
-    harm = fast_harm(gm, [images()], readout=lambda raw: relative_readout(raw[0]))
-    assert harm["reg_pred"] == 0.0 and harm["cls_pred"] > 0
+    sensitivity = fast_sensitivity(gm, [images()], readout=lambda raw: relative_readout(raw[0]))
+    assert sensitivity["reg_pred"] == 0.0 and sensitivity["cls_pred"] > 0
     with pytest.raises(ValueError, match="at least one image"):
-        fast_harm(gm, [])
+        fast_sensitivity(gm, [])
 
 
-def test_detections_count_by_information_and_belief():
+def test_detections_count_by_information_and_confidence():
     boxes = torch.tensor([[[0.0, 0, 10, 20], [0, 0, 10, 20]]])
     scores = torch.tensor([[[0.5, 0.1], [0.01, 0.02]]])
     (values, information), (sides, weight) = detection_readout(boxes, scores)

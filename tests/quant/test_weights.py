@@ -1,4 +1,4 @@
-"""Weights that no CPU's sums of pairs can overflow: against a plain enumeration of the pairs."""
+"""Weights whose sums of pairs overflow on no CPU, checked by a plain enumeration of the pairs."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def test_layers_without_pairs_keep_all_bits_and_others_do_not_lose_more_than_one
 @pytest.mark.parametrize("shape, groups", SHAPES.values(), ids=SHAPES)
 def test_limits_make_any_integers_safe_and_leave_safe_ones_alone(shape, groups):
     for seed in range(12):
-        wild = (some_weights(shape, seed) * 90).round().clamp(-127, 127)
-        limit = integer_limits(wild, groups)
-        limited = wild.clamp(-limit, limit)
+        unlimited = (some_weights(shape, seed) * 90).round().clamp(-127, 127)
+        limit = integer_limits(unlimited, groups)
+        limited = unlimited.clamp(-limit, limit)
         assert largest_sum(limited, groups) <= 128
         again = integer_limits(limited, groups)
         assert torch.equal(limited.clamp(-again, again), limited)
-        assert integer_limits(wild, None) == 127
-        assert overflows(wild.to(torch.int8), groups) == (largest_sum(wild, groups) > 128)
+        assert integer_limits(unlimited, None) == 127
+        assert overflows(unlimited.to(torch.int8), groups) == (largest_sum(unlimited, groups) > 128)
 
 
 def test_of_a_pair_the_larger_weight_gives_way():
@@ -140,7 +140,7 @@ def test_only_dialects_of_cpus_are_limited(paired, calibrated, net, images):
         assert state_of(paired).paired == limited
         assert (max(effective_sums(paired)) <= 128) == limited
     for ours, theirs in zip(paired(images()), plain(images()), strict=True):
-        assert torch.equal(ours, theirs), "what TensorRT gets does not depend on the CPU"
+        assert torch.equal(ours, theirs), "TensorRT's weights do not depend on the CPU"
 
 
 def test_sums_stay_within_16_bits_while_weights_move_under_frozen_ranges(paired):

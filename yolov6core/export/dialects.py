@@ -1,4 +1,4 @@
-"""One quantized network, several files: each runtime is fast and right with another way of writing the same scales."""
+"""One quantized network as several files: each runtime needs the same scales in another form to be fast and correct."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from yolov6core.export.qdq import (
     to_fake_quantize,
 )
 from yolov6core.export.shuffles import blocks_first, fuse_silu, shuffle_integers
+from yolov6core.quant.graph_ops import quant_conv
 from yolov6core.quant.insert import QuantizedModel, convolution_names
 
 if TYPE_CHECKING:
@@ -35,39 +36,39 @@ if TYPE_CHECKING:
 
 DIALECTS = ("openvino", "ort", "trt", "cache")
 GRID = {"openvino": "openvino", "ort": "ort", "trt": "trt", "cache": "trt"}
-"""Dialect of the file -> dialect that the quantized torch model is switched to before it is traced (see `grid_of`)."""
-
-
+"""Dialect of the file -> quantization dialect of the torch model that is traced (see `grid_of`)."""
 NMS_DIALECTS = {
     "none": DIALECTS,
     "topk": DIALECTS,
     "onnx": DIALECTS,
     "efficient_nms": ("trt", "cache"),
 }
-"""Form of suppression -> dialects whose files may have it."""
+"""Form of non-maximum suppression -> dialects that support it."""
 
 
 def grid_of(dialect: str, *, nms: str = "none", dynamic_batch: bool = False) -> str:
-    """Key of quantization dialects that a model is switched to before it is traced for such a file.
+    """Quantization dialect (key of `quant.spec.DIALECTS`) of the torch model that is traced for a file.
 
-    OpenVINO 2026.4 computes wrong numbers from the unsigned grid where the batch is open and suppression is in the
-    graph; the signed one is right there.
+    OpenVINO 2026.4 computes wrong numbers on the unsigned grid if the batch is open and suppression is in the graph. It
+    is correct on the signed grid.
     """
     return "openvino_signed" if dialect == "openvino" and dynamic_batch and nms != "none" else GRID[dialect]
 
 
 def slow_in_int8(gm: QuantizedModel, dialect: str) -> frozenset[str]:
-    """Convolutions that files of a dialect had better leave float: those of three channels in ONNX Runtime, whose
-    integer kernel takes longer there than the float one (1.2 against 0.7 ms for the stem of YOLOv6-N at 640 pixels).
+    """Convolutions that run faster in float than in INT8.
+
+    In ONNX Runtime these are convolutions of at most three channels: the stem of YOLOv6-N at 640 pixels takes 1.2 ms in
+    INT8 and 0.7 ms in float.
     """
     if dialect != "ort":
         return frozenset()
-    return frozenset(name for name in convolution_names(gm) if gm.get_submodule(name).in_channels <= 3)
+    return frozenset(name for name in convolution_names(gm) if quant_conv(gm, name).in_channels <= 3)
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: the file, its dialect, and how many of its convolutions are quantized."""
+    """A written file, its dialect, and the numbers of its quantized and of all convolutions."""
 
     path: Path
     dialect: str
@@ -88,7 +89,7 @@ def write_dialect(
     opset: int = 17,
     fp16: bool = False,
 ) -> Export:
-    """Trace a module and write it for one kind of runtime: `to_onnx`, then `write_traced`."""
+    """Trace a module and write it for one kind of runtime: `to_onnx`, then `write_traced`, with the errors of both."""
     traced = to_onnx(module, input_shape=input_shape, dynamic_batch=dynamic_batch, opset=opset)
     return write_traced(traced, path, dialect=dialect, fp16=fp16)
 
@@ -106,16 +107,16 @@ def write_traced(
     """Write a traced network for one kind of runtime.
 
     Args:
-        traced: by `to_onnx`, of a float model or of a quantized one switched to GRID[dialect]; stays as it is. For form
-            'raw' its outputs are RAW_OUTPUTS.
-        path: the .onnx file; dialect 'cache' writes the scales beside it, `.cache` in place of `.onnx`.
-        fp16: half precision for whatever is not INT8; dialect 'trt' only, opset 19 or 20.
-        interface: what the file takes and gives.
-        names: of the classes; engines and detections carry them.
-        simplify: let onnxsim go over the result.
+        traced: result of `to_onnx` for a float model or a quantized one in dialect GRID[dialect]; stays unchanged. For
+            form 'raw' its outputs are RAW_OUTPUTS.
+        path: the .onnx file; dialect 'cache' writes the scales beside it, with suffix `.cache`.
+        fp16: half precision for all operators that are not INT8; dialect 'trt' only, opset 19 or 20.
+        interface: inputs and outputs of the file.
+        names: of the classes, stored in the file for engines and detections.
+        simplify: run onnxsim on the result.
 
     Raises:
-        ValueError: unknown dialect, or a combination that no runtime takes.
+        ValueError: unknown dialect, or a combination that no runtime supports.
     """
     check_export(dialect, interface, fp16=fp16)
     model = type(traced).FromString(traced.SerializeToString())
@@ -124,7 +125,7 @@ def write_traced(
     blocks_first(model)
     merge_pairs(model)
     _check_grid(model, dialect)
-    scales = {}
+    scales: dict[str, float] = {}
     if dialect == "cache":
         scales = strip_pairs(model)
     else:
@@ -135,13 +136,11 @@ def write_traced(
     if interface.input == "uint8":
         inner = take_pixels(model)
         scales = {inner if name == INPUT else name: scale for name, scale in scales.items()}
-    for key, value in {"dialect": dialect, "precision": "fp16" if fp16 else "fp32", **interface.notes()}.items():
-        set_note(model, key, value)
-    if names:
-        set_note(model, "names", json.dumps(list(names)))
+    precision = "fp16" if fp16 else "fp32"
+    _set_notes(model, {"dialect": dialect, "precision": precision, **interface.notes()}, names)
     if simplify:
         model = simplified(model)
-    _check(model)
+    _check_model(model)
     save_onnx(model, path)
     cache = path.with_suffix(".cache") if dialect == "cache" else None
     if cache is not None:
@@ -149,12 +148,21 @@ def write_traced(
     return Export(path, dialect, fp16, quantized, convs, interface, cache)
 
 
+def _set_notes(model: onnx.ModelProto, notes: dict[str, str], names: Sequence[str]) -> None:
+    for key, value in notes.items():
+        set_note(model, key, value)
+    if names:
+        set_note(model, "names", json.dumps(list(names)))
+
+
 def check_export(dialect: str, interface: Interface, *, fp16: bool = False) -> None:
-    """Refuse what no runtime takes. Raises ValueError."""
+    """Raise ValueError for a combination that no runtime supports."""
     if dialect not in DIALECTS:
         raise ValueError(f"dialect {dialect!r} is unknown; choose one of {', '.join(DIALECTS)}")
     if fp16 and dialect != "trt":
-        raise ValueError(f"fp16 is for dialect 'trt'; {dialect!r} takes float32 and its runtime picks other precisions")
+        raise ValueError(
+            f"fp16 is for dialect 'trt'; {dialect!r} takes float32, and its runtime chooses other precisions"
+        )
     nms = interface.nms
     if dialect not in NMS_DIALECTS[nms]:
         fits = ", ".join(NMS_DIALECTS[nms])
@@ -188,9 +196,9 @@ def _check_grid(model: onnx.ModelProto, dialect: str) -> None:
         raise ValueError("dialect 'cache' needs a quantized model; a float model has no scales")
 
 
-def _check(model: onnx.ModelProto) -> None:
+def _check_model(model: onnx.ModelProto) -> None:
     import onnx
 
-    # Shape inference knows nothing about FakeQuantize and plugins: the full check is for standard operators only.
+    # Shape inference does not know FakeQuantize and plugins: the full check works for standard operators only.
     standard = all(node.domain == "" for node in model.graph.node)
     onnx.checker.check_model(model, full_check=standard)

@@ -1,4 +1,4 @@
-"""Half precision written into the graph itself: the only way strongly typed TensorRT networks (11, RTX) take it."""
+"""Half precision written into the graph, as strongly typed TensorRT networks (TensorRT 11, RTX) need it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LARGEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 MIN_OPSET = 19
 FLOAT_INPUTS = {"Resize": (1, 2)}
-"""Operator -> inputs that are float32 whatever its data are."""
+"""Operator -> inputs that are float32 for data of any type."""
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Run everything up to and including the convolutions in float16, scales included; the rest stays float32.
+    """Convert all operators up to the last convolutions to float16, with their scales, and return the model.
 
-    Inputs and outputs of the graph stay float32. What comes after the last convolutions is the decoding of boxes, and
-    float16 cannot hold pixel coordinates above 512 closer than half a pixel.
+    Inputs and outputs of the graph stay float32, and so does the decoding of boxes behind the last convolutions:
+    float16 has steps of half a pixel for coordinates above 512. `model` is changed.
 
     Raises:
         ValueError: opset below 19, whose Q/DQ take float32 scales only; a constant beyond 65504.
@@ -36,7 +36,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ValueError(f"float16 beside Q/DQ needs opset {MIN_OPSET} or 20, the graph has {opset}: set export.opset")
     made = _made_before_convolutions(model)
     maps = [output.name for output in model.graph.output if output.name in made]
-    for name in maps:  # leave undecoded
+    for name in maps:  # outputs without decoding
         rename_tensor(model, name, name + "_half")
     made = _made_before_convolutions(model)
     view = GraphView(model)
@@ -44,7 +44,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
 
     def cast(name: str, suffix: str, kind: int) -> str:
-        """Name of a tensor in the other precision; the node that converts it is made once."""
+        """Name of a tensor in the other precision; its Cast is made once."""
         if name not in casts:
             casts[name] = name + suffix
             nodes.append(helper.make_node("Cast", [name], [casts[name]], casts[name], to=kind))
@@ -70,7 +70,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _made_before_convolutions(model: onnx.ModelProto) -> set[str]:
-    """Tensors made by convolutions and by every node that one of them depends on."""
+    """Results of convolutions and of all nodes that a convolution depends on."""
     needed: set[str] = set()
     made: set[str] = set()
     for node in reversed(model.graph.node):
@@ -89,6 +89,6 @@ def _half_constant(view: GraphView, name: str) -> str:
                 f"{name} holds {np.abs(value).max():.3g}, float16 ends at {LARGEST}: set export.fp16 false"
             )
         scales = any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in view.readers[name])
-        # A scale of a dead channel must not become zero: TensorRT refuses it.
+        # The scale of a dead channel must not become zero: TensorRT rejects it.
         view.set_array(half, (np.maximum(value, SMALLEST) if scales else value).astype(np.float16))
     return half

@@ -1,4 +1,4 @@
-"""Adding nodes to an exported graph, one call a node."""
+"""Adding nodes to an exported graph, one call per node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class GraphBuilder:
-    """Makes nodes and constants under one prefix; `finish` puts them into the graph."""
+    """Makes nodes and constants with one name prefix; `finish` adds the nodes to the graph."""
 
     def __init__(self, model: onnx.ModelProto, prefix: str) -> None:
         self.graph = model.graph
@@ -24,10 +24,10 @@ class GraphBuilder:
         """Add a node of operator `kind`.
 
         Args:
-            out: name of its output; default one of our own.
-            outputs: how many it has.
+            out: name of the output; a new name by default.
+            outputs: number of outputs.
 
-        Returns: the name of its output, or a list of several.
+        Returns: name of the output, or a list of names if there are several.
         """
         from onnx import helper
 
@@ -46,7 +46,7 @@ class GraphBuilder:
         return name
 
     def finish(self, *, first: bool = False) -> None:
-        """Put the nodes behind those of the graph, or before them."""
+        """Add the nodes behind those of the graph, or before them."""
         nodes = [*self.nodes, *self.graph.node] if first else [*self.graph.node, *self.nodes]
         copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
         del self.graph.node[:]

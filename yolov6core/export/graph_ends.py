@@ -1,4 +1,4 @@
-"""What stands before and behind the network in a file: pixels to floats, and maps in place of boxes."""
+"""Changes at the ends of an exported graph: input of uint8 pixels, output of prediction maps instead of boxes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from yolov6core.export.onnx_graph import rename_tensor
 if TYPE_CHECKING:
     import onnx
 
-CARRIERS = ("Transpose", "Concat", "Reshape", "Flatten", "Identity")
-"""Operators between the prediction layers and a network's outputs."""
+MOVE_OPS = ("Transpose", "Concat", "Reshape", "Flatten", "Identity")
+"""Operators that only move values, between the prediction layers and the outputs of a network."""
 
 
 def cut_maps(model: onnx.ModelProto, strides: tuple[int, ...]) -> None:
-    """Let the prediction maps leave the graph as they are, in place of logits and distances of all anchors.
+    """Make the prediction maps outputs of the graph, in place of logits and distances of all anchors.
 
-    Joining and turning the maps costs a small network about five percent of its time, and is as easily done behind it.
+    Concatenating and transposing the maps takes about five percent of a small network's time and is as easy outside.
 
     Args:
-        model: traced with outputs RAW_OUTPUTS, not yet rewritten.
+        model: traced with outputs RAW_OUTPUTS, not yet rewritten; changed in place.
         strides: of the levels, in order.
 
     Raises:
-        ValueError: the outputs are not made of one map [B, V, H, W] per level.
+        ValueError: the outputs are not formed from one map [B, V, H, W] per level.
     """
     from onnx import helper
 
@@ -37,7 +37,7 @@ def cut_maps(model: onnx.ModelProto, strides: tuple[int, ...]) -> None:
     values = {value.name: value.type.tensor_type for value in model.graph.value_info}
     outputs = []
     for kind in RAW_OUTPUTS:
-        maps = _sources(view, kind)
+        maps = _map_names(view, kind)
         if len(maps) != len(strides):
             raise ValueError(f"{kind} are made of {len(maps)} maps, the network has {len(strides)} levels")
         for stride, name in zip(strides, maps, strict=True):
@@ -48,13 +48,13 @@ def cut_maps(model: onnx.ModelProto, strides: tuple[int, ...]) -> None:
     GraphView(model).rebuild(list(model.graph.node))
 
 
-def _sources(view: GraphView, name: str) -> list[str]:
-    """Tensors that `name` consists of, in order, behind everything that only moves values."""
+def _map_names(view: GraphView, name: str) -> list[str]:
+    """Names of the tensors whose values form `name`, in order, traced back through operators that only move values."""
     node = view.producer.get(name)
-    if node is None or node.op_type not in CARRIERS:
+    if node is None or node.op_type not in MOVE_OPS:
         return [name]
     inputs = node.input if node.op_type == "Concat" else node.input[:1]
-    return [source for value in inputs for source in _sources(view, value)]
+    return [source for value in inputs for source in _map_names(view, value)]
 
 
 def _dims(tensor: onnx.TypeProto.Tensor) -> list[int | str]:
@@ -62,9 +62,9 @@ def _dims(tensor: onnx.TypeProto.Tensor) -> list[int | str]:
 
 
 def take_pixels(model: onnx.ModelProto) -> str:
-    """Take images as they are decoded, uint8 BGR [B, H, W, 3] in 0..255, and make them what the network wants.
+    """Make uint8 BGR images [B, H, W, 3] in 0..255, as decoders return them, the input of the graph, in place.
 
-    Returns: the new name of the network's own input, float32 RGB [B, 3, H, W] in 0..1.
+    Returns: new name of the network's own input, float32 RGB [B, 3, H, W] in 0..1.
     """
     from onnx import TensorProto, helper
 
@@ -72,7 +72,7 @@ def take_pixels(model: onnx.ModelProto) -> str:
     batch, _, height, width = _dims(image.type.tensor_type)
     rename_tensor(model, INPUT, inner)
     build = GraphBuilder(model, "input")
-    # Cast first: TensorRT lets uint8 in only through a Cast.
+    # TensorRT takes uint8 inputs only through a Cast.
     real = build("Cast", INPUT, to=TensorProto.FLOAT)
     planes = build("Transpose", real, perm=[0, 3, 1, 2])
     rgb = build("Gather", planes, build.constant(np.array([2, 1, 0])), axis=1)

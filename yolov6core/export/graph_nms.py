@@ -1,7 +1,7 @@
-"""Non-maximum suppression as a part of the graph, in the three ways that runtimes take it.
+"""Non-maximum suppression inside the graph, in the three forms that runtimes support.
 
-All suppress class by class and let each box count for several classes, as `evaluation.nms` does. Letters: B images,
-A anchors, C classes, M candidates, N selected boxes of all images, K detections.
+All forms suppress per class and let a box have several classes, as `evaluation.nms` does. Shapes: B images, A anchors,
+C classes, M candidates, N selected boxes of all images, K detections.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ PLUGIN, PLUGIN_DOMAIN = "EfficientNMS_TRT", "TRT"
 INNER = ("all_boxes", "all_scores")
 """Names of boxes [B, A, 4] and scores [B, A, C] before the suppression."""
 ROUNDS = 20
-"""Rounds of the unrolled suppression. After n of them every box is right that ends a chain of at most n boxes, each of
-which would suppress the next. Pictures of the sample dataset have chains of up to 14 among their best 1000 scores."""
+"""Rounds of the unrolled suppression. n rounds are exact for sequences of up to n boxes that would each suppress the
+next. Images of the sample dataset have sequences of up to 14 among their best 1000 scores."""
 
 
 def add_nms(model: onnx.ModelProto, interface: Interface) -> Interface:
-    """Put the suppression behind a decoded network; returns the interface with the number of classes.
+    """Append the suppression to a decoded network, in place; returns the interface with the number of classes.
 
     Raises:
-        ValueError: the graph does not give boxes and scores.
+        ValueError: the outputs of the graph are not boxes and scores.
     """
     outputs = {value.name: value.type.tensor_type.shape.dim for value in model.graph.output}
     if set(outputs) != set(OUTPUTS):
@@ -42,20 +42,20 @@ def add_nms(model: onnx.ModelProto, interface: Interface) -> Interface:
         rename_tensor(model, old, new)
     build = GraphBuilder(model, "nms")
     if interface.nms == "topk":
-        _plain(build, interface, anchors=outputs["scores"][1].dim_value)
+        _topk_suppression(build, interface, anchors=outputs["scores"][1].dim_value)
     elif interface.nms == "onnx":
-        _operator(build, interface, batch)
+        _operator_suppression(build, interface, batch)
     else:
-        _plugin(model, build, interface)
+        _plugin_suppression(model, build, interface)
     build.finish()
     _declare(model, batch, interface.max_detections)
     return interface
 
 
 def with_inner(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that also gives what goes into the suppression (INNER), so that both can be judged by one run.
+    """A copy with the inputs of the suppression (INNER) as further outputs, so that one run checks both.
 
-    TensorRT's plugin, which nothing else can run, is left out of it.
+    The copy has no TensorRT plugin, because no other runtime can run it.
     """
     from onnx import TensorProto, helper
 
@@ -79,8 +79,8 @@ def _declare(model: onnx.ModelProto, batch: int | str, count: int) -> None:
     )
 
 
-def _plugin(model: onnx.ModelProto, build: GraphBuilder, interface: Interface) -> None:
-    """TensorRT's plugin, version 1, as its documentation names the attributes."""
+def _plugin_suppression(model: onnx.ModelProto, build: GraphBuilder, interface: Interface) -> None:
+    """TensorRT's EfficientNMS plugin, version 1, with the attributes of its documentation."""
     from onnx import helper
 
     node = helper.make_node(
@@ -102,10 +102,10 @@ def _plugin(model: onnx.ModelProto, build: GraphBuilder, interface: Interface) -
     model.opset_import.append(helper.make_opsetid(PLUGIN_DOMAIN, 1))
 
 
-def _plain(build: GraphBuilder, interface: Interface, *, anchors: int) -> None:
-    """Top-k and a matrix of overlaps: nothing but operators that every builder has.
+def _topk_suppression(build: GraphBuilder, interface: Interface, *, anchors: int) -> None:
+    """Top-k and a matrix of overlaps, with operators that every runtime has.
 
-    Exact among the best M scores of an image; what lies below them is never looked at.
+    Exact among the best M scores of an image; lower scores are dropped before.
     """
     boxes, scores, classes = _candidates(build, interface, anchors)
     count = min(interface.candidates, anchors * interface.classes)
@@ -136,7 +136,7 @@ def _plain(build: GraphBuilder, interface: Interface, *, anchors: int) -> None:
 def _candidates(build: GraphBuilder, interface: Interface, anchors: int) -> tuple[str, str, str]:
     """Boxes [B, M, 4], scores [B, M] and classes float32 [B, M] of the best scores, in descending order.
 
-    First the anchors of the best M scores, then the scores: sorting A * C numbers would take longer than the network.
+    Selects M anchors first and M scores of these second: sorting A * C scores would take longer than the network.
     """
     boxes, scores = INNER
     rows = min(interface.candidates, anchors)
@@ -156,7 +156,7 @@ def _candidates(build: GraphBuilder, interface: Interface, anchors: int) -> tupl
 
 
 def _suppressions(build: GraphBuilder, boxes: str, classes: str, count: int, threshold: float) -> str:
-    """[B, M, M] of 0 and 1: whether the row's box would suppress the column's, were it to stay."""
+    """[B, M, M] of 0 and 1: whether the row's box suppresses the column's box if it is kept itself."""
     one, two = build.constant([1]), build.constant([2])
     sides = build("Split", boxes, build.constant([1, 1, 1, 1]), outputs=4, axis=2)
     left, top, right, bottom = sides
@@ -170,7 +170,7 @@ def _suppressions(build: GraphBuilder, boxes: str, classes: str, count: int, thr
     common = build("Mul", extent(left, right, across[0], across[2]), extent(top, bottom, across[1], across[3]))
     area = build("Mul", build("Sub", right, left), build("Sub", bottom, top))
     union = build("Sub", build("Add", area, build("Transpose", area, perm=[0, 2, 1])), common)
-    # Two empty boxes: 0 / 0 is not above any threshold, but OpenVINO finds that it is.
+    # Of two empty boxes the IoU would be 0 / 0, which OpenVINO finds to be above any threshold.
     iou = build("Div", common, build("Max", union, build.constant(np.float32(1e-12))))
     order = np.arange(count, dtype=np.float32)
     earlier = build("Less", build.constant(order[:, None]), build.constant(order[None]))
@@ -179,8 +179,8 @@ def _suppressions(build: GraphBuilder, boxes: str, classes: str, count: int, thr
     return build("Cast", build("And", build("And", close, same), earlier), to=1)
 
 
-def _operator(build: GraphBuilder, interface: Interface, batch: int | str) -> None:
-    """ONNX's NonMaxSuppression, whose list of all images' boxes is then sorted and dealt out to the images."""
+def _operator_suppression(build: GraphBuilder, interface: Interface, batch: int | str) -> None:
+    """ONNX's NonMaxSuppression, whose list of boxes of all images is then sorted and split by image."""
     boxes, scores = INNER
     limit = build.constant([interface.max_detections])
     thresholds = [
@@ -197,11 +197,11 @@ def _operator(build: GraphBuilder, interface: Interface, batch: int | str) -> No
         shape = build("Shape", scores, start=0, end=1)
         size = build("Squeeze", shape, build.constant([0]))
         images = build("Unsqueeze", build("Range", build.constant(0), size, build.constant(1)), build.constant([1]))
-    theirs = build("Equal", images, build("Transpose", image, perm=[1, 0]))  # [B, N]
-    mine = build("Where", theirs, value, build.constant(np.float32(0)))
-    # Rows of nothing, so that there are K to choose from.
+    same_image = build("Equal", images, build("Transpose", image, perm=[1, 0]))  # [B, N]
+    by_image = build("Where", same_image, value, build.constant(np.float32(0)))
+    # Empty rows, so that TopK has at least K candidates.
     spare = interface.max_detections
-    top, ranks = build("TopK", _pad(build, mine, [0, 0, 0, spare]), limit, outputs=2, axis=1)
+    top, ranks = build("TopK", _pad(build, by_image, [0, 0, 0, spare]), limit, outputs=2, axis=1)
     label = build("Squeeze", build("Cast", label, to=1), build.constant([1]))
     padded_box, padded_label = _pad(build, box, [0, 0, spare, 0]), _pad(build, label, [0, spare])
     _output(
@@ -213,7 +213,10 @@ def _operator(build: GraphBuilder, interface: Interface, batch: int | str) -> No
 
 
 def _output(build: GraphBuilder, scores: str, boxes: str, classes: str) -> None:
-    """Name the results, cleared where a score is 0: scores [B, K], boxes [B, K, 4], classes float32 [B, K]."""
+    """Name the outputs and set boxes and classes to 0 where the score is 0.
+
+    Scores are [B, K], boxes [B, K, 4], classes float32 [B, K].
+    """
     zero = build.constant(np.float32(0))
     counts = build("Cast", build("Greater", scores, zero), to=1)
     build("Cast", build("ReduceSum", counts, build.constant([1]), keepdims=1), out=DETECTIONS[0], to=6)
@@ -223,12 +226,12 @@ def _output(build: GraphBuilder, scores: str, boxes: str, classes: str) -> None:
 
 
 def _row_max(build: GraphBuilder, values: str) -> str:
-    """[B, A, C] to [B, A]; where the axes stand changed with opset 18."""
+    """[B, A, C] to [B, A]; the axes are an attribute before opset 18 and an input from then on."""
     if build.opset < 18:
         return build("ReduceMax", values, axes=[2], keepdims=0)
     return build("ReduceMax", values, build.constant([2]), keepdims=0)
 
 
 def _pad(build: GraphBuilder, value: str, pads: list[int]) -> str:
-    """`value` with zeros around it."""
+    """`value` padded with zeros."""
     return build("Pad", value, build.constant(pads))

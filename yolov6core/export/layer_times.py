@@ -1,4 +1,4 @@
-"""How long each convolution takes in float and in INT8, by the runtime's own counters: what leaving it float costs."""
+"""Time of each convolution in float and in INT8, by the runtime's own counters: the cost of leaving it float."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class LayerTimes:
     """Milliseconds on one image.
 
     Attributes:
-        extra: convolution -> time in float less time in INT8, conversions around it not counted.
-        int8: the whole network, all that may be in INT8.
+        extra: convolution -> time in float minus time in INT8, without conversions around it.
+        int8: time of the whole network as it is quantized.
     """
 
     extra: dict[str, float]
@@ -42,22 +42,22 @@ def openvino_layer_times(
     """Run the network in OpenVINO, once quantized as it is and once float, and compare layer by layer.
 
     Args:
-        gm: calibrated model with two outputs; it is left as it was.
+        gm: calibrated model with two outputs; it does not change.
         image_size: (height, width).
-        threads: of the CPU, 0 for all cores.
-        runs: timed runs of each network. The shortest time of each layer counts: interruptions only ever add.
+        threads: CPU threads, 0 for all cores.
+        runs: timed runs of each network. The shortest time of each layer counts, because interruptions only add time.
 
     Raises:
         RuntimeMissing: OpenVINO is not installed.
-        ValueError: the counters do not tell the convolutions apart.
+        ValueError: the counters do not list every convolution.
     """
     version()
     names = convolution_names(gm)
     copied = set_dialect_(ready_for_export_(copy.deepcopy(gm)), "openvino")
     shape = (1, 3, *image_size)
     with tempfile.TemporaryDirectory() as folder:
-        int8 = _timed(copied, Path(folder) / "int8.onnx", shape, threads, runs)
-        real = _timed(set_float_layers_(copied, names), Path(folder) / "float.onnx", shape, threads, runs)
+        int8 = _run_timed(copied, Path(folder) / "int8.onnx", shape, threads, runs)
+        real = _run_timed(set_float_layers_(copied, names), Path(folder) / "float.onnx", shape, threads, runs)
     if not len(names) == len(int8[0]) == len(real[0]):
         raise ValueError(
             f"OpenVINO counts {len(int8[0])} and {len(real[0])} convolutions, the network has {len(names)}"
@@ -66,36 +66,36 @@ def openvino_layer_times(
     return LayerTimes(extra, int8[1])
 
 
-def _timed(
+def _run_timed(
     gm: QuantizedModel, path: Path, shape: tuple[int, int, int, int], threads: int, runs: int
 ) -> tuple[list[float], float]:
-    """Milliseconds of every convolution, in order of the file, and of everything together."""
+    """Milliseconds of every convolution, in order of the file, and of the whole network."""
     import openvino
 
     write_dialect(gm, path, dialect="openvino", input_shape=shape)
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True}
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True}
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
     compiled = openvino.Core().compile_model(path, "CPU", options)
     request, images = compiled.create_infer_request(), np.full(shape, 0.5, np.float32)
     times: dict[str, float] = {}
-    for run in range(runs + 3):  # the first ones warm up
+    for run in range(runs + 3):  # the first three warm up
         request.infer([images])
         for entry in request.get_profiling_info() if run >= 3 else ():
-            taken = 1000 * entry.real_time.total_seconds()
-            times[entry.node_name] = min(taken, times.get(entry.node_name, taken))
+            milliseconds = 1000 * entry.real_time.total_seconds()
+            times[entry.node_name] = min(milliseconds, times.get(entry.node_name, milliseconds))
     return _by_convolution(path, compiled, times), sum(times.values())
 
 
 def _by_convolution(path: Path, compiled: Any, times: dict[str, float]) -> list[float]:
-    """Times in the order of the file's Conv nodes; the execution graph names the nodes that each of its own runs."""
+    """Times in order of the file's Conv nodes, which the execution graph lists as originals of its own nodes."""
     import onnx
 
     found: dict[str, float] = {}
     for node in compiled.get_runtime_model().get_ops():
-        facts = node.get_rt_info()
-        if _text(facts["layerType"]) in CONVOLUTIONS:
-            for original in _text(facts["originalLayersNames"]).split(","):
+        info = node.get_rt_info()
+        if _text(info["layerType"]) in CONVOLUTIONS:
+            for original in _text(info["originalLayersNames"]).split(","):
                 found[original.removesuffix("/WithoutBiases")] = times.get(node.get_friendly_name(), 0.0)
     order = [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv"]
     return [found[name] for name in order if name in found]

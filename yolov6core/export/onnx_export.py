@@ -1,4 +1,4 @@
-"""A torch module to ONNX: one call of torch's TorchScript-based exporter, and bytes that depend on the module alone."""
+"""Export of a torch module to ONNX by torch's TorchScript-based exporter, with the same bytes for the same module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -30,8 +30,8 @@ OUTPUTS = ("boxes", "scores")
 RAW_OUTPUTS = ("logits", "distances")
 """Outputs of a trace without decoding: class logits [B, A, C], distances [B, A, 4 * bins]."""
 OPSETS = (17, 18, 19, 20)
-"""17 has all operators we use; 19 is the first whose Q/DQ take float16 scales. From 21 on the exporter is outside its
-documented range, and ONNX Runtime 1.31 refuses int8 Q/DQ around MaxPool."""
+"""17 has all operators of our networks; 19 is the first whose Q/DQ take float16 scales. 21 and later are outside the
+documented range of the exporter, and ONNX Runtime 1.31 rejects their int8 Q/DQ around MaxPool."""
 
 
 def to_onnx(
@@ -49,9 +49,9 @@ def to_onnx(
         input_shape: (B, 3, H, W) of the trace.
         dynamic_batch: leave B open in the graph (named `batch`); H and W are always fixed.
         opset: one of OPSETS.
-        outputs: names of what the module returns; RAW_OUTPUTS for a network without decoding.
+        outputs: names of the two outputs; RAW_OUTPUTS for a network without decoding.
 
-    Returns: a checked model, the same bytes for the same module.
+    Returns: a checked model, with the same bytes for the same module.
 
     Raises:
         ValueError: opset out of range.
@@ -66,13 +66,13 @@ def to_onnx(
     batch = 1 if dynamic_batch else input_shape[0]
     images = torch.zeros((batch, *input_shape[1:]), device=None if parameter is None else parameter.device)
     with warnings.catch_warnings(), torch.no_grad(), _own_symbolics(opset):
-        # `dynamo=True` needs onnxscript, takes five times as long and writes external data: the old exporter stays.
+        # `dynamo=True` needs onnxscript, takes five times as long and writes external data.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=cast("Any", torch.jit).TracerWarning)
         torch.onnx.export(
             module,
             (images,),
-            buffer,
+            cast("Any", buffer),  # the old exporter takes streams, the annotation names paths only
             dynamo=False,
             opset_version=opset,
             input_names=[INPUT],
@@ -85,9 +85,11 @@ def to_onnx(
 
 @contextmanager
 def _own_symbolics(opset: int) -> Iterator[None]:
-    """Teach the exporter the operators it does not know, for the time."""
+    """Add operators that the exporter does not know, inside this context."""
 
-    @torch.onnx.symbolic_helper.parse_args("v", "i")
+    exporter: Any = torch.onnx  # its annotations lack the functions for symbolics
+
+    @exporter.symbolic_helper.parse_args("v", "i")
     def channel_shuffle(graph: Any, x: Any, groups: int) -> Any:
         batch, channels, height, width = x.type().sizes()
 
@@ -99,16 +101,16 @@ def _own_symbolics(opset: int) -> Iterator[None]:
 
     names = ("aten::channel_shuffle", "aten::native_channel_shuffle")
     for name in names:
-        torch.onnx.register_custom_op_symbolic(name, channel_shuffle, opset)
+        exporter.register_custom_op_symbolic(name, channel_shuffle, opset)
     try:
         yield
     finally:
         for name in names:
-            torch.onnx.unregister_custom_op_symbolic(name, opset)
+            exporter.unregister_custom_op_symbolic(name, opset)
 
 
 def _tidy(model: onnx.ModelProto, module: nn.Module, *, dynamic_batch: bool) -> onnx.ModelProto:
-    """Open the batch if asked for, fill in all shapes, drop what differs from one machine to the next, and check."""
+    """Open the batch if wanted, infer all shapes, drop data that differ between machines, and check the model."""
     import onnx
 
     for node in model.graph.node:
@@ -130,5 +132,5 @@ def _tidy(model: onnx.ModelProto, module: nn.Module, *, dynamic_batch: bool) -> 
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model whole or not at all."""
+    """Write a model atomically."""
     write_whole(path, model.SerializeToString(deterministic=True))

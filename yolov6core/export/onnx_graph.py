@@ -1,4 +1,4 @@
-"""Passes over exported graphs that have nothing to do with quantization. Each changes the model in place."""
+"""Passes over exported graphs that do not depend on quantization. Each changes the model in place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def hoist_constants(model: onnx.ModelProto) -> None:
-    """Turn Constant nodes into initializers, so that passes find every constant in one place."""
+    """Turn Constant nodes into initializers, so that passes find all constants in one place."""
     from onnx import numpy_helper
 
     view = GraphView(model)
@@ -29,8 +29,8 @@ def hoist_constants(model: onnx.ModelProto) -> None:
 def fix_reshapes(model: onnx.ModelProto, *, dynamic_batch: bool) -> None:
     """Give every Reshape of a graph traced with a fixed batch a constant shape; a leading 0 copies the batch.
 
-    The exporter computes some shapes at run time (Shape, Slice, Concat), which runtimes pay for on each call. `model`
-    must hold inferred shapes.
+    The exporter computes some shapes at run time (Shape, Slice, Concat), which costs time in each call. `model` must
+    hold inferred shapes.
     """
     values = [*model.graph.value_info, *model.graph.output]
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
@@ -44,14 +44,14 @@ def fix_reshapes(model: onnx.ModelProto, *, dynamic_batch: bool) -> None:
 
 
 def open_batch(model: onnx.ModelProto, name: str = "batch") -> None:
-    """Call the first dimension of all inputs and outputs `name`; shapes in between have to be inferred anew."""
+    """Name the first dimension of all inputs and outputs; the shapes in between must be inferred again."""
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = name
     del model.graph.value_info[:]
 
 
 def fold_constants(model: onnx.ModelProto) -> None:
-    """Compute nodes that depend on constants only (weight scales from stored ranges), Q/DQ pairs excepted."""
+    """Replace nodes that depend on constants only (weight scales from stored ranges) by their results, except Q/DQ."""
     from onnx.reference import ReferenceEvaluator
 
     view = GraphView(model)
@@ -63,14 +63,14 @@ def fold_constants(model: onnx.ModelProto) -> None:
             continue
         values = ReferenceEvaluator(node).run(None, {name: view.array(name) for name in names})
         for name, value in zip(node.output, values, strict=True):
-            view.set_array(name, value)
+            view.set_array(name, np.asarray(value))
     view.rebuild(rest)
 
 
 def fold_shapes(model: onnx.ModelProto) -> bool:
-    """Put constants in place of Shape nodes whose answer is known; returns whether there were any.
+    """Replace Shape nodes of known result by constants; returns whether there were any.
 
-    For graphs traced with a fixed batch. The exporter writes the halves of a `chunk` as Slice with computed ends.
+    For graphs traced with a fixed batch. The exporter writes the halves of a `chunk` as Slice with computed limits.
     """
     known = {value.name: _fixed_shape(value) for value in (*model.graph.input, *model.graph.value_info)}
     view = GraphView(model)
@@ -87,14 +87,14 @@ def fold_shapes(model: onnx.ModelProto) -> bool:
 
 
 def maps_known(model: onnx.ModelProto) -> bool:
-    """Whether inference found the shapes of all maps: results of convolutions and of reshapes."""
+    """Whether the shapes of all results of convolutions and reshapes are known."""
     known = {value.name: _fixed_shape(value) for value in (*model.graph.value_info, *model.graph.output)}
     makers = (node for node in model.graph.node if node.op_type in ("Conv", "Reshape"))
     return all(known.get(node.output[0]) is not None for node in makers)
 
 
 def _fixed_shape(value: onnx.ValueInfoProto) -> list[int] | None:
-    """The shape of a tensor if all of it is known."""
+    """The shape of a tensor if all dimensions are known, else None."""
     if not value.type.tensor_type.HasField("shape"):
         return None
     dims = value.type.tensor_type.shape.dim
@@ -102,7 +102,7 @@ def _fixed_shape(value: onnx.ValueInfoProto) -> list[int] | None:
 
 
 def rename_tensor(model: onnx.ModelProto, old: str, new: str) -> None:
-    """Call a tensor `new` wherever nodes make or read it; inputs and outputs of the graph keep their names."""
+    """Rename a tensor in all nodes; inputs and outputs of the graph keep their names."""
     for node in model.graph.node:
         for names in (node.input, node.output):
             for index, name in enumerate(names):
@@ -114,13 +114,13 @@ def rename_tensor(model: onnx.ModelProto, old: str, new: str) -> None:
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model after onnxsim, with its own metadata only.
+    """The model after onnxsim, with the metadata of `model`.
 
     Raises:
-        ValueError: onnxsim is not installed, or finds other numbers than before.
+        ValueError: onnxsim is not installed, or its result computes other numbers.
     """
     try:
-        import onnxsim
+        import onnxsim  # pyright: ignore[reportMissingImports]  # optional package
     except ImportError as error:
         raise ValueError("simplify needs onnxsim, which is not installed: pip install onnxsim") from error
     result, equal = onnxsim.simplify(model)

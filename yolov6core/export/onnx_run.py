@@ -1,13 +1,14 @@
-"""Run an exported file as it stands, to judge its numbers: no engine, no sidecar, every output by name.
+"""Run an exported file without an engine, to check its numbers: all outputs by name.
 
-Values are rounded to integers as the file says and added in float32, so that a file is judged alike on every CPU. What
-the CPU's integer kernels make of it is the engine's matter.
+Values are rounded to integers as the file says and added in float32, so that results are the same on every CPU. Integer
+kernels of the CPU are checked with engines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -19,52 +20,67 @@ Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def open_outputs(source: Path | bytes, dialect: str, *, integers: bool = False) -> Runner:
-    """OpenVINO reads its own dialect, ONNX Runtime all others, both without integer kernels.
+    """Open a file in OpenVINO for its own dialect and in ONNX Runtime for all others.
 
     Args:
         source: a file or its bytes.
-        integers: let the runtime use its integer kernels, as engines do.
+        dialect: of the file.
+        integers: use integer kernels, as engines do.
 
-    Returns: what the file's input takes to its outputs by name.
+    Returns: function from the input of the file to its outputs by name.
     """
-    return (_openvino if dialect == "openvino" else _onnxruntime)(source, integers=integers)
+    return (_open_openvino if dialect == "openvino" else _open_onnxruntime)(source, integers=integers)
 
 
 def open_detector(path: Path, dialect: str) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Images [B, 3, H, W] float32 RGB in 0..1 to boxes [B, A, 4] and scores [B, A, C], for any file of ours."""
+    """Open a file of `write_traced` with any interface, without integer kernels.
+
+    Returns: function from images [B, 3, H, W] float32 RGB in 0..1 to boxes [B, A, 4] and scores [B, A, C], float32.
+    """
     import onnx
 
     interface = Interface.of(onnx.load(path))
     run = open_outputs(path, dialect)
-    return lambda images: interface.finish(run(interface.feed(images)), images.shape[2:])
+
+    def detect(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        height, width = images.shape[2:]
+        return interface.finish(run(interface.feed(images)), (height, width))
+
+    return detect
 
 
-def _onnxruntime(source: Path | bytes, *, integers: bool) -> Runner:
+def _open_onnxruntime(source: Path | bytes, *, integers: bool) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     if not integers:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    # Threads that spin would slow down whatever runs next in the process.
+    # Spinning threads would slow down later work of the process.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     content = source if isinstance(source, bytes) else str(source)
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return lambda fed: dict(zip(names, session.run(names, {INPUT: fed}), strict=True))
+
+    def run(fed: np.ndarray) -> dict[str, np.ndarray]:
+        # The annotation of `run` also allows sequences and sparse tensors; our files have dense outputs only.
+        values = cast("list[np.ndarray]", session.run(names, {INPUT: fed}))
+        return dict(zip(names, values, strict=True))
+
+    return run
 
 
-def _openvino(source: Path | bytes, *, integers: bool) -> Runner:
+def _open_openvino(source: Path | bytes, *, integers: bool) -> Runner:
     import openvino
 
     core = openvino.Core()
     model = core.read_model(source)
-    # Left to itself OpenVINO takes bf16 wherever the CPU has it, so numbers would differ from machine to machine.
+    # By default OpenVINO uses bf16 on CPUs that have it, so numbers would differ between machines.
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     options |= {} if integers else OPENVINO_EXACT
     compiled = core.compile_model(model, "CPU", options)
     request = compiled.create_infer_request()
-    # An output can have the names of tensors that OpenVINO found to be the same, too.
+    # An output also has the names of tensors that OpenVINO found to be equal to it.
     names = [name for output in compiled.outputs for name in output.get_names()]
 
     def run(fed: np.ndarray) -> dict[str, np.ndarray]:

@@ -31,18 +31,22 @@ class Pair:
 
     @property
     def result(self) -> str:
-        """Name of the tensor on the integer grid, in real numbers."""
+        """Name of the dequantized tensor."""
         return self.dequantize.output[0]
 
 
 def pairs(view: GraphView) -> list[Pair]:
     """All Q/DQ pairs in graph order, of weights and of activations."""
-    made = ((view.producer.get(node.input[0]), node) for node in view.graph.node if node.op_type == "DequantizeLinear")
-    return [Pair(maker, node) for maker, node in made if maker is not None and maker.op_type == "QuantizeLinear"]
+    found = []
+    for node in view.graph.node:
+        producer = view.producer.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if producer is not None and producer.op_type == "QuantizeLinear":
+            found.append(Pair(producer, node))
+    return found
 
 
 def activation_pairs(view: GraphView) -> list[Pair]:
-    """Q/DQ pairs whose source is computed."""
+    """Q/DQ pairs whose source is no constant."""
     return [pair for pair in pairs(view) if pair.source not in view.constants]
 
 
@@ -52,9 +56,9 @@ def channel_axis(node: onnx.NodeProto) -> int:
 
 
 def fold_weights(model: onnx.ModelProto) -> int:
-    """Replace QuantizeLinear on a constant by the int8 constant itself, a quarter of the bytes; returns how many.
+    """Replace QuantizeLinear on a constant by the int8 constant, a quarter of the bytes; returns the number of pairs.
 
-    Rounds as torch's fake-quantize does, `round_half_even(x * (1 / scale))`, which differs from the quotient at ties.
+    Rounds as torch's fake-quantize does: `round_half_even(x * (1 / scale))` differs from the quotient at ties.
     """
     view = GraphView(model)
     count = 0
@@ -64,8 +68,10 @@ def fold_weights(model: onnx.ModelProto) -> int:
         zero_point = view.array(pair.quantize.input[2])
         limits = np.iinfo(zero_point.dtype)
         weight = view.array(pair.source)
-        inverse = np.float32(1) / _along(view.array(pair.quantize.input[1]), channel_axis(pair.quantize), weight.ndim)
-        rounded = np.rint(weight * inverse) + _along(zero_point, channel_axis(pair.quantize), weight.ndim)
+        inverse = np.float32(1) / _along_axis(
+            view.array(pair.quantize.input[1]), channel_axis(pair.quantize), weight.ndim
+        )
+        rounded = np.rint(weight * inverse) + _along_axis(zero_point, channel_axis(pair.quantize), weight.ndim)
         name = pair.source + "_quantized"
         view.set_array(name, np.clip(rounded, limits.min, limits.max).astype(zero_point.dtype))
         pair.dequantize.input[0] = name
@@ -74,13 +80,13 @@ def fold_weights(model: onnx.ModelProto) -> int:
     return count
 
 
-def _along(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:
-    """A vector shaped to broadcast along one axis of `ndim`; a scalar stays as it is."""
+def _along_axis(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:
+    """Reshape a vector to broadcast along one of `ndim` axes; a scalar stays as it is."""
     return values if values.ndim == 0 else values.reshape([-1 if index == axis else 1 for index in range(ndim)])
 
 
 def merge_pairs(model: onnx.ModelProto) -> int:
-    """Drop pairs that repeat another one: the same tensor quantized twice alike, or a value already on its grid."""
+    """Drop pairs that repeat another pair on the same tensor or on its result; returns the number of dropped pairs."""
     view = GraphView(model)
     first: dict[tuple[str, bytes, bytes], str] = {}
     on_grid: dict[str, tuple[bytes, bytes]] = {}
@@ -104,25 +110,26 @@ def _zero_point_key(view: GraphView, node: onnx.NodeProto) -> bytes:
 
 
 def quantize_biases(model: onnx.ModelProto) -> int:
-    """Store the bias of each quantized convolution as int32 with scale s_x * s_w, as QLinearConv reads it.
+    """Store the bias of each quantized convolution as int32 with scale s_x * s_w, the form of QLinearConv.
 
-    Needs folded weights. Where a bias does not fit int32 (a channel of almost-zero weights) the channel's weight scale
-    is raised until it does. Returns the number of biases.
+    Needs folded weights. If a bias does not fit int32 (a channel of almost-zero weights), the channel's weight scale is
+    raised until it does. Returns the number of biases.
     """
     from onnx import helper
 
     view = GraphView(model)
     nodes = []
     for node in model.graph.node:
-        sources = [view.producer.get(name) for name in node.input[:2]]
+        x, weight = (view.producer.get(name) for name in node.input[:2]) if node.op_type == "Conv" else (None, None)
         if (
-            node.op_type == "Conv"
+            x is not None
+            and weight is not None
+            and x.op_type == weight.op_type == "DequantizeLinear"
             and len(node.input) == 3
             and node.input[2] in view.constants
-            and all(source is not None and source.op_type == "DequantizeLinear" for source in sources)
         ):
             name = node.input[2]
-            scale = _bias_scale(view, sources[0], sources[1], view.array(name))
+            scale = _bias_scale(view, x, weight, view.array(name))
             integer = np.rint(view.array(name).astype(np.float64) / scale).astype(np.int32)
             view.set_array(name + "_int32", integer)
             view.set_array(name + "_scale", scale.astype(np.float32))
@@ -143,9 +150,9 @@ def quantize_biases(model: onnx.ModelProto) -> int:
 
 
 def _bias_scale(view: GraphView, x: onnx.NodeProto, weight: onnx.NodeProto, bias: np.ndarray) -> np.ndarray:
-    """s_x * s_w per output channel in float64, after raising weight scales that are too small for the bias.
+    """s_x * s_w [O] in float64, after raising weight scales that are too small for the bias.
 
-    Kernels add products to the bias in int32, so that room is left for the largest sum of products.
+    Kernels add products to the bias in int32, so the limit leaves room for the largest sum of products.
     """
     x_scale = view.array(x.input[1]).astype(np.float64)
     w_scale = view.array(weight.input[1]).astype(np.float64) * np.ones(len(bias))
@@ -157,18 +164,20 @@ def _bias_scale(view: GraphView, x: onnx.NodeProto, weight: onnx.NodeProto, bias
         logger.warning("%s: weight scale raised in %d channel(s) to fit the bias", weight.output[0], raised.size)
         factor = np.ones(len(bias))
         factor[raised] = w_scale[raised] / least[raised]
-        view.set_array(weight.input[0], np.rint(integers * _along(factor, 0, integers.ndim)).astype(integers.dtype))
+        view.set_array(
+            weight.input[0], np.rint(integers * _along_axis(factor, 0, integers.ndim)).astype(integers.dtype)
+        )
         w_scale[raised] = least[raised]
         view.set_array(weight.input[1], w_scale.astype(np.float32))
-    return np.float32(x_scale * w_scale).astype(np.float64)
+    return (x_scale * w_scale).astype(np.float32).astype(np.float64)
 
 
 def clip_integers(model: onnx.ModelProto) -> int:
-    """Do a ReLU after a convolution on the integers where the grid has a zero point; returns how many.
+    """Move a ReLU behind a convolution to the integers if the grid has a zero point; returns the number of ReLUs.
 
-    ONNX Runtime drops a ReLU before a Q whose zero point is the smallest integer and forms QLinearConv. A range that is
-    shared with negative values has another zero point, and the convolution would stay float. As zero lies on every
-    grid, Q(max(x, 0)) = max(Q(x), zero point): the numbers do not change.
+    ONNX Runtime drops a ReLU before a Q whose zero point is the smallest integer and forms QLinearConv. A range with
+    negative values has another zero point, and the convolution would stay float. Zero lies on every grid, so
+    Q(max(x, 0)) = max(Q(x), zero point): the numbers do not change.
     """
     from onnx import helper
 
@@ -197,11 +206,11 @@ def clip_integers(model: onnx.ModelProto) -> int:
 
 
 def to_fake_quantize(model: onnx.ModelProto) -> int:
-    """Replace every activation pair by one OpenVINO FakeQuantize in real range; returns how many.
+    """Replace every activation pair by one OpenVINO FakeQuantize with real limits; returns the number of pairs.
 
-    OpenVINO's CPU plugin computes wrong numbers for int8 Q/DQ that reach a convolution through a Concat (seen from
-    2024.6 to 2026.4), while FakeQuantize with 256 levels from -128 s to 127 s is right and as fast. Weights stay int8
-    constants with DequantizeLinear, the form OpenVINO itself stores.
+    OpenVINO's CPU plugin computes wrong numbers for int8 Q/DQ that reach a convolution through a Concat (observed from
+    2024.6 to 2026.4). FakeQuantize with 256 levels from -128 s to 127 s is correct and as fast. Weights stay int8
+    constants with DequantizeLinear, the form that OpenVINO itself stores.
     """
     from onnx import helper
 
@@ -212,7 +221,7 @@ def to_fake_quantize(model: onnx.ModelProto) -> int:
         pair = by_result.get(node.output[0])
         if pair is None:
             if node.op_type == "DequantizeLinear" and len(node.input) == 3 and not view.array(node.input[2]).any():
-                del node.input[2]  # spares a Subtract for each weight
+                del node.input[2]  # saves a Subtract per weight
             nodes.append(node)
             continue
         scale, zero_point = (view.array(name).reshape(()) for name in pair.quantize.input[1:3])
@@ -236,12 +245,12 @@ def to_fake_quantize(model: onnx.ModelProto) -> int:
 
 
 def strip_pairs(model: onnx.ModelProto) -> dict[str, float]:
-    """Take out all pairs, of weights too; returns tensor name -> scale for a calibration cache.
+    """Remove all pairs, also those of weights; returns tensor name -> scale for a calibration cache.
 
-    A scale also goes to the tensors before a Concat, MaxPool or DepthToSpace, which hold the same values.
+    Tensors before a Concat, MaxPool or DepthToSpace hold the same values and get the same scale.
 
     Raises:
-        ValueError: a pair with a non-zero zero point, which a cache cannot say.
+        ValueError: a pair with a non-zero zero point, which a cache cannot hold.
     """
     view = GraphView(model)
     scales: dict[str, float] = {}

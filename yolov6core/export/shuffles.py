@@ -1,8 +1,8 @@
-"""Pixel shuffles and SiLU in the forms that integer kernels like. Each pass changes the model in place, no number."""
+"""Pixel shuffles and SiLU in forms that suit integer kernels. Passes change the model in place, but not its numbers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,26 +13,25 @@ if TYPE_CHECKING:
 
 ORT_DOMAIN = "com.microsoft"
 _PER_VALUE = ("QuantizeLinear", "DequantizeLinear", "FakeQuantize", "Relu", "Clip")
-"""Operators between a convolution and its shuffle that do the same to every channel."""
+"""Elementwise operators between a convolution and its shuffle, the same for every channel."""
 
 
 def blocks_first(model: onnx.ModelProto) -> int:
-    """Let every pixel shuffle behind a convolution read whole pixels side by side (DCR instead of CRD); returns how
-    many.
+    """Change pixel shuffles behind convolutions from CRD to DCR, which reads whole pixels; returns the number of them.
 
-    With channels last, as integer kernels have them, such a shuffle moves rows of channels and not single bytes. The
-    convolution's output channels change places for it.
+    In the channels-last layout of integer kernels, DCR moves rows of channels instead of single bytes. The output
+    channels of the convolution are permuted to match.
     """
     view = GraphView(model)
     count = 0
     for node in model.graph.node:
         mode = next((item for item in node.attribute if item.name == "mode"), None)
-        conv = _maker(view, node.input[0]) if node.op_type == "DepthToSpace" else None
+        conv = _producing_conv(view, node.input[0]) if node.op_type == "DepthToSpace" else None
         if conv is None or mode is None or mode.s != b"CRD":
             continue
-        names, readers = _parameters(view, conv)
+        names, readers = _channel_constants(view, conv)
         if any(node.output[0] not in readers for name in names for node in view.readers[name]):
-            continue  # another convolution has the same weights
+            continue  # another node shares the weights
         channels = next(view.array(name).shape[0] for name in names if view.array(name).ndim == 4)
         block = next(item.i for item in node.attribute if item.name == "blocksize")
         order = np.arange(channels).reshape(-1, block * block).T.reshape(-1)
@@ -44,8 +43,8 @@ def blocks_first(model: onnx.ModelProto) -> int:
     return count
 
 
-def _maker(view: GraphView, name: str) -> onnx.NodeProto | None:
-    """The convolution whose result reaches a tensor through operators on single values only, nobody else reading it."""
+def _producing_conv(view: GraphView, name: str) -> onnx.NodeProto | None:
+    """The convolution whose result reaches a tensor through elementwise operators, all without other readers."""
     node = view.producer.get(name)
     while node is not None and len(view.readers[name]) == 1:
         if node.op_type == "Conv":
@@ -55,9 +54,10 @@ def _maker(view: GraphView, name: str) -> onnx.NodeProto | None:
     return None
 
 
-def _parameters(view: GraphView, conv: onnx.NodeProto) -> tuple[set[str], set[str]]:
-    """Constants by channel that a convolution's weights and bias are made from, and results of the nodes on the way."""
-    names, readers, pending = set(), {conv.output[0]}, list(conv.input[1:])
+def _channel_constants(view: GraphView, conv: onnx.NodeProto) -> tuple[set[str], set[str]]:
+    """Names of the constants behind weights and bias, scalars left out, and of the results of nodes between them."""
+    names: set[str] = set()
+    readers, pending = {conv.output[0]}, list(conv.input[1:])
     while pending:
         name = pending.pop()
         if name not in view.constants:
@@ -69,10 +69,10 @@ def _parameters(view: GraphView, conv: onnx.NodeProto) -> tuple[set[str], set[st
 
 
 def shuffle_integers(model: onnx.ModelProto) -> int:
-    """Write pixel shuffles of integers as moves of rows of channels, for ONNX Runtime; returns how many.
+    """Write pixel shuffles of integers as transposes and reshapes, for ONNX Runtime; returns the number of shuffles.
 
-    Its DepthToSpace takes float only. Between the transposes written here, which cancel out against those around its
-    integer convolutions, everything stays channels-last. Needs `blocks_first`.
+    DepthToSpace of ONNX Runtime takes float only. The outer transposes written here cancel out against those around its
+    integer convolutions, so that data stay channels-last. Needs `blocks_first`.
     """
     from onnx import helper, shape_inference
 
@@ -94,15 +94,14 @@ def shuffle_integers(model: onnx.ModelProto) -> int:
         inner = channels // block**2
         view.set_array(f"{out}_squares", np.array([-1, height, width, block, block, inner], np.int64))
         view.set_array(f"{out}_shape", np.array([-1, height * block, width * block, inner], np.int64))
-        for step, (kind, options, extra) in enumerate(
-            (
-                ("Transpose", {"perm": [0, 2, 3, 1]}, []),
-                ("Reshape", {}, [f"{out}_squares"]),
-                ("Transpose", {"perm": [0, 1, 3, 2, 4, 5]}, []),
-                ("Reshape", {}, [f"{out}_shape"]),
-                ("Transpose", {"perm": [0, 3, 1, 2]}, []),
-            )
-        ):
+        steps: tuple[tuple[str, dict[str, Any], list[str]], ...] = (
+            ("Transpose", {"perm": [0, 2, 3, 1]}, []),
+            ("Reshape", {}, [f"{out}_squares"]),
+            ("Transpose", {"perm": [0, 1, 3, 2, 4, 5]}, []),
+            ("Reshape", {}, [f"{out}_shape"]),
+            ("Transpose", {"perm": [0, 3, 1, 2]}, []),
+        )
+        for step, (kind, options, extra) in enumerate(steps):
             moved = f"{out}_moved_{step}"
             nodes.append(helper.make_node(kind, [value, *extra], [moved], moved, **options))
             value = moved
@@ -113,18 +112,18 @@ def shuffle_integers(model: onnx.ModelProto) -> int:
 
 
 def fuse_silu(model: onnx.ModelProto) -> int:
-    """Write x * sigmoid(x) as ONNX Runtime's QuickGelu, one pass instead of two; returns how many.
+    """Write x * sigmoid(x) as ONNX Runtime's QuickGelu, one pass instead of two; returns the number of fusions.
 
-    It does so by itself for float networks. Between quantizers it first gives each reader a DequantizeLinear of its
-    own, and then no longer sees that both read the same.
+    ONNX Runtime fuses them itself in float networks. Between quantizers it first gives each reader its own
+    DequantizeLinear, and then no longer sees that both read the same value.
     """
     from onnx import helper
 
     view = GraphView(model)
     nodes, count = [], 0
     for node in model.graph.node:
-        makers = [view.producer.get(name) for name in node.input] if node.op_type == "Mul" else []
-        gate = next((maker for maker in makers if maker is not None and maker.op_type == "Sigmoid"), None)
+        producers = [view.producer.get(name) for name in node.input] if node.op_type == "Mul" else []
+        gate = next((maker for maker in producers if maker is not None and maker.op_type == "Sigmoid"), None)
         if gate is None or gate.input[0] not in node.input:
             nodes.append(node)
             continue

@@ -1,4 +1,4 @@
-"""Calibration: one float pass over some images, then ranges by any method, and a report of what looks wrong."""
+"""Calibration: one float pass over images, ranges by any method, and a report of tensors that quantize badly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from yolov6core.quant.graph_ops import Kind, kind_of
+from yolov6core.quant.graph_ops import Kind, kind_of, quant_conv
 from yolov6core.quant.insert import QuantizedModel, convolution_names, quantizers_off, state_of
 from yolov6core.quant.observers import BINS, Histogram, Method, clipped_range, noise_ratio_db
 from yolov6core.quant.spec import INT8
@@ -24,18 +24,18 @@ _SATURATION = {
     **dict.fromkeys((nn.Hardswish, functional.hardswish), (-3.0, math.inf)),
     **dict.fromkeys((nn.Hardsigmoid, functional.hardsigmoid), (-3.0, 3.0)),
 }
-"""Where an activation becomes constant: what lies beyond need not be represented."""
+"""Activation -> interval outside which it is constant, so that a range need not hold the values beyond."""
 
 
 @dataclass
 class Statistics:
-    """What a calibration pass saw.
+    """Results of a calibration pass.
 
     Attributes:
         histograms: scale group -> histogram over all values of the group.
         channel_peaks: tensor (node name) -> largest magnitude of each channel [C], of tensors with four dimensions.
-        inputs: scale groups that hold the network's input; its range is known, so nothing of it is clipped.
-        read: scale group -> interval of the values that its readers tell apart, where it is not all numbers.
+        inputs: scale groups that hold the network's input; its range is known, so it is never clipped.
+        read: scale group -> interval outside which all readers of the group are constant, where there is one.
         images: number of images.
     """
 
@@ -46,39 +46,41 @@ class Statistics:
     images: int = 0
 
 
-class _Watcher(fx.Interpreter):
-    """Runs the graph and shows every tensor of interest to a callback, before anything can overwrite it."""
+class _TensorObserver(fx.Interpreter):
+    """Runs the graph and passes the watched tensors to a callback, before an in-place operator can overwrite them."""
 
-    def __init__(self, gm: QuantizedModel, watched: Mapping[str, str], see: Callable[[str, str, Tensor], None]) -> None:
+    def __init__(
+        self, gm: QuantizedModel, watched: Mapping[str, str], observe: Callable[[str, str, Tensor], None]
+    ) -> None:
         super().__init__(gm)
         self.watched = watched
-        self.see = see
+        self.observe = observe
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self.watched and isinstance(value, Tensor) and value.is_floating_point():
-            self.see(n.name, self.watched[n.name], value)
+            self.observe(n.name, self.watched[n.name], value)
         return value
 
 
 @torch.no_grad()
 def collect(gm: QuantizedModel, batches: Iterable[Tensor], *, bins: int = BINS) -> Statistics:
-    """Run the float network over `batches` and count what every scale group holds.
+    """Run the float network over `batches` and fill the histogram of every scale group.
 
     Args:
-        gm: quantized model, calibrated or not; its quantizers are off for the time.
+        gm: quantized model, calibrated or not; its quantizers are off during the pass.
         batches: images [B, 3, H, W] float32 in 0..1, on the model's device.
-        bins: of the histograms; doubled at most.
+        bins: first number of bins of the histograms; at most doubled.
 
     Raises:
-        ValueError: no batch, or a tensor that holds NaN or infinity (named).
+        ValueError: no batch, or a tensor that holds NaN or infinity; the message names it.
     """
     groups = state_of(gm).groups
     placeholders = (node.name for node in gm.graph.nodes if node.op == "placeholder")
     inputs = frozenset(groups.group_of[name] for name in placeholders if name in groups.group_of)
     statistics = Statistics({name: Histogram(bins) for name in groups.sources}, inputs, read=_read_limits(gm))
 
-    def see(tensor: str, group: str, value: Tensor) -> None:
+    def observe(tensor: str, group: str, value: Tensor) -> None:
         try:
             statistics.histograms[group].update(value)
         except ValueError as error:
@@ -89,14 +91,14 @@ def collect(gm: QuantizedModel, batches: Iterable[Tensor], *, bins: int = BINS) 
             statistics.channel_peaks[tensor] = peaks if seen is None else torch.maximum(seen, peaks)
 
     watched = {tensor: group for group, tensors in groups.sources.items() for tensor in tensors}
-    watcher = _Watcher(gm, watched, see)
+    observer = _TensorObserver(gm, watched, observe)
     training = gm.training
     gm.eval()
     try:
         with quantizers_off(gm):
             for images in batches:
                 statistics.images += images.shape[0]
-                watcher.run(images)
+                observer.run(images)
     finally:
         gm.train(training)
     if not statistics.images:
@@ -105,12 +107,15 @@ def collect(gm: QuantizedModel, batches: Iterable[Tensor], *, bins: int = BINS) 
 
 
 def _read_limits(gm: QuantizedModel) -> dict[str, tuple[float, float]]:
-    """Scale group -> the interval of its values that its readers tell apart, where there is an end to it."""
-    groups, limits = state_of(gm).groups, {}
+    """Scale group -> interval outside which all its readers are constant, where it is not all numbers."""
+    groups = state_of(gm).groups
+    limits: dict[str, tuple[float, float]] = {}
     for node in gm.graph.nodes:
         group = groups.group_of.get(node.name)
-        for reader in _readers(node, gm) if group else ():
-            if groups.group_of.get(reader.name) == group:  # carries the values on
+        if group is None:
+            continue
+        for reader in _readers(node, gm):
+            if groups.group_of.get(reader.name) == group:  # passes the values on
                 continue
             target = type(gm.get_submodule(str(reader.target))) if reader.op == "call_module" else reader.target
             low, high = _SATURATION.get(target, (-math.inf, math.inf))
@@ -120,15 +125,15 @@ def _read_limits(gm: QuantizedModel) -> dict[str, tuple[float, float]]:
 
 
 def _readers(node: fx.Node, gm: QuantizedModel) -> list[fx.Node]:
-    """Readers of a value, quantized or not."""
-    found = [_readers(user, gm) if kind_of(user, gm) is Kind.RANGE else [user] for user in node.users]
+    """Readers of a value and of its quantized form."""
+    found = [_readers(user, gm) if kind_of(user, gm) is Kind.ACTIVATION_QUANTIZER else [user] for user in node.users]
     return [reader for readers in found for reader in readers]
 
 
 def ranges(statistics: Statistics, method: Method) -> Ranges:
-    """The range of every scale group by one method; (0, 0) for groups of which nothing was seen.
+    """Range of every scale group by one method; (0, 0) for groups without values.
 
-    It ends where all readers of a tensor become constant, -3 for hard-swish: no output changes by that.
+    A range ends where all readers of the group become constant (-3 for hard-swish), which changes no output.
     """
     found = {}
     for name, histogram in statistics.histograms.items():
@@ -140,7 +145,7 @@ def ranges(statistics: Statistics, method: Method) -> Ranges:
 
 @dataclass(frozen=True)
 class RangeRow:
-    """One tensor group under one method: its range, how much is clipped, and the noise of the int8 grid."""
+    """One scale group under one method: its range, the share of clipped values, and the noise of the int8 grid."""
 
     group: str
     method: str
@@ -149,9 +154,9 @@ class RangeRow:
     seen_min: float
     seen_max: float
     clipped: float
-    """Share of the values beyond the range, 0..1, by whole bins."""
+    """Share of the values beyond the range, 0..1, counted in whole bins."""
     sqnr_db: float | None
-    """Signal-to-noise ratio on the symmetric int8 grid; None where there is no noise (a tensor of zeros)."""
+    """Signal-to-noise ratio on the symmetric int8 grid; None if there is no noise (a tensor of zeros)."""
 
 
 def range_table(statistics: Statistics, methods: Mapping[str, Ranges]) -> list[RangeRow]:
@@ -181,46 +186,48 @@ def range_table(statistics: Statistics, methods: Mapping[str, Ranges]) -> list[R
 
 @dataclass(frozen=True)
 class Health:
-    """What makes quantization collapse, by name.
+    """Tensors and channels that quantize badly, by name.
 
     Attributes:
-        never_seen: scale groups that no image reached; they got the range 0 .. 0.
-        all_zero: scale groups that held nothing but zero.
-        dead_channels: tensor -> channels that stayed zero on all images.
-        wild_channels: tensor -> largest channel peak / median of them; one scale serves such tensors badly.
+        never_seen: scale groups without values; they got the range 0 .. 0.
+        all_zero: scale groups that held only zeros.
+        dead_channels: tensor -> channels that were zero on all images.
+        outlier_channels: tensor -> largest channel peak / median channel peak, largest first. One scale cannot serve
+            channels of so different sizes.
         dead_filters: convolution -> output channels whose weights are all zero.
     """
 
     never_seen: tuple[str, ...]
     all_zero: tuple[str, ...]
     dead_channels: dict[str, tuple[int, ...]]
-    wild_channels: dict[str, float]
+    outlier_channels: dict[str, float]
     dead_filters: dict[str, tuple[int, ...]]
 
 
-def health(gm: QuantizedModel, statistics: Statistics, *, wild_ratio: float = 16.0) -> Health:
-    """Find dead and wild channels and tensors that were never seen.
+def health(gm: QuantizedModel, statistics: Statistics, *, outlier_ratio: float = 16.0) -> Health:
+    """Find dead channels, outlier channels and scale groups without values.
 
     Args:
-        wild_ratio: from which ratio of a tensor's largest channel to the median of its live channels it is listed.
+        outlier_ratio: smallest reported ratio of a tensor's largest channel peak to the median of its live channels.
     """
     histograms = statistics.histograms
-    dead, wild = {}, {}
+    dead: dict[str, tuple[int, ...]] = {}
+    outliers: dict[str, float] = {}
     for tensor, peaks in statistics.channel_peaks.items():
         if bool((peaks == 0).any()):
             dead[tensor] = tuple(torch.nonzero(peaks == 0).flatten().tolist())
         live = peaks[peaks > 0]
-        if live.numel() and float(live.max() / live.median()) >= wild_ratio:
-            wild[tensor] = float(live.max() / live.median())
-    filters = {}
+        if live.numel() and float(live.max() / live.median()) >= outlier_ratio:
+            outliers[tensor] = float(live.max() / live.median())
+    filters: dict[str, tuple[int, ...]] = {}
     for name in convolution_names(gm):
-        zero = torch.nonzero(channel_amax(gm.get_submodule(name).weight) == 0).flatten().tolist()
+        zero = torch.nonzero(channel_amax(quant_conv(gm, name).weight) == 0).flatten().tolist()
         if zero:
             filters[name] = tuple(zero)
     return Health(
         never_seen=tuple(name for name, histogram in histograms.items() if not histogram.total),
         all_zero=tuple(name for name, histogram in histograms.items() if histogram.total and histogram.peak == 0.0),
         dead_channels=dead,
-        wild_channels=dict(sorted(wild.items(), key=lambda item: -item[1])),
+        outlier_channels=dict(sorted(outliers.items(), key=lambda item: -item[1])),
         dead_filters=filters,
     )

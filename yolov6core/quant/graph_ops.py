@@ -1,4 +1,4 @@
-"""What a node of a traced graph does, as far as quantization cares."""
+"""Effect of the nodes of a traced graph on values, as far as quantization needs to know it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from yolov6core.quant.fake_quant import Range
+from yolov6core.quant.fake_quant import ActivationQuantizer, QuantConv2d
 
 
 class Kind(Enum):
-    """Effect of a node on the values that pass through it."""
+    """Effect of a node on the values that it reads."""
 
     CONV = "conv"
     RELU = "relu"
     """Absorbed into the convolution before it by integer kernels."""
     MAX_POOL = "max_pool"
     PASS = "pass"
-    """Moves or drops values, never makes new ones: flatten, transpose, chunk, nearest upsampling ..."""
+    """Moves or drops values, never computes new ones: flatten, transpose, chunk, nearest upsampling ..."""
     CAT = "cat"
     ADD = "add"
-    RANGE = "range"
+    ACTIVATION_QUANTIZER = "activation_quantizer"
     OTHER = "other"
     OUTPUT = "output"
 
 
 _MODULES: tuple[tuple[tuple[type[nn.Module], ...], Kind], ...] = (
-    ((Range,), Kind.RANGE),
+    ((ActivationQuantizer,), Kind.ACTIVATION_QUANTIZER),
     ((nn.Conv2d,), Kind.CONV),
     ((nn.ReLU, nn.ReLU6), Kind.RELU),
     ((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), Kind.MAX_POOL),
@@ -59,12 +59,12 @@ _METHODS: dict[str, Kind] = {
         Kind.PASS,
     ),
 }
-CARRIES = (Kind.MAX_POOL, Kind.PASS, Kind.CAT)
-"""Kinds whose output holds values of their inputs only."""
+PASS_THROUGH = (Kind.MAX_POOL, Kind.PASS, Kind.CAT)
+"""Kinds whose output holds values of the inputs only."""
 
 
 def kind_of(node: fx.Node, root: nn.Module) -> Kind:
-    """Classify a node of a graph traced from `root`. What is not known is OTHER, which is always treated with care."""
+    """Classify a node of a graph traced from `root`. Unknown operators are OTHER; no rule assumes anything of them."""
     if node.op == "output":
         return Kind.OUTPUT
     if node.op == "call_module":
@@ -73,7 +73,7 @@ def kind_of(node: fx.Node, root: nn.Module) -> Kind:
         if node.target is functional.interpolate:
             return Kind.PASS if node.kwargs.get("mode", "nearest") == "nearest" else Kind.OTHER
         kind = _FUNCTIONS.get(node.target, Kind.OTHER)
-        # boxed max-pool results and sums with a constant are not what the rules are made for
+        # The rules for adds assume two tensors; a sum with a constant has one.
         return Kind.OTHER if kind is Kind.ADD and len(node.all_input_nodes) != 2 else kind
     if node.op == "call_method":
         return _METHODS.get(str(node.target), Kind.OTHER)
@@ -90,26 +90,39 @@ def _module_kind(module: nn.Module) -> Kind:
 
 
 def is_tensor(node: fx.Node) -> bool:
-    """Whether a node that carries values gives one tensor, which can be quantized, and not a tuple of them."""
+    """Whether a pass-through node returns one tensor, which can be quantized, and not a tuple of tensors."""
     return node.target not in (torch.chunk, torch.split, "chunk", "split")
 
 
-def carried_inputs(node: fx.Node, kind: Kind) -> list[fx.Node]:
-    """Inputs whose values a carrying node passes on: all of a concat, the first of everything else."""
+def pass_through_inputs(node: fx.Node, kind: Kind) -> list[fx.Node]:
+    """Inputs whose values a pass-through node passes on: all of a concat, the first of all others."""
     inputs = node.all_input_nodes
     return inputs if kind is Kind.CAT else inputs[:1]
 
 
 def is_prediction(node: fx.Node, root: nn.Module) -> bool:
-    """Whether values of this node leave the network with no further arithmetic: a prediction convolution."""
+    """Whether values of this node leave the network without further arithmetic: a prediction convolution."""
     for user in node.users:
         kind = kind_of(user, root)
-        if kind is Kind.OUTPUT or (kind in (*CARRIES, Kind.RANGE) and is_prediction(user, root)):
+        if kind is Kind.OUTPUT or (kind in (*PASS_THROUGH, Kind.ACTIVATION_QUANTIZER) and is_prediction(user, root)):
             return True
     return False
 
 
 def final_value(conv: fx.Node, root: nn.Module) -> fx.Node:
-    """The node that holds a convolution's result as integer kernels see it: its ReLU if that is its only reader."""
+    """The node that holds the result of an integer kernel: the convolution's ReLU if it is the only reader."""
     users = list(conv.users)
     return users[0] if len(users) == 1 and kind_of(users[0], root) is Kind.RELU else conv
+
+
+def quant_conv(gm: nn.Module, name: str) -> QuantConv2d:
+    """The convolution at a module path of a quantized model."""
+    conv = gm.get_submodule(name)
+    assert isinstance(conv, QuantConv2d), "insertion replaces every Conv2d of the graph"
+    return conv
+
+
+def activation_quantizers(gm: nn.Module) -> dict[str, ActivationQuantizer]:
+    """Scale group -> quantizer of a quantized model, called in the present dialect or not."""
+    modules = gm.get_submodule("ranges").named_children()
+    return {group: module for group, module in modules if isinstance(module, ActivationQuantizer)}

@@ -1,8 +1,8 @@
 """Quantizers in a traced network: insertion, dialects, and which layers are quantized.
 
-A quantized model is a GraphModule with the parameter names of the network it was made from (a transposed convolution
-that is a `PixelUpsampling` in it has `.conv` behind its name). Every Conv2d is a QuantConv2d, every scale group has one
-Range at `ranges.<group>`, registered once, and the graph calls a group's range at each of its sites. State dicts
+A quantized model is a GraphModule with the parameter names of the original network (a transposed convolution that
+becomes a `PixelUpsampling` gets `.conv` behind its name). Every Conv2d is a QuantConv2d. Every scale group has one
+ActivationQuantizer at `ranges.<group>`, which the graph calls at each `QuantizerPlacement` of the group. State dicts
 therefore have the same keys in every dialect and for every choice of float layers.
 """
 
@@ -12,14 +12,14 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, cast, get_args
 
 from torch import fx, nn
 
-from yolov6core.quant.fake_quant import QuantConv2d, Range
-from yolov6core.quant.graph_ops import Kind, is_prediction, kind_of
+from yolov6core.quant.fake_quant import ActivationQuantizer, QuantConv2d
+from yolov6core.quant.graph_ops import Kind, activation_quantizers, is_prediction, kind_of, quant_conv
+from yolov6core.quant.placement import QuantizerPlacement, insert_placements_, plan_placements, remove_quantizers_
 from yolov6core.quant.scale_groups import ScaleGroups, find_groups
-from yolov6core.quant.sites import Site, place_sites_, plan_sites, remove_sites_
 from yolov6core.quant.spec import Dialect, dialect
 from yolov6core.quant.upsampling import split_upsampling_
 from yolov6core.saturation import CpuSums
@@ -27,17 +27,17 @@ from yolov6core.saturation import CpuSums
 
 @dataclass(frozen=True)
 class QuantState:
-    """What a quantized model knows about itself, kept in its `meta["quant"]`."""
+    """Description of a quantized model, kept in its `meta["quant"]`."""
 
     dialect: Dialect
     groups: ScaleGroups
     predictions: frozenset[str]
     """Convolutions whose result leaves the network."""
     float_layers: frozenset[str]
-    """Convolutions that are not quantized, prediction convolutions included unless asked for."""
-    sites: tuple[Site, ...]
+    """Convolutions that are not quantized; prediction convolutions are among them by default."""
+    placements: tuple[QuantizerPlacement, ...]
     cpu: CpuSums
-    """How the CPUs add that files for CPUs are made for."""
+    """How the target CPUs add products."""
 
     @property
     def paired(self) -> bool:
@@ -46,10 +46,12 @@ class QuantState:
 
 
 class QuantizedModel(fx.GraphModule):
-    """GraphModule whose copies keep the ranges that the present dialect does not call."""
+    """GraphModule whose copies keep the quantizers that the present dialect does not call."""
 
-    def __deepcopy__(self, memo: dict) -> QuantizedModel:
-        copied = super().__deepcopy__(memo)
+    ranges: nn.ModuleDict
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QuantizedModel:
+        copied = cast("QuantizedModel", super().__deepcopy__(memo))
         copied.ranges = copy.deepcopy(self.ranges, memo)
         return copied
 
@@ -62,14 +64,14 @@ def insert_quantizers(
     dialect_name: str = "trt",
     cpu: CpuSums = "exact",
 ) -> QuantizedModel:
-    """Trace `model` and put uncalibrated quantizers into the result; `model` itself stays as it is.
+    """Trace `model` and insert uncalibrated quantizers into the result; `model` itself does not change.
 
     Args:
-        model: any network of convolutions that torch.fx traces, batch norm folded (a deployed Detector).
+        model: any network of convolutions that torch.fx traces, with batch norm folded (a deployed Detector).
         keep_float: (module path, Conv2d) -> whether this convolution stays float.
         quantize_predictions: whether convolutions whose result leaves the network are quantized as well.
         dialect_name: key of `spec.DIALECTS`.
-        cpu: how the CPUs add that the dialects for CPUs are meant for; it stays when the dialect changes.
+        cpu: how the target CPUs add products, for the dialects for CPUs; it stays when the dialect changes.
 
     Raises:
         ValueError: batch norm left in the network, no Conv2d, an unknown dialect or kind of CPU.
@@ -78,9 +80,7 @@ def insert_quantizers(
     if cpu not in get_args(CpuSums):
         raise ValueError(f"cpu is {cpu!r}; choose {' or '.join(get_args(CpuSums))}")
     root = copy.deepcopy(model)
-    for name, module in root.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(f"batch norm {name!r} is left in the network; fold it (deploy_) before quantizing")
+    _refuse_batch_norm(root)
     split_upsampling_(root)
     traced = QuantizedModel(root, fx.Tracer().trace(root), class_name="QuantizedModel")
     traced.train(model.training)
@@ -92,29 +92,36 @@ def insert_quantizers(
     floats = frozenset() if quantize_predictions else predictions
     for name in dict.fromkeys(str(node.target) for node in convolutions):
         conv = traced.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d), "kind_of said so"
         if keep_float is not None and keep_float(name, conv):
             floats |= {name}
         traced.set_submodule(name, QuantConv2d.from_float(conv))
-    traced.add_module("ranges", nn.ModuleDict({name: Range(chosen.grid) for name in groups.sources}))
+    traced.add_module("ranges", nn.ModuleDict({name: ActivationQuantizer(chosen.grid) for name in groups.sources}))
     traced.ranges.to(next(traced.parameters()).device)
     traced.meta["quant"] = QuantState(chosen, groups, predictions, floats, (), cpu)
     return _apply_(traced, dialect=chosen, float_layers=floats)
 
 
+def _refuse_batch_norm(root: nn.Module) -> None:
+    for name, module in root.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(f"batch norm {name!r} is left in the network; fold it (deploy_) before quantizing")
+
+
 def state_of(gm: fx.GraphModule) -> QuantState:
-    """What a quantized model knows about itself; raises ValueError for any other module."""
+    """State of a quantized model; raises ValueError for any other module."""
     if "quant" not in getattr(gm, "meta", {}):
         raise ValueError(f"{type(gm).__name__} has no quantizers; call insert_quantizers first")
     return gm.meta["quant"]
 
 
 def set_dialect_(gm: QuantizedModel, name: str) -> QuantizedModel:
-    """Quantize as a kind of runtime does (key of `spec.DIALECTS`), in place. Weights, ranges and float layers stay.
+    """Switch to another dialect (key of `spec.DIALECTS`), in place. Weights, ranges and float layers stay.
 
     Raises:
-        ValueError: unknown dialect, or scales that are being learned: they belong to the present grid.
+        ValueError: unknown dialect, or scales that are being learned, as they belong to the present grid.
     """
-    if any(module.step is not None for module in gm.ranges.values()):
+    if any(quantizer.step is not None for quantizer in activation_quantizers(gm).values()):
         raise ValueError("scales are being learned on the present dialect's grid; call fix_ranges_ before switching")
     return _apply_(gm, dialect=dialect(name), float_layers=state_of(gm).float_layers)
 
@@ -125,28 +132,26 @@ def set_float_layers_(gm: QuantizedModel, names: Iterable[str]) -> QuantizedMode
     Raises:
         ValueError: a name that is no convolution of the model.
     """
-    names = frozenset(names)
-    known = convolution_names(gm)
-    if names - set(known):
-        raise ValueError(
-            f"{', '.join(sorted(names - set(known)))}: no such convolution; the model has {', '.join(known)}"
-        )
-    return _apply_(gm, dialect=state_of(gm).dialect, float_layers=names)
+    chosen, known = frozenset(names), convolution_names(gm)
+    unknown = sorted(chosen - set(known))
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no such convolution; the model has {', '.join(known)}")
+    return _apply_(gm, dialect=state_of(gm).dialect, float_layers=chosen)
 
 
 def _apply_(gm: QuantizedModel, *, dialect: Dialect, float_layers: frozenset[str]) -> QuantizedModel:
     state = state_of(gm)
-    remove_sites_(gm.graph, gm)
-    sites = plan_sites(gm.graph, gm, groups=state.groups, dialect=dialect, float_layers=float_layers)
-    place_sites_(gm.graph, sites)
+    remove_quantizers_(gm.graph, gm)
+    placements = plan_placements(gm.graph, gm, groups=state.groups, dialect=dialect, float_layers=float_layers)
+    insert_placements_(gm.graph, placements)
     gm.graph.lint()
     gm.recompile()
-    for module in gm.ranges.values():
-        module.grid = dialect.grid
-        module.refresh_()
-    state = gm.meta["quant"] = replace(state, dialect=dialect, float_layers=float_layers, sites=tuple(sites))
+    for quantizer in activation_quantizers(gm).values():
+        quantizer.grid = dialect.grid
+        quantizer.refresh_()
+    state = gm.meta["quant"] = replace(state, dialect=dialect, float_layers=float_layers, placements=tuple(placements))
     for name in convolution_names(gm):
-        conv = gm.get_submodule(name)
+        conv = quant_conv(gm, name)
         conv.active, conv.paired = name not in float_layers, state.paired
         if conv.export_scale is not None:
             conv.prepare_export_()
@@ -167,8 +172,8 @@ def quantizable_names(gm: QuantizedModel) -> list[str]:
 
 @contextlib.contextmanager
 def quantizers_off(gm: QuantizedModel) -> Iterator[None]:
-    """The float network, for the time: no range and no weight is rounded."""
-    modules = [module for module in gm.modules() if isinstance(module, Range | QuantConv2d)]
+    """Run the float network inside this context: no activation and no weight is rounded."""
+    modules = [module for module in gm.modules() if isinstance(module, ActivationQuantizer | QuantConv2d)]
     before = [module.enabled for module in modules]
     try:
         for module in modules:
@@ -180,38 +185,39 @@ def quantizers_off(gm: QuantizedModel) -> Iterator[None]:
 
 
 def get_ranges(gm: QuantizedModel) -> dict[str, tuple[float, float]]:
-    """Group name -> (amin, amax); NaN where not calibrated."""
-    return {name: (float(module.amin), float(module.amax)) for name, module in gm.ranges.items()}
+    """Group name -> (amin, amax); NaN if not calibrated."""
+    return {name: (float(module.amin), float(module.amax)) for name, module in activation_quantizers(gm).items()}
 
 
 def set_ranges_(gm: QuantizedModel, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Give every scale group its real range, in place.
+    """Set the real range of every scale group, in place.
 
     Raises:
         ValueError: the groups are not exactly those of the model, or a range is not a finite interval.
     """
-    missing, unknown = set(gm.ranges) - set(ranges), set(ranges) - set(gm.ranges)
+    quantizers = activation_quantizers(gm)
+    missing, unknown = set(quantizers) - set(ranges), set(ranges) - set(quantizers)
     if missing or unknown:
         raise ValueError(
             f"ranges do not fit this network: missing {sorted(missing)}, unknown {sorted(unknown)}; calibrate it again"
         )
     for name, (amin, amax) in ranges.items():
         try:
-            gm.ranges[name].set_(amin, amax)
+            quantizers[name].set_(amin, amax)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
 
 def freeze_weight_ranges_(gm: QuantizedModel) -> None:
-    """Keep the weights' ranges of this moment, for trainings that move weights inside fixed grids."""
+    """Keep the present weight ranges, for trainings that move weights on fixed grids."""
     for name in convolution_names(gm):
-        gm.get_submodule(name).freeze_ranges_()
+        quant_conv(gm, name).freeze_ranges_()
 
 
 def learn_ranges_(gm: QuantizedModel) -> None:
-    """Make every scale, of activations and weights, a parameter with LSQ's gradient (1902.08153), until `fix_ranges_`.
+    """Make the scales of activations and weights parameters with LSQ's gradient (1902.08153), until `fix_ranges_`.
 
-    The parameters `ranges.<group>.step` and `<convolution>.weight_step` are in the state dict for that time.
+    Until then the state dict has the parameters `ranges.<group>.step` and `<convolution>.weight_step`.
 
     Raises:
         ValueError: a range is not calibrated.
@@ -221,31 +227,33 @@ def learn_ranges_(gm: QuantizedModel) -> None:
 
 
 def fix_ranges_(gm: QuantizedModel) -> None:
-    """End `learn_ranges_`: scales become ranges again, those of weights frozen. Without learning nothing happens."""
-    if any(module.step is not None for module in gm.ranges.values()):
+    """End `learn_ranges_`: scales become ranges again, frozen for weights. Does nothing if no scale is learned."""
+    if any(quantizer.step is not None for quantizer in activation_quantizers(gm).values()):
         for module in _learning_modules(gm):
             module.fix_()
         for name in state_of(gm).float_layers:
-            gm.get_submodule(name).freeze_ranges_()  # so that one word about weight ranges holds for all
+            quant_conv(gm, name).freeze_ranges_()  # so that one stored flag holds for all convolutions
 
 
-def _learning_modules(gm: QuantizedModel) -> list[Range | QuantConv2d]:
-    """What has scales that count now; layers that stay float learn none."""
+def _learning_modules(gm: QuantizedModel) -> list[ActivationQuantizer | QuantConv2d]:
+    """All activation quantizers and the convolutions that are quantized now."""
     floats = state_of(gm).float_layers
-    return [*gm.ranges.values(), *(gm.get_submodule(name) for name in convolution_names(gm) if name not in floats)]
+    convolutions = [quant_conv(gm, name) for name in convolution_names(gm) if name not in floats]
+    return [*activation_quantizers(gm).values(), *convolutions]
 
 
 def ready_for_export_(gm: QuantizedModel) -> QuantizedModel:
-    """Make weight ranges constants of the graph and keep weights inside them; the numbers do not change."""
+    """Make weight ranges constants of the graph and clamp weights to them, in place; the outputs do not change."""
     fix_ranges_(gm)
     for name in convolution_names(gm):
-        gm.get_submodule(name).prepare_export_()
-    return gm.eval()
+        quant_conv(gm, name).prepare_export_()
+    gm.eval()
+    return gm
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A convolution as reports and exporters see it."""
+    """A convolution for reports and exporters; ranges, scale and zero point are those of its input."""
 
     name: str
     quantized: bool
@@ -258,24 +266,25 @@ class LayerRow:
 
 
 def describe(gm: QuantizedModel) -> list[LayerRow]:
-    """One row per convolution, in order of execution; ranges are those of the input in the present dialect."""
-    state, rows = state_of(gm), {}
+    """One row per convolution in the present dialect, in order of execution."""
+    state, quantizers = state_of(gm), activation_quantizers(gm)
+    rows: dict[str, LayerRow] = {}
     for node in gm.graph.nodes:
         if kind_of(node, gm) is not Kind.CONV:
             continue
         name, value = str(node.target), node.all_input_nodes[0]
-        if kind_of(value, gm) is Kind.RANGE:
+        if kind_of(value, gm) is Kind.ACTIVATION_QUANTIZER:
             value = value.all_input_nodes[0]
         group = state.groups.group_of[value.name]
-        module = gm.ranges[group]
+        quantizer = quantizers[group]
         rows[name] = LayerRow(
             name=name,
             quantized=name not in state.float_layers,
             prediction=name in state.predictions,
             input_group=group,
-            amin=float(module.amin),
-            amax=float(module.amax),
-            input_scale=module.scale,
-            zero_point=module.zero_point,
+            amin=float(quantizer.amin),
+            amax=float(quantizer.amax),
+            input_scale=quantizer.scale,
+            zero_point=quantizer.zero_point,
         )
     return list(rows.values())

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from yolov6core.quant.spec import MIN_SCALE
+from yolov6core.quant.weights import clamp_
 
 
 class _RoundByStep(torch.autograd.Function):
     """Fake quantization whose step is learned; see `learned_quantize`."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, step: Tensor, low: int | Tensor, high: int | Tensor, factor: float) -> Tensor:
-        step = step.clamp_min(MIN_SCALE)  # here, so that a step that fell below zero still has a gradient
+    def forward(ctx: Any, x: Tensor, step: Tensor, low: int | Tensor, high: int | Tensor, factor: float) -> Tensor:
+        step = step.clamp_min(MIN_SCALE)  # in here, so that a negative step still has a gradient
         ratio = x * step.reciprocal()
         inside = (ratio > low) & (ratio < high)
-        rounded = ratio.round_().clamp_(low, high).mul_(step)
+        rounded = clamp_(ratio.round_(), low, high).mul_(step)
         ctx.save_for_backward(x, step, inside, rounded)
         ctx.factor = factor
         return rounded
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
         x, step, inside, rounded = ctx.saved_tensors
         passed = gradient * inside
-        # Equations 3 and 5. By step: round(x / step) - x / step inside the range, the range's end beyond it.
-        moved = (gradient * rounded - passed * x).sum_to_size(step.shape)
-        return passed, moved / step * ctx.factor, None, None, None
+        # Equations 3 and 5. By step: round(x / step) - x / step inside the range, the limit of the range beyond it.
+        by_step = (gradient * rounded - passed * x).sum_to_size(step.shape)
+        return passed, by_step / step * ctx.factor, None, None, None
 
 
 def learned_quantize(x: Tensor, step: Tensor, *, low: int | Tensor, high: int | Tensor, sharing: int) -> Tensor:
@@ -35,9 +39,9 @@ def learned_quantize(x: Tensor, step: Tensor, *, low: int | Tensor, high: int | 
 
     Args:
         x: any shape; its gradient passes inside the range.
-        step: float32, of a shape that broadcasts to that of `x`. Kept positive.
-        low, high: multiples, zero point taken off; of the shape of `x` where they differ from value to value.
-        sharing: how many values of `x` (of one image) share a step. The step's gradient is divided by
+        step: float32, broadcasts to the shape of `x`. Kept positive.
+        low, high: integer limits minus the zero point; tensors of the shape of `x` if they differ between values.
+        sharing: number of values of `x` (of one image) that share a step. The step's gradient is divided by
             sqrt(sharing * high), so that steps learn about as fast as weights (section 2.2).
     """
     if x.dtype != torch.float32:

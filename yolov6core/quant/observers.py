@@ -1,7 +1,7 @@
 """Calibration of a tensor's range: max, percentile, MSE and entropy from one histogram of magnitudes.
 
 Entropy and MSE follow the definitions of NVIDIA's pytorch-quantization toolkit (128 levels for magnitudes, candidates
-from bin 128 on), with the same results, but in closed form over prefix sums: candidates x 128 steps instead of
+from bin 128 on) and give the same results. The closed form over prefix sums takes candidates x 128 steps instead of
 candidates x bins.
 """
 
@@ -18,12 +18,16 @@ from torch import Tensor
 
 BINS = 2048
 LEVELS = 128
-"""Levels that magnitudes have on a symmetric int8 grid; also the first candidate bin."""
+"""Levels of magnitudes on a symmetric int8 grid; also the first candidate bin."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a range is chosen. Text form: `max`, `mse`, `entropy`, `percentile_99.99`."""
+    """How a range is chosen. Text form: `max`, `mse`, `entropy`, `percentile_99.99`.
+
+    Raises:
+        ValueError: unknown kind, or a percentile that is missing, out of 0..100 or given for another kind.
+    """
 
     kind: Literal["max", "percentile", "mse", "entropy"]
     percentile: float | None = None
@@ -32,7 +36,7 @@ class Method:
         if self.kind not in ("max", "percentile", "mse", "entropy"):
             raise ValueError(f"calibration method {self.kind!r} is unknown; choose max, percentile, mse or entropy")
         if (self.percentile is not None) != (self.kind == "percentile"):
-            raise ValueError(f"calibration method {self.kind!r}: a percentile belongs to 'percentile' and to that only")
+            raise ValueError(f"calibration method {self.kind!r}: only 'percentile' takes a percentile, and needs one")
         if self.percentile is not None and not 0 < self.percentile <= 100:
             raise ValueError(f"percentile {self.percentile} must be above 0 and at most 100")
 
@@ -41,15 +45,15 @@ class Method:
 
 
 class Histogram:
-    """Counts of the magnitudes of everything seen, as int64 (float32 counts stop growing at 2^24), and the true range.
+    """Histogram of the magnitudes of all values seen, and their true range.
 
-    Bins have one width. A larger value appends bins; beyond twice the first number of bins, neighbours are merged and
-    the width doubles. So the number of bins stays bounded, counts stay exact, and the order of batches does not matter
-    for anything but the first width.
+    Counts are int64, because float32 counts stop growing at 2^24. All bins have one width. A larger value appends bins.
+    Beyond twice the first number of bins, neighbours are merged and the width doubles. So the number of bins is bounded
+    and counts are exact. The order of batches changes only the first width.
 
     Attributes:
         counts: int64 [n], n up to 2 * bins.
-        width: of a bin; 0 until something other than zero was seen.
+        width: of a bin; 0 until a value other than zero was seen.
         low, high: true minimum and maximum.
         total: number of values.
     """
@@ -86,7 +90,7 @@ class Histogram:
 
     def _cover(self, peak: float) -> None:
         if self.width == 0.0:
-            # A width below float32's reach would make 1 / width infinite.
+            # 1 / width must be finite in float32.
             self.width = max(peak / self.bins, 1e-30)
         while peak > 2 * self.bins * self.width:
             pairs = np.append(self.counts, np.zeros(len(self.counts) % 2, dtype=np.int64))
@@ -103,24 +107,25 @@ class Histogram:
 
     @property
     def peak(self) -> float:
-        """Largest magnitude seen; 0 if nothing was."""
+        """Largest magnitude seen; 0 before the first value."""
         return max(abs(self.low), abs(self.high)) if self.total else 0.0
 
 
 def threshold(histogram: Histogram, method: Method) -> float:
-    """Magnitude at which `method` clips the values that a histogram has seen; 0 if it saw only zeros or nothing."""
+    """Magnitude at which `method` clips the values of a histogram; 0 if it is empty or holds only zeros."""
     if histogram.peak == 0.0:
         return 0.0
     if method.kind == "max":
         return histogram.peak
     if method.kind == "percentile":
+        assert method.percentile is not None, "Method checks that this kind has a percentile"
         return min(percentile_threshold(histogram.counts, histogram.width, method.percentile), histogram.peak)
     closed_form = mse_threshold if method.kind == "mse" else entropy_threshold
     return closed_form(histogram.counts, histogram.width)
 
 
 def clipped_range(histogram: Histogram, method: Method) -> tuple[float, float]:
-    """(amin, amax): the true range, cut at the method's threshold on both sides; (0, 0) if nothing was seen."""
+    """(amin, amax): the true range, cut at the method's threshold on both sides; (0, 0) if the histogram is empty."""
     if not histogram.total:
         return 0.0, 0.0
     limit = threshold(histogram, method)
@@ -135,13 +140,13 @@ def percentile_threshold(counts: np.ndarray, width: float, percentile: float) ->
 
 
 def entropy_threshold(counts: np.ndarray, width: float) -> float:
-    """Edge i * width (i = 128 .. n) at which clipping and merging into 128 groups loses least information.
+    """Edge i * width (i = 128 .. n) at which clipping and merging into 128 groups loses the least information.
 
     For candidate i, P is the histogram of the first i bins with everything beyond added to the last of them; Q gives
     every non-empty bin the mean of the non-empty bins of its group, the group of bin j being floor(128 j / i).
     KL(P || Q) = [sum b log b - sum_k S_k log(S_k / n_k) + tail terms] / T - log T + log C_i over prefix sums, with
     group sums S_k, non-empty bins n_k, T all counts and C_i those of the first i bins. Bin 0 counts as much as bin 1,
-    since ReLU's zeros would drown the rest. Where the last kept bin is empty and the tail is not, the divergence is
+    since the zeros of ReLU would dominate. If the last kept bin is empty and the tail is not, the divergence is
     infinite. The last of equal minima wins.
     """
     bins = counts.astype(np.float64)
@@ -169,11 +174,11 @@ def entropy_threshold(counts: np.ndarray, width: float) -> float:
 
 
 def mse_threshold(counts: np.ndarray, width: float) -> float:
-    """Bin centre (bins 128 .. n - 1) that clips with the least squared error on the grid -127 .. 127.
+    """Bin centre (bins 128 .. n - 1) at which clipping gives the least squared error on the grid -127 .. 127.
 
     Every bin stands for its centre. In units of half a bin, bin j is at 2j + 1 and the level of candidate i is
     round(127 (2j + 1) / (2i + 1)), where ties cannot occur; so the first bin b_k of each level k is an integer
-    division. The levels are k s with s = (2i + 1) / 127. With N and M, the sums of n and n c before a bin, summation by
+    division. The levels are k s with s = (2i + 1) / 127. N and M are the sums of n and n c before a bin; summation by
     parts gives sum n (c - q)^2 = sum n c^2 - 2 s (127 M - sum_k M(b_k)) + s^2 (127^2 N - sum_k (2k - 1) N(b_k)).
     The first of equal minima wins.
     """
@@ -191,7 +196,7 @@ def mse_threshold(counts: np.ndarray, width: float) -> float:
 
 @lru_cache(maxsize=4)
 def _level_starts(n: int) -> np.ndarray:
-    """First bin [candidates 128 .. n - 1, levels 1 .. 127] that rounds to each level, n where none does."""
+    """First bin [candidates 128 .. n - 1, levels 1 .. 127] that rounds to each level; n if no bin does."""
     top = LEVELS - 1
     odd = 2 * np.arange(LEVELS, n)[:, None] + 1
     firsts = ((2 * np.arange(1, LEVELS) - 1) * odd - 2 * top) // (4 * top) + 1
@@ -206,7 +211,7 @@ def _prefix(values: np.ndarray) -> np.ndarray:
 def noise_ratio_db(histogram: Histogram, scale: float, levels: int = LEVELS - 1) -> float:
     """Signal-to-noise ratio in decibels of rounding the magnitudes seen to 0 .. levels steps of `scale`."""
     centres = (np.arange(len(histogram.counts)) + 0.5) * histogram.width
-    centres[0] = 0.0 if histogram.counts[0] else centres[0]  # ReLU's zeros are zeros, which every grid holds
+    centres[0] = 0.0 if histogram.counts[0] else centres[0]  # the zeros of ReLU, which every grid holds exactly
     error = np.clip(np.rint(centres / scale), 0, levels) * scale - centres
     signal, noise = (histogram.counts * centres**2).sum(), (histogram.counts * error**2).sum()
     return float(10 * np.log10(signal / noise)) if signal > 0 and noise > 0 else math.inf

@@ -1,4 +1,4 @@
-"""The float and the quantized network side by side, node by node, for methods that repair one layer after the other."""
+"""The float and the quantized network run in step, node by node, for methods that correct one layer at a time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from yolov6core.quant.graph_ops import Kind, kind_of
+from yolov6core.quant.graph_ops import Kind, kind_of, quant_conv
 from yolov6core.quant.insert import QuantizedModel
 
 Visit = Callable[[str, Tensor, Tensor, Tensor], Tensor]
-"""(convolution, quantized input, quantized result, float result) -> the result that the quantized network goes on with.
+"""(convolution, quantized input, quantized result, float result) -> result for the rest of the quantized network.
+
+All tensors are float32 [B, C, H, W].
 """
 
 
@@ -20,13 +22,12 @@ Visit = Callable[[str, Tensor, Tensor, Tensor], Tensor]
 def visit_convolutions(gm: QuantizedModel, images: Tensor, visit: Visit) -> None:
     """Run both networks once and hand every quantized convolution to `visit`, in order of execution.
 
-    A layer changed by `visit` counts for all that follows, in the quantized network only: the float results are those
-    of the network as it was. A convolution that is called several times is visited at the first call.
+    The result of `visit` is the input of later layers of the quantized network; the float network stays as it was. A
+    convolution that is called several times is visited at the first call.
 
     Args:
         gm: calibrated model; the quantizers of its present dialect are on.
-        images: [B, 3, H, W] float32 in 0..1. All values that are still needed are kept for both networks, so the
-            memory is that of one forward pass twice.
+        images: [B, 3, H, W] float32 in 0..1. Memory is that of two forward passes.
     """
     kinds = {node: kind_of(node, gm) for node in gm.graph.nodes}
     last_reader = {value: node for node in gm.graph.nodes for value in node.all_input_nodes}
@@ -38,9 +39,9 @@ def visit_convolutions(gm: QuantizedModel, images: Tensor, visit: Visit) -> None
     gm.eval()
     try:
         for node in gm.graph.nodes:
-            _float_step(float_run, node, kinds[node])
+            float_run.env[node] = _float_value(float_run, gm, node, kinds[node])
             value = quantized_run.run_node(node)
-            if kinds[node] is Kind.CONV and gm.get_submodule(str(node.target)).active and node.target not in seen:
+            if kinds[node] is Kind.CONV and quant_conv(gm, str(node.target)).active and node.target not in seen:
                 seen.add(str(node.target))
                 source = quantized_run.env[node.all_input_nodes[0]]
                 value = visit(str(node.target), source, value, float_run.env[node])
@@ -51,17 +52,14 @@ def visit_convolutions(gm: QuantizedModel, images: Tensor, visit: Visit) -> None
         gm.train(training)
 
 
-def _float_step(run: fx.Interpreter, node: fx.Node, kind: Kind) -> None:
-    value: Any
-    if kind is Kind.RANGE:
-        value = run.env[node.all_input_nodes[0]]
-    elif kind is Kind.CONV:
-        conv = run.module.get_submodule(str(node.target))
-        before, conv.enabled = conv.enabled, False
-        try:
-            value = run.run_node(node)
-        finally:
-            conv.enabled = before
-    else:
-        value = run.run_node(node)
-    run.env[node] = value
+def _float_value(run: fx.Interpreter, gm: QuantizedModel, node: fx.Node, kind: Kind) -> Any:
+    if kind is Kind.ACTIVATION_QUANTIZER:
+        return run.env[node.all_input_nodes[0]]
+    if kind is not Kind.CONV:
+        return run.run_node(node)
+    conv = quant_conv(gm, str(node.target))
+    before, conv.enabled = conv.enabled, False
+    try:
+        return run.run_node(node)
+    finally:
+        conv.enabled = before

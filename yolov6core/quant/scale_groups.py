@@ -1,7 +1,7 @@
 """Scale groups from the traced graph: tensors that must share one scale, found by union-find.
 
-Values meet in a concat, are added, or pass a max-pool or a reshaping operator: with one scale for all of them integer
-kernels move bytes there, with several they must convert. Works for any network of convolutions that torch.fx traces.
+Values meet in a concat, are added, or pass a max-pool or a reshaping operator. With one scale for all of them, integer
+kernels only move bytes; with several, they must convert. Works for any network of convolutions that torch.fx traces.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from yolov6core.quant.graph_ops import CARRIES, Kind, carried_inputs, final_value, is_prediction, kind_of
+from yolov6core.quant.graph_ops import PASS_THROUGH, Kind, final_value, is_prediction, kind_of, pass_through_inputs
 
 
 @dataclass(frozen=True)
 class ScaleGroups:
-    """Groups of graph values by name. A group is called after the first tensor, in order of execution, that it holds.
+    """Groups of graph values by name. A group has the name of its first tensor in order of execution.
 
     Attributes:
         group_of: node name -> group name, for every node whose values may be quantized.
-        sources: group name -> names of the nodes that make its values (the others only carry them). Their union is what
-            a group must be calibrated on.
+        sources: group name -> names of the nodes that compute its values (the others pass them through). A group must
+            be calibrated on the union of these tensors.
     """
 
     group_of: dict[str, str]
@@ -28,10 +28,10 @@ class ScaleGroups:
 
 
 def find_groups(graph: fx.Graph, root: nn.Module) -> ScaleGroups:
-    """Group the values of a graph traced from `root`, before any quantizer is in it.
+    """Group the values of a graph traced from `root` that has no quantizer yet.
 
-    Groups exist for the input of every Conv2d and for the result of every Conv2d but the prediction convolutions,
-    whichever of them are quantized later: names do not depend on what stays float.
+    Groups exist for the input of every Conv2d and for the result of every Conv2d but the prediction convolutions. Their
+    names do not depend on which convolutions stay float later.
     """
     parent: dict[fx.Node, fx.Node] = {}
 
@@ -42,8 +42,8 @@ def find_groups(graph: fx.Graph, root: nn.Module) -> ScaleGroups:
 
     kinds = {node: kind_of(node, root) for node in graph.nodes}
     for node, kind in kinds.items():
-        if kind in CARRIES:
-            for value in carried_inputs(node, kind):
+        if kind in PASS_THROUGH:
+            for value in pass_through_inputs(node, kind):
                 parent[find(value)] = find(node)
         elif kind is Kind.ADD:
             first, *others = node.all_input_nodes
@@ -55,11 +55,12 @@ def find_groups(graph: fx.Graph, root: nn.Module) -> ScaleGroups:
     for node in graph.nodes:
         if find(node) in wanted:
             members.setdefault(find(node), []).append(node)
-    group_of, sources = {}, {}
+    group_of: dict[str, str] = {}
+    sources: dict[str, tuple[str, ...]] = {}
     for nodes in members.values():
-        makers = [node for node in nodes if kinds[node] not in CARRIES]
-        name = _module_name(makers[0].name)
-        sources[name] = tuple(node.name for node in makers)
+        computed = [node for node in nodes if kinds[node] not in PASS_THROUGH]
+        name = _module_name(computed[0].name)
+        sources[name] = tuple(node.name for node in computed)
         group_of |= dict.fromkeys((node.name for node in nodes), name)
     return ScaleGroups(group_of, sources)
 
@@ -75,5 +76,5 @@ def _quantizable_values(graph: fx.Graph, root: nn.Module, kinds: dict[fx.Node, K
 
 
 def _module_name(node_name: str) -> str:
-    """A node name that nn.ModuleDict takes: it refuses the names of its own attributes."""
+    """A node name as a key of nn.ModuleDict, which refuses the names of its own attributes."""
     return f"{node_name}_" if hasattr(nn.ModuleDict, node_name) else node_name

@@ -1,17 +1,17 @@
-"""Which convolutions stay float: the smallest set that does what is asked, told apart from the noise of small samples.
+"""Choice of the convolutions that stay float: the smallest set that meets the budget, robust to noise of small samples.
 
-Two problems. With `max_drop`: the lowest latency whose score drops by at most so much. Without: the highest score that
-the budget (a number of layers, a share of latency) allows.
+There are two problems. With `max_drop`: the lowest latency at which the score drops by at most this much. Without it:
+the highest score that the budget (a number of layers, a share of latency) allows.
 
-The order in which layers become float never comes from scores of single layers, because on some hundred images most of
-these differ by less than their noise. It comes from the measured harm of each layer, per unit of latency wherever
-latency is part of the problem. Scores only decide how far to go along that order:
+Layers become float in order of their measured sensitivity, per unit of latency if latency is part of the problem.
+Scores of single layers never set the order: on some hundred images, most of them differ by less than their noise.
+Scores only decide how many layers of the order become float:
 
-- with `max_drop`, the shortest part of the order that holds it, found by bisection; where none does, of the order by
-  harm alone;
-- without it, or where neither holds it, all that the budget allows, if that gains more than the noise of the gain
-  (two standard errors, images paired); otherwise nothing, because float layers that gain nothing only cost time. What
-  gains is then shortened by bisection to what cannot be told from the whole (one standard error).
+- With `max_drop`, the fewest layers that hold it, found by bisection. If no number does, the order by sensitivity alone
+  is tried.
+- Without `max_drop`, or if neither order holds it, all layers that the budget allows, if their gain exceeds its noise
+  (two standard errors, images paired). Bisection then drops the last layers as long as the score cannot be told from
+  that of the whole set (one standard error). Otherwise none: float layers that gain nothing only cost time.
 """
 
 from __future__ import annotations
@@ -21,36 +21,39 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-SURE = 2.0
-"""Standard errors that a gain must exceed to be believed."""
+SIGNIFICANT = 2.0
+"""Standard errors that a difference must exceed to count as significant."""
 NEGLIGIBLE = 0.01
-"""The mildest layers, with this share of the whole harm together, are no candidates: cheap as they are, they mend
-nothing."""
+"""The least sensitive layers, with this share of the total sensitivity together, are no candidates: however cheap, they
+gain nothing."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution as the choice sees it.
+    """A convolution that may stay float.
 
     Attributes:
         name: module path.
-        harm: what quantizing it costs in accuracy, in any unit that adds up over layers.
-        cost: what leaving it float costs, as a share of the whole INT8 network's latency (or of its arithmetic).
+        sensitivity: loss of accuracy from quantizing it, in any unit that adds up over layers.
+        cost: extra latency of leaving it float, as a share of the INT8 network's latency (or of its arithmetic).
     """
 
     name: str
-    harm: float
+    sensitivity: float
     cost: float
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What is asked of the choice; None: no limit.
+    """Limits of the choice; None: no limit.
 
     Attributes:
-        max_drop: tolerated loss of score against the float network.
-        max_layers: most layers that may be float.
+        max_drop: largest loss of score against the float network.
+        max_layers: largest number of float layers.
         max_slowdown: largest sum of their costs.
+
+    Raises:
+        ValueError: a negative limit.
     """
 
     max_drop: float | None = None
@@ -65,7 +68,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Score:
-    """A score and what it becomes when each of several equal parts of the images is left out (the jackknife)."""
+    """A score, and the scores without each of several equal parts of the images (the jackknife)."""
 
     value: float
     without: tuple[float, ...] = ()
@@ -79,26 +82,25 @@ class Score:
         return math.sqrt((len(gains) - 1) / len(gains) * sum((gain - mean) ** 2 for gain in gains))
 
 
-def merit(score: Score, reference: Score, *, agreement: float) -> float:
-    """What quantized networks are compared by: higher is better.
+def selection_score(score: Score, reference: Score, *, agreement: float) -> float:
+    """Figure for the comparison of quantized networks; higher is better.
 
-    A score that differs from the float network's by less than SURE standard errors says nothing, and the network that
-    agrees with the float one most is the best of such. A surely higher score is better than these, a surely lower one
-    worse.
+    If the score differs from the float network's by at most SIGNIFICANT standard errors, the result is the agreement,
+    0..1. A significantly higher score gives at least 1, a significantly lower one at most 0.
 
     Args:
-        score, reference: mAP of the quantized and of the float network on the same images.
+        score, reference: mAP in 0..1 of the quantized and of the float network on the same images.
         agreement: of their detections, 0..1.
     """
     gain = score.value - reference.value
-    if abs(gain) <= SURE * score.noise_of_gain(reference):
+    if abs(gain) <= SIGNIFICANT * score.noise_of_gain(reference):
         return agreement
     return score.value + math.copysign(1, gain)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One verified set: these layers float, all others quantized; its gain over none, and the gain's standard error."""
+    """One verified set of float layers: its score, its gain over no float layer, and the gain's standard error."""
 
     float_layers: tuple[str, ...]
     score: float
@@ -108,14 +110,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """The layers to keep float, and how it came to that.
+    """The layers to keep float, and the trials that led to them.
 
     Attributes:
-        float_layers: chosen convolutions; prediction convolutions, float anyway, are not among them.
-        score: what `verify` gave for them.
-        within_budget: whether `max_drop` is held; true where none is given.
+        float_layers: chosen convolutions, without the prediction convolutions that are float anyway.
+        score: result of `verify` for them.
+        within_budget: whether `max_drop` is held; true if none is given.
         cost: sum of the layers' costs.
-        trials: everything that was verified, in order.
+        trials: all verified sets, in order.
     """
 
     float_layers: tuple[str, ...]
@@ -126,35 +128,35 @@ class Choice:
 
 
 def candidates(layers: Sequence[Layer], budget: Budget) -> list[Layer]:
-    """Layers in the order in which they would become float, as far as the budget allows.
+    """Layers in the order in which they become float, as far as the budget allows.
 
-    By harm per cost if latency is in the problem (`max_drop` or `max_slowdown`), else by harm. A layer that no longer
-    fits into `max_slowdown` is passed over. Costs below a thousandth of the largest count as that: measured ones
-    scatter around zero.
+    Ordered by sensitivity per cost if latency is part of the problem (`max_drop` or `max_slowdown`), else by
+    sensitivity. A layer that does not fit into the rest of `max_slowdown` is skipped. Costs count as at least a
+    thousandth of the largest one, because measured costs scatter around zero.
     """
     floor = max((layer.cost for layer in layers), default=0.0) / 1000
     costs_matter = budget.max_drop is not None or budget.max_slowdown is not None
 
-    def merit(layer: Layer) -> float:
-        return layer.harm / (max(layer.cost, floor) or 1.0) if costs_matter else layer.harm
+    def priority(layer: Layer) -> float:
+        return layer.sensitivity / (max(layer.cost, floor) or 1.0) if costs_matter else layer.sensitivity
 
-    taken, spent = [], 0.0
-    for layer in sorted(_harmful(layers), key=lambda layer: (-merit(layer), layer.name)):
+    chosen, spent = [], 0.0
+    for layer in sorted(_sensitive(layers), key=lambda layer: (-priority(layer), layer.name)):
         cost = max(layer.cost, 0.0)
         if budget.max_slowdown is not None and spent + cost > budget.max_slowdown:
             continue
-        taken.append(layer)
+        chosen.append(layer)
         spent += cost
-    return taken[: budget.max_layers]
+    return chosen[: budget.max_layers]
 
 
-def _harmful(layers: Sequence[Layer]) -> list[Layer]:
-    """Layers without the mild ones, see NEGLIGIBLE."""
-    allowed, milder = NEGLIGIBLE * sum(layer.harm for layer in layers), 0.0
+def _sensitive(layers: Sequence[Layer]) -> list[Layer]:
+    """Layers without the least sensitive ones, see NEGLIGIBLE."""
+    negligible, cumulated = NEGLIGIBLE * sum(layer.sensitivity for layer in layers), 0.0
     found = []
-    for layer in sorted(layers, key=lambda layer: (layer.harm, layer.name)):
-        milder += layer.harm
-        if milder > allowed:
+    for layer in sorted(layers, key=lambda layer: (layer.sensitivity, layer.name)):
+        cumulated += layer.sensitivity
+        if cumulated > negligible:
             found.append(layer)
     return found
 
@@ -162,38 +164,38 @@ def _harmful(layers: Sequence[Layer]) -> list[Layer]:
 def choose_float_layers(
     layers: Sequence[Layer], *, verify: Callable[[tuple[str, ...]], Score], float_score: float, budget: Budget
 ) -> Choice:
-    """Solve the problem that the budget states, by the rule of this module's text.
+    """Choose the float layers for a budget, by the rules in the text of this module.
 
     Args:
         layers: convolutions that may stay float.
-        verify: float layers -> score (mAP in 0..1) of the model with all others quantized; the parts that are left out
-            are the same on every call.
-        float_score: score of the float model.
+        verify: float layers -> score (mAP in 0..1) of the model with all others quantized. The jackknife parts must be
+            the same in every call.
+        float_score: score of the float model, 0..1.
     """
-    known = _Known(verify)
-    trials = _Trials(candidates(layers, budget), known)
+    verified = _VerifiedSets(verify)
+    order = _Order(candidates(layers, budget), verified)
 
     def held() -> bool:
-        return _holds(trials.score(0), float_score, budget) or _holds(trials.score(), float_score, budget)
+        return _holds(order.score(0), float_score, budget) or _holds(order.score(), float_score, budget)
 
     if not held():
-        # What is cheap per layer does not do; the most harmful ones may.
-        trials = _Trials(candidates(layers, replace(budget, max_drop=None)), known)
-    count = trials.fewest(lambda n: _holds(trials.score(n), float_score, budget)) if held() else trials.best()
-    chosen = trials.order[:count]
+        # The cheap layers do not suffice; the most sensitive ones may.
+        order = _Order(candidates(layers, replace(budget, max_drop=None)), verified)
+    count = order.fewest(lambda n: _holds(order.score(n), float_score, budget)) if held() else order.best()
+    chosen = order.layers[:count]
     return Choice(
         float_layers=tuple(layer.name for layer in chosen),
-        score=trials.score(count).value,
+        score=order.score(count).value,
         within_budget=held() or budget.max_drop is None,
         cost=sum(layer.cost for layer in chosen),
-        trials=known.listed(),
+        trials=verified.trials(),
     )
 
 
 def given_float_layers(
     layers: Sequence[Layer], *, verify: Callable[[tuple[str, ...]], Score], float_score: float, budget: Budget
 ) -> Choice:
-    """A choice that somebody else has made, verified as the others are."""
+    """Verify a given choice; arguments as in `choose_float_layers`."""
     names = tuple(layer.name for layer in layers)
     score = verify(names)
     held = budget.max_drop is None or _holds(score, float_score, budget)
@@ -202,12 +204,12 @@ def given_float_layers(
 
 
 def _holds(score: Score, float_score: float, budget: Budget) -> bool:
-    # A tolerance far below any mAP difference, so that a drop of exactly max_drop counts as held.
+    # The tolerance, far below any mAP difference, lets a drop of exactly max_drop count as held.
     return budget.max_drop is not None and float_score - score.value <= budget.max_drop + 1e-9
 
 
-class _Known:
-    """Verified sets; none is verified twice."""
+class _VerifiedSets:
+    """Scores of sets of float layers; no set is verified twice."""
 
     def __init__(self, verify: Callable[[tuple[str, ...]], Score]) -> None:
         self.verify = verify
@@ -218,7 +220,7 @@ class _Known:
             self.scores[names] = self.verify(names)
         return self.scores[names]
 
-    def listed(self) -> tuple[Trial, ...]:
+    def trials(self) -> tuple[Trial, ...]:
         none = self.score(())
         return tuple(
             Trial(names, score.value, score.value - none.value, score.noise_of_gain(none))
@@ -226,30 +228,30 @@ class _Known:
         )
 
 
-class _Trials:
-    """Beginnings of an order of layers."""
+class _Order:
+    """An order of layers, of which the first ones become float."""
 
-    def __init__(self, order: Sequence[Layer], known: _Known) -> None:
-        self.order, self.known = tuple(order), known
+    def __init__(self, layers: Sequence[Layer], verified: _VerifiedSets) -> None:
+        self.layers, self.verified = tuple(layers), verified
 
     def score(self, count: int | None = None) -> Score:
         """Score with the first `count` layers float; default all."""
-        return self.known.score(tuple(layer.name for layer in self.order[:count]))
+        return self.verified.score(tuple(layer.name for layer in self.layers[:count]))
 
     def fewest(self, enough: Callable[[int], bool]) -> int:
-        """Smallest count that is enough, by bisection (scores are taken to rise along the order); 0 or all must be."""
+        """Smallest count that is enough, by bisection: scores should rise along the order. 0 or all must be enough."""
         if enough(0):
             return 0
-        low, high = 0, len(self.order)
+        low, high = 0, len(self.layers)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if enough(middle) else (middle, high)
         return high
 
     def best(self) -> int:
-        """All layers if they gain for sure, less those that make no difference; otherwise none."""
+        """All layers if their gain is significant, less the last ones that make no difference; otherwise none."""
         none, every = self.score(0), self.score()
-        if every.value - none.value <= SURE * every.noise_of_gain(none):
+        if every.value - none.value <= SIGNIFICANT * every.noise_of_gain(none):
             return 0
 
         def as_good(count: int) -> bool:
@@ -258,21 +260,26 @@ class _Trials:
         return self.fewest(as_good)
 
 
-def sure_harm(drops: Mapping[str, float], noise: Mapping[str, float], smooth: Mapping[str, float]) -> dict[str, float]:
-    """Harm from measured drops of score where they exceed their noise, from a smoother measure elsewhere.
+def significant_drop(
+    drops: Mapping[str, float], noise: Mapping[str, float], smooth: Mapping[str, float]
+) -> dict[str, float]:
+    """Sensitivities from measured drops of score if they are significant, from a smoother measure otherwise.
+
+    The smooth measure is scaled by its median ratio to the significant drops and limited to SIGNIFICANT standard errors
+    of the layer's drop. If no drop is significant, the smooth measure is returned as it is.
 
     Args:
-        drops: layer -> score lost when it alone is quantized.
-        noise: layer -> standard error of that.
+        drops: layer -> loss of score when only this layer is quantized.
+        noise: layer -> standard error of the drop.
         smooth: layer -> any measure with little noise, in any unit.
 
-    Returns: layer -> harm in units of `drops`. The smooth measure is scaled by its median ratio to the drops that are
-    sure, and cut at what the layer's own noise could hide. Where no drop is sure, it is the smooth measure as it is.
+    Returns: layer -> sensitivity in units of `drops`.
     """
-    sure = [name for name, drop in drops.items() if drop > SURE * noise[name] and smooth[name] > 0]
-    if not sure:
+    significant = [name for name, drop in drops.items() if drop > SIGNIFICANT * noise[name] and smooth[name] > 0]
+    if not significant:
         return dict(smooth)
-    unit = statistics.median(drops[name] / smooth[name] for name in sure)
+    unit = statistics.median(drops[name] / smooth[name] for name in significant)
     return {
-        name: drop if name in sure else min(unit * smooth[name], SURE * noise[name]) for name, drop in drops.items()
+        name: drop if name in significant else min(unit * smooth[name], SIGNIFICANT * noise[name])
+        for name, drop in drops.items()
     }

@@ -1,14 +1,14 @@
-"""How much each convolution suffers from quantization: all layers at once by gradients, or one at a time for real.
+"""Sensitivity of each convolution to quantization: of all layers at once by gradients, or of one layer at a time.
 
-The fast measure is the Fisher information's answer. Quantizing layer l alone moves its result by d_l. To second order
-that costs the network |W J_l d_l|^2, with J_l the derivative of what the network says (its scores and boxes) by the
-layer's result and W the weight of each number in it: for class scores the square root of the Fisher information, so
-that the cost is twice the KL divergence from the float network. With random signs e the square of
-e^T W J_l d_l has exactly this mean (Hutchinson), and e^T W J_l is one backward pass, shared by all layers. No labels
-are needed. Works for any network of convolutions that torch.fx traces.
+The fast measure uses the Fisher information. Quantizing layer l alone moves its result by d_l. To second order this
+costs the network |W J_l d_l|^2. J_l is the derivative of the outputs that count (scores and boxes) by the layer's
+result, W the weight of each of their numbers. For class scores W is the square root of the Fisher information, so that
+the cost is twice the KL divergence from the float network. With random signs e, the square of e^T W J_l d_l has exactly
+this mean (Hutchinson's estimator), and e^T W J_l is one backward pass for all layers. No labels are needed. Works for
+any network of convolutions that torch.fx traces.
 
-Ranges may clip an image hard that calibration never saw; squared errors of one such image would decide the whole
-ranking. A layer's harm is therefore the square of the mean root of its costs on single images.
+Ranges may clip an image hard that was not among the calibration images. The squared error of one such image would
+decide the whole ranking. A layer's sensitivity is therefore the square of the mean root of its costs on single images.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-from yolov6core.quant.graph_ops import Kind, kind_of
+from yolov6core.quant.graph_ops import Kind, activation_quantizers, kind_of, quant_conv
 from yolov6core.quant.insert import QuantizedModel, convolution_names, quantizers_off, state_of
 
 Result = TypeVar("Result")
 Readout = Callable[[Any], Sequence[tuple[Tensor, Tensor]]]
-"""Raw outputs to pairs (values, weights) of equal shape: what the network says, and how much an error there matters."""
+"""Raw outputs of a network -> pairs (values, weights) of equal shape: the numbers that count, and the weights of their
+errors."""
 
 
 class _FloatRun(fx.Interpreter):
-    """The network's graph without quantizers, in which single convolutions can be asked for their INT8 result."""
+    """Runs the graph without quantizers; the convolutions in `layers` can return their INT8 results."""
 
     def __init__(self, gm: QuantizedModel, layers: Iterable[str]) -> None:
         super().__init__(gm)
         self.layers = tuple(layers)
         self.kinds = {node: kind_of(node, gm) for node in gm.graph.nodes}
-        self.group_of = state_of(gm).groups.group_of
+        self.gm, self.group_of = gm, state_of(gm).groups.group_of
+        self.quantizers = activation_quantizers(gm)
 
     def run_node(self, n: fx.Node) -> Any:
         if self.kinds[n] is Kind.CONV and str(n.target) in self.layers:
@@ -46,24 +48,24 @@ class _FloatRun(fx.Interpreter):
         return self.quantized(n)
 
     def quantized(self, n: fx.Node) -> Tensor:
-        """The convolution's result with its weights and its input rounded, and nothing else."""
+        """Result of the convolution with only its weights and its input rounded."""
         value = read = n.all_input_nodes[0]
-        if self.kinds[value] is Kind.RANGE:  # switched off, so that it holds the value as it is
+        if self.kinds[value] is Kind.ACTIVATION_QUANTIZER:  # switched off, so that its result is its input
             value = value.all_input_nodes[0]
-        conv, limits = self.module.get_submodule(str(n.target)), self.module.ranges[self.group_of[value.name]]
+        conv, quantizer = quant_conv(self.gm, str(n.target)), self.quantizers[self.group_of[value.name]]
         before = conv.active, conv.enabled
-        conv.active = conv.enabled = limits.enabled = True
+        conv.active = conv.enabled = quantizer.enabled = True
         try:
-            return conv(limits(self.env[read]))
+            return conv(quantizer(self.env[read]))
         finally:
-            (conv.active, conv.enabled), limits.enabled = before, False
+            (conv.active, conv.enabled), quantizer.enabled = before, False
 
 
 class OneLayer(nn.Module):
-    """The float network with a single convolution quantized, weights and input: what the exact measure evaluates."""
+    """The float network with the weights and the input of a single convolution quantized, for the exact measure."""
 
     def __init__(self, gm: QuantizedModel, layer: str) -> None:
-        """gm: calibrated model; shared, not copied, and never changed."""
+        """gm: calibrated model; it is shared, not copied, and never changed."""
         super().__init__()
         self.gm, self._run = gm, _FloatRun(gm, [layer])
 
@@ -73,10 +75,10 @@ class OneLayer(nn.Module):
             return self._run.run(images)
 
 
-class _Probed(_FloatRun):
-    """The float network with y + t * d for each convolution's result y, its quantization error d, and t = 0 an image.
+class _ProbedRun(_FloatRun):
+    """Runs the float network with y + t * d in place of each result y of `layers`.
 
-    The gradient by t is the derivative of the outputs along d.
+    d is the quantization error, t = 0 one number per image. The gradient by t is the derivative of the outputs along d.
     """
 
     def __init__(self, gm: QuantizedModel, layers: Iterable[str]) -> None:
@@ -92,7 +94,7 @@ class _Probed(_FloatRun):
         return exact + step * error
 
 
-def fast_harm(
+def fast_sensitivity(
     gm: QuantizedModel,
     batches: Iterable[Tensor],
     *,
@@ -101,24 +103,24 @@ def fast_harm(
     probes: int = 2,
     seed: int = 0,
 ) -> dict[str, float]:
-    """What quantizing each convolution alone costs, all of them from a few passes; see the module's text.
+    """Cost of quantizing each convolution alone, for all of them in a few passes; see the text of this module.
 
     Args:
-        gm: calibrated model; the grid is that of its present dialect. It is left as it was.
+        gm: calibrated model on the grid of its present dialect. It does not change.
         batches: images [B, 3, H, W] float32 in 0..1.
         names: convolutions to measure; default: those that are quantized now.
-        readout: what counts, and how much; default `relative_readout`.
-        probes: random vectors a batch, one backward pass each.
+        readout: the outputs that count and their weights; default `relative_readout`.
+        probes: random vectors per batch, with one backward pass each.
         seed: of the random signs.
 
-    Returns: layer -> square of the mean root of the weighted squared errors of single images; larger is worse. Small
-    values of several layers may be added: their rounding errors are independent.
+    Returns: layer -> square of the mean root of the weighted squared errors of single images; larger is worse. Values
+    of several layers may be added if they are small, because rounding errors of layers are independent.
 
     Raises:
         ValueError: no image.
     """
     names = quantized_names(gm) if names is None else list(names)
-    readout, run = readout or relative_readout, _Probed(gm, names)
+    readout, run = readout or relative_readout, _ProbedRun(gm, names)
     costs: list[Tensor] = []
     training = gm.training
     gm.eval()
@@ -131,11 +133,11 @@ def fast_harm(
         gm.train(training)
     if not costs:
         raise ValueError("ranking layers needs at least one image; check the image list")
-    harm = torch.cat(costs, dim=1).sqrt().mean(dim=1).square()
-    return dict(zip(names, harm.tolist(), strict=True))
+    sensitivity = torch.cat(costs, dim=1).sqrt().mean(dim=1).square()
+    return dict(zip(names, sensitivity.tolist(), strict=True))
 
 
-def _costs(run: _Probed, images: Tensor, *, readout: Readout, probes: int, generator: torch.Generator) -> Tensor:
+def _costs(run: _ProbedRun, images: Tensor, *, readout: Readout, probes: int, generator: torch.Generator) -> Tensor:
     """Estimated cost float64 [layers, B] of quantizing each of the run's layers, for every image."""
     run.steps.clear()
     pairs = readout(run.run(images))
@@ -147,8 +149,8 @@ def _costs(run: _Probed, images: Tensor, *, readout: Readout, probes: int, gener
             retain_graph=probe + 1 < probes,
             allow_unused=True,
         )
-        for name, along in _along(run.steps, gradients).items():
-            total[name] = total[name] + along.flatten().double().cpu().square() / probes
+        for name, derivative in _derivatives(run.steps, gradients).items():
+            total[name] = total[name] + derivative.flatten().double().cpu().square() / probes
     return torch.stack([total[name] for name in run.layers])
 
 
@@ -161,8 +163,8 @@ def _random_sum(pairs: Sequence[tuple[Tensor, Tensor]], generator: torch.Generat
     return total
 
 
-def _along(steps: Sequence[tuple[str, Tensor]], gradients: Sequence[Tensor | None]) -> dict[str, Tensor]:
-    """Layer -> derivative an image along its error; a layer that the graph calls several times has one error in all."""
+def _derivatives(steps: Sequence[tuple[str, Tensor]], gradients: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """Layer -> derivative per image along its error, summed over the calls of the layer."""
     found: dict[str, Tensor] = {}
     for (name, step), gradient in zip(steps, gradients, strict=True):
         value = torch.zeros_like(step) if gradient is None else gradient
@@ -171,9 +173,9 @@ def _along(steps: Sequence[tuple[str, Tensor]], gradients: Sequence[Tensor | Non
 
 
 def relative_readout(outputs: Any) -> list[tuple[Tensor, Tensor]]:
-    """Every tensor of a nested output as it is, an error counting relative to the tensor's root mean square.
+    """Readout of all tensors of a nested output, each weighted by the inverse of its norm.
 
-    The cost is then the sum over the outputs of noise power to signal power, an inverse signal-to-noise ratio.
+    The cost is then the sum over the tensors of noise power / signal power, an inverse signal-to-noise ratio.
     """
     flat = flat_tensors(outputs)
     return [(value, torch.full_like(value, float(_inverse_norm(value)))) for value in flat]
@@ -185,25 +187,25 @@ def _inverse_norm(value: Tensor) -> Tensor:
 
 
 def detection_readout(boxes: Tensor, scores: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """What counts in detections: class probabilities by their Fisher information, boxes as far as they are believed.
+    """Readout of detections: class probabilities by their Fisher information, boxes by size and confidence.
 
     Args:
         boxes: [B, A, 4] xyxy in any unit.
         scores: [B, A, C] independent class probabilities.
 
-    An error of a score counts by 1 / (p (1 - p)), the Fisher information of a Bernoulli variable: half the sum is the
-    KL divergence. An error of a side counts relative to the box's width or height, times the anchor's best score:
-    boxes of background anchors mean nothing.
+    The squared error of a score p has the weight 1 / (p (1 - p)), the Fisher information of a Bernoulli variable: half
+    the sum is the KL divergence. The squared error of a side is relative to the box's width or height and weighted by
+    the anchor's best score, because boxes of background anchors do not matter.
     """
     probability = scores.detach()
     information = (probability * (1 - probability)).clamp_min(1e-6).rsqrt()
     extent = (boxes.detach()[..., 2:] - boxes.detach()[..., :2]).abs().clamp_min(1e-3)
-    belief = probability.amax(dim=-1, keepdim=True).sqrt()
-    return [(scores, information), (boxes, BOX_WEIGHT * belief / torch.cat((extent, extent), dim=-1))]
+    confidence = probability.amax(dim=-1, keepdim=True).sqrt()
+    return [(scores, information), (boxes, BOX_WEIGHT * confidence / torch.cat((extent, extent), dim=-1))]
 
 
 BOX_WEIGHT = 3.0
-"""A side that is wrong by a third of the box counts as much as one standard deviation of a class score."""
+"""An error of a third of the box counts as much as one standard deviation of a class score."""
 
 
 def exact_results(
@@ -214,11 +216,11 @@ def exact_results(
     known: Mapping[str, Result] | None = None,
     keep: Callable[[dict[str, Result]], None] | None = None,
 ) -> dict[str, Result]:
-    """What `evaluate` finds for the float network with each convolution quantized alone: one evaluation a layer.
+    """Results of `evaluate` for the float network with each convolution quantized alone, one evaluation per layer.
 
     Args:
-        evaluate: network -> result, such as its mAP.
-        known: results of an interrupted run; these layers are not evaluated again.
+        evaluate: network -> result, for example its mAP.
+        known: results of an interrupted run; their layers are not evaluated again.
         keep: called after every evaluation with all results so far, to store them.
     """
     names, results = list(names), dict(known or {})
@@ -232,7 +234,7 @@ def exact_results(
 
 @torch.no_grad()
 def layer_macs(gm: QuantizedModel, images: Tensor) -> dict[str, float]:
-    """Share of the network's multiply-adds (convolutions, 0..1) of every convolution, for images of this size."""
+    """Convolution -> share 0..1 of the multiply-adds of all convolutions, for images [B, 3, H, W] of this size."""
     macs: dict[str, float] = {}
 
     class Counting(fx.Interpreter):
@@ -240,7 +242,7 @@ def layer_macs(gm: QuantizedModel, images: Tensor) -> dict[str, float]:
             value = super().run_node(n)
             if kind_of(n, gm) is Kind.CONV:
                 name = str(n.target)
-                macs[name] = macs.get(name, 0.0) + value.numel() * gm.get_submodule(name).weight[0].numel()
+                macs[name] = macs.get(name, 0.0) + value.numel() * quant_conv(gm, name).weight[0].numel()
             return value
 
     with quantizers_off(gm):
@@ -263,7 +265,11 @@ def flat_tensors(outputs: Any) -> list[Tensor]:
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation of two equally long series, ties at their mean rank; NaN where one of them is constant."""
+    """Spearman's rank correlation of two series of one length, ties at their mean rank; NaN if a series is constant.
+
+    Raises:
+        ValueError: lengths differ, or are below 2.
+    """
     if len(a) != len(b) or len(a) < 2:
         raise ValueError(f"rank correlation needs two series of one length, at least 2; got {len(a)} and {len(b)}")
     ranks = torch.stack([_ranks(a), _ranks(b)])

@@ -1,4 +1,4 @@
-"""What quantization means here, as frozen values: integer grids, and where each kind of runtime wants quantizers."""
+"""Integer grids, and the places where each kind of runtime wants quantizers, as frozen values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 MIN_SCALE = 2.0**-24
-"""Smallest scale that may reach a graph: the smallest positive float16, so that a scale is positive in either type."""
+"""Smallest scale in a graph: the smallest positive float16, so that a scale is positive in float16 and float32."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Grid:
 
     `symmetric` grids have zero point 0 and cover -amax .. amax. The others cover amin .. amax, zero point 0 for tensors
     that are never negative. For example INT8 of (-1, 2) has scale 2 / 127, UINT8 has scale 3 / 255 and zero point 85.
-    `unsigned` is the grid to take instead for tensors that are never negative.
+    `unsigned` is the grid for tensors that are never negative, if it is another one.
     """
 
     low: int
@@ -66,41 +66,41 @@ INT8_OR_UINT8 = Grid(-128, 127, symmetric=True, unsigned=UINT8)
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a kind of runtime wants weights and activations quantized.
+    """How a kind of runtime wants activations and weights quantized.
 
     Attributes:
         grid: integer grid of every activation.
-        edges: `inputs`: quantizers on what convolutions and max-pools read. `carried`: where a value reaches them
-            through a concat or a shuffle, before that and not behind it. `all`: also on every convolution's output and
-            before every concat or add, read by all that may.
-        on_cpu: whether such files run on CPUs, so that weights have to suit the CPU's sums (see `saturation`).
+        edges: `inputs`: quantizers on the inputs of convolutions and max-pools. `through_concats`: the same, but a
+            value that reaches them through a concat or a shuffle is quantized before it, not behind it. `all`: also on
+            every convolution's output and before every concat or add.
+        on_cpu: whether the files run on CPUs, so that weights have to suit the CPU's sums (see `saturation`).
     """
 
     name: str
     grid: Grid
-    edges: Literal["inputs", "carried", "all"]
+    edges: Literal["inputs", "through_concats", "all"]
     on_cpu: bool = True
 
     def __post_init__(self) -> None:
-        if self.edges not in ("inputs", "carried", "all"):
-            raise ValueError(f"dialect {self.name!r}: edges is {self.edges!r}; choose inputs, carried or all")
+        if self.edges not in ("inputs", "through_concats", "all"):
+            raise ValueError(f"dialect {self.name!r}: edges is {self.edges!r}; choose inputs, through_concats or all")
 
 
 DIALECTS: dict[str, Dialect] = {
     # TensorRT takes zero point 0 only, and fuses convolution, bias and activation by itself.
     "trt": Dialect("trt", INT8, "inputs", on_cpu=False),
-    # Unsigned integers have twice the levels for what a ReLU leaves. OpenVINO computes a quantizer inside the
-    # convolution only where it alone reads the result: one before a concat must serve the other readers as well.
-    "openvino": Dialect("openvino", INT8_OR_UINT8, "carried"),
-    # ONNX Runtime makes an integer convolution only of DQ -> Conv -> (Relu) -> Q, with a Relu that the Q can absorb.
+    # Unsigned integers have twice the levels for results of ReLU. OpenVINO fuses a quantizer into a convolution only
+    # if it is the only reader of the result: a quantizer before a concat must serve the other readers as well.
+    "openvino": Dialect("openvino", INT8_OR_UINT8, "through_concats"),
+    # ONNX Runtime forms an integer convolution only from DQ -> Conv -> (Relu) -> Q, with a Relu that the Q can absorb.
     "ort": Dialect("ort", UINT8, "all"),
-    # For files in which OpenVINO computes wrong numbers from unsigned integers.
+    # For files in which OpenVINO computes wrong numbers on unsigned integers.
     "openvino_signed": Dialect("openvino_signed", INT8, "inputs"),
 }
 
 
 def dialect(name: str) -> Dialect:
-    """Look a dialect up.
+    """Look up a dialect.
 
     Raises:
         ValueError: unknown name; the message lists the known ones.

@@ -1,4 +1,4 @@
-"""Which tensors to blame: the noise that the rounding of each of them adds by itself, channel by channel."""
+"""Noise that the rounding of each single tensor adds, channel by channel."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from yolov6core.quant.graph_ops import activation_quantizers
 from yolov6core.quant.insert import QuantizedModel, quantizers_off, state_of
 
 LIMIT_DB = 100.0
-"""Cut of a channel's ratio, so that a channel without noise does not hide the others in the mean."""
+"""Limit of a channel's ratio, so that a channel without noise does not hide the others in the mean."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,10 @@ class TensorNoise:
     Attributes:
         tensor: node name.
         group: scale group it belongs to.
-        sqnr_db: decibels, mean over the channels that held anything: a channel that is lost counts as much as a large
-            one that hides it in the ratio of sums.
-        worst_channel_db: of the worst channel.
-        step: width of the tensor's grid.
+        sqnr_db: decibels, mean over the channels that are not zero. In a ratio of sums, a large channel would hide the
+            loss of a small one.
+        worst_channel_db: decibels of the worst channel.
+        step: scale of the tensor's grid.
     """
 
     tensor: str
@@ -35,24 +36,25 @@ class TensorNoise:
     step: float
 
 
-class _Rounding(fx.Interpreter):
-    """The float network; where the quantized one rounds a tensor, signal and rounding noise are summed per channel."""
+class _NoiseMeter(fx.Interpreter):
+    """Runs the float network and sums signal and rounding noise per channel of each tensor that gets rounded."""
 
     def __init__(self, gm: QuantizedModel) -> None:
         super().__init__(gm)
-        self.sites = {site.value: site for site in state_of(gm).sites}
+        self.placements = {placement.value: placement for placement in state_of(gm).placements}
+        self.quantizers = activation_quantizers(gm)
         self.sums: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if n.name in self.sites and isinstance(value, Tensor):
-            site = self.sites[n.name]
-            limits = self.module.ranges[site.group]
-            before, limits.enabled = limits.enabled, True
+        if n.name in self.placements and isinstance(value, Tensor):
+            placement = self.placements[n.name]
+            quantizer = self.quantizers[placement.group]
+            before, quantizer.enabled = quantizer.enabled, True
             try:
-                error = limits(value, non_negative=site.non_negative) - value
+                error = quantizer(value, non_negative=placement.non_negative) - value
             finally:
-                limits.enabled = before
+                quantizer.enabled = before
             dims = [dim for dim in range(value.dim()) if dim != 1]
             power = torch.stack([x.double().square().sum(dim=dims) for x in (value, error)])
             self.sums[n.name] = power + self.sums.get(n.name, 0)
@@ -61,7 +63,7 @@ class _Rounding(fx.Interpreter):
 
 @torch.no_grad()
 def tensor_noise(gm: QuantizedModel, batches: Iterable[Tensor]) -> list[TensorNoise]:
-    """Noise of every tensor that the present dialect rounds, worst first, on the values of the float network.
+    """Noise of every tensor that the present dialect rounds, worst first, measured on values of the float network.
 
     Args:
         gm: calibrated model.
@@ -70,7 +72,7 @@ def tensor_noise(gm: QuantizedModel, batches: Iterable[Tensor]) -> list[TensorNo
     Raises:
         ValueError: no image.
     """
-    run, training = _Rounding(gm), gm.training
+    run, training = _NoiseMeter(gm), gm.training
     gm.eval()
     try:
         with quantizers_off(gm):
@@ -84,7 +86,9 @@ def tensor_noise(gm: QuantizedModel, batches: Iterable[Tensor]) -> list[TensorNo
     for tensor, (signal, noise) in run.sums.items():
         live = signal > 0
         decibels = (10 * (signal[live] / noise[live]).log10()).clamp(-LIMIT_DB, LIMIT_DB)
-        group = run.sites[tensor].group
+        group = run.placements[tensor].group
         mean, worst = (float(decibels.mean()), float(decibels.min())) if len(decibels) else (LIMIT_DB, LIMIT_DB)
-        rows.append(TensorNoise(tensor, group, mean, worst, gm.ranges[group].scale))
+        scale = run.quantizers[group].scale
+        assert scale is not None, "a quantizer without scale raises in the run above"
+        rows.append(TensorNoise(tensor, group, mean, worst, scale))
     return sorted(rows, key=lambda row: (row.sqnr_db, row.tensor))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,23 +15,32 @@ class _RoundWeights(torch.autograd.Function):
     """Per-output-channel symmetric fake quantization of weights [O, ...] by scales [O]."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor, scale: Tensor, clips: bool, pair_groups: int | None) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, clips: bool, pair_groups: int | None) -> Tensor:
         ctx.clips = clips
         shape = (-1, *[1] * (weight.dim() - 1))
         rounded = (weight * scale.reciprocal().view(shape)).round_()
         if clips:
             limit = integer_limits(rounded, pair_groups)
             ctx.save_for_backward(rounded.abs() <= limit)
-            rounded.clamp_(-limit, limit)
+            clamp_(rounded, -limit, limit)
         return rounded.mul_(scale.view(shape))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
         return gradient * ctx.saved_tensors[0] if ctx.clips else gradient, None, None, None
 
 
+def clamp_(values: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
+    """Clamp in place to two integers, or to two tensors that broadcast to `values`."""
+    if isinstance(low, Tensor) and isinstance(high, Tensor):
+        return values.clamp_(low, high)
+    assert isinstance(low, int) and isinstance(high, int), "torch takes two numbers or two tensors"
+    return values.clamp_(low, high)
+
+
 def weight_scale(peak: Tensor) -> Tensor:
-    """Scales [O] of output channels with these peaks [O], see `channel_amax`; a channel of zeros gets scale 1."""
+    """Scales [O], float32, of output channels with the peaks [O] of `channel_amax`; a channel of zeros gets scale 1."""
     scale = peak.float() / WEIGHT_LEVELS
     return torch.where(peak > 0, scale.clamp_min(MIN_SCALE), torch.ones_like(scale))
 
@@ -40,8 +51,8 @@ def fake_quantize_weights(weight: Tensor, scale: Tensor, *, clips: bool, pair_gr
     Args:
         weight: float32.
         scale: see `weight_scale`.
-        clips: whether weights beyond the grid can occur. Without them neither clamp nor gradient mask is needed.
-        pair_groups: see `integer_limits`; matters where weights are clipped.
+        clips: whether weights beyond the grid can occur. If not, neither a clamp nor a gradient mask is needed.
+        pair_groups: see `integer_limits`; used only if weights are clipped.
     """
     if weight.is_cuda and pair_groups is None:
         zero = torch.zeros_like(scale, dtype=torch.int32)
