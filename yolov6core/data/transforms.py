@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.float32]
@@ -223,3 +225,10 @@ def normalised_labels(labels: Labels, size: Size) -> Labels:
     corners = labels[:, 1:5].astype(np.float64) / np.array([size[1], size[0]] * 2)
     centre, extent = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     return np.concatenate((labels[:, :1], centre, extent), axis=1, dtype=np.float32)
+
+
+def network_input(
+    images: Tensor, device: str = "cpu", *, memory_format: torch.memory_format = torch.channels_last
+) -> Tensor:
+    """uint8 [B, 3, H, W] to float32 in 0..1 on `device`, in channels-last layout unless asked otherwise."""
+    return images.to(device, memory_format=memory_format).float().div_(255)
