@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ruamel.yaml import YAML, YAMLError
+
 
 def parse_yaml(text: str) -> Any:
     """What a YAML document says, in dicts, lists and plain values; tags that would make objects are refused.
@@ -11,8 +13,6 @@ def parse_yaml(text: str) -> Any:
     Raises:
         ValueError: it is not YAML; the message says where.
     """
-    from ruamel.yaml import YAML, YAMLError
-
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:

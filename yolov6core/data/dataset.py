@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -106,13 +107,13 @@ class DetectionDataset:
         return eval_batches(self, image_size=image_size, batch_size=batch_size)
 
     def _fitted_image(self, index: int, size: Size) -> Image:
-        key = (index, tuple(size))
+        key = (index, (size[0], size[1]))
         if key in self._cache:
             return self._cache[key]
         image = _read_image(self.paths[index], at_least=size)
         height, width = fitted_size(image.shape[:2], size)
         if (height, width) != image.shape[:2]:
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+            image = cast(Image, cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
         if image.nbytes <= self._cache_room:
             self._cache_room -= image.nbytes
             self._cache[key] = image
@@ -161,7 +162,7 @@ def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
         raise ValueError(f"image {path} cannot be decoded ({error}); mend or remove it and {_MADE_BY}") from None
     if image is None:
         raise ValueError(f"image {path} cannot be decoded; mend or remove it and {_MADE_BY}")
-    return image
+    return cast(Image, image)
 
 
 def _decode_flags(data: bytes, path: Path, at_least: Size) -> int:

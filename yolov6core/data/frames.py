@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -50,13 +51,14 @@ class Frames:
                 more, image = capture.read()
                 if not more:
                     break
-                yield Frame(self.name, number, image)
+                yield Frame(self.name, number, cast(Image, image))
                 number += 1
         finally:
             capture.release()
 
     def rate(self) -> float:
         """Frames a second of a video, 25 where it does not say."""
+        assert self.video is not None, "images have no rate"
         capture = _open(self.video)
         try:
             found = capture.get(cv2.CAP_PROP_FPS)
@@ -109,10 +111,10 @@ def _read(path: Path) -> Frame:
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         return Frame(path.name, 0, None, "is no image that OpenCV can decode" if data else "is empty")
-    return Frame(path.name, 0, image)
+    return Frame(path.name, 0, cast(Image, image))
 
 
-def _open(video: str | int | None) -> cv2.VideoCapture:
+def _open(video: str | int) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(video)
     if capture.isOpened():
         return capture

@@ -6,6 +6,8 @@ import os
 import struct
 from typing import NamedTuple
 
+import cv2
+
 from yolov6core.data.files import open_to_read, read_rest
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -160,8 +162,6 @@ def _png(file: int, head: bytes) -> ImageHeader:
 
 def _decoded(path: str, file: int, head: bytes) -> ImageHeader:
     """Other formats: what the header claims is checked where a small file can claim much, then the file is decoded."""
-    import cv2
-
     if head[:2] == b"BM" and len(head) >= 26:
         width, height = struct.unpack_from("<ii", head, 18)
         _upright(abs(height), abs(width), 1, "BMP")

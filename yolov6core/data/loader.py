@@ -23,7 +23,7 @@ from yolov6core.data.transforms import Letterbox, Size, chw_rgb, letterbox
 Transform = Callable[[int, np.random.Generator], tuple[NDArray[np.uint8], NDArray[np.float32]]]
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """What batches are made of; `DetectionDataset` is one."""
 
     image_ids: list[int]
@@ -67,7 +67,7 @@ def epoch_plan(count: int, *, batch_size: int, seed: int, epoch: int, drop_last:
 
 
 def train_batches(
-    dataset: Source,
+    dataset: ImageSource,
     transform: Transform,
     *,
     batch_size: int,
@@ -186,7 +186,7 @@ def collate(samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]) ->
     return images, torch.from_numpy(np.concatenate(numbered).astype(np.float32, copy=False))
 
 
-def eval_batches(dataset: Source, *, image_size: Size, batch_size: int, shrink: int = 0) -> Iterator[EvalBatch]:
+def eval_batches(dataset: ImageSource, *, image_size: Size, batch_size: int, shrink: int = 0) -> Iterator[EvalBatch]:
     """All images in order, letterboxed to `image_size`; the last batch is as long as it comes.
 
     Args:
@@ -212,7 +212,8 @@ def shrunk(image_size: Size, shrink: int) -> Size:
 def square_plan(indices: Sequence[int], *, image_size: Size, batch_size: int) -> list[tuple[list[int], Size]]:
     """The given images in their order, in batches that are all of the network's whole input."""
     starts = range(0, len(indices), batch_size)
-    return [(list(indices[start : start + batch_size]), tuple(image_size)) for start in starts]
+    size = (image_size[0], image_size[1])
+    return [(list(indices[start : start + batch_size]), size) for start in starts]
 
 
 def rectangular_plan(
@@ -243,12 +244,13 @@ def rectangular_plan(
         ratios = [min(inside[0] / h, inside[1] / w) for h, w in (source_sizes[i] for i in indices)]
         fitted = [max(source_sizes[i][axis] * r for i, r in zip(indices, ratios, strict=True)) for axis in (0, 1)]
         # 1e-9: a side that is a whole number of strides must not grow because of float rounding
-        plan.append((indices, tuple(math.ceil((side + shrink) / stride + pad - 1e-9) * stride for side in fitted)))
+        height, width = (math.ceil((side + shrink) / stride + pad - 1e-9) * stride for side in fitted)
+        plan.append((indices, (height, width)))
     return plan
 
 
 def rectangular_batches(
-    dataset: Source, plan: Sequence[tuple[list[int], Size]], *, image_size: Size, shrink: int = 0
+    dataset: ImageSource, plan: Sequence[tuple[list[int], Size]], *, image_size: Size, shrink: int = 0
 ) -> Iterator[EvalBatch]:
     """The batches of a `rectangular_plan`, or of any plan of image indices and sizes."""
     inside = shrunk(image_size, shrink)
@@ -256,7 +258,7 @@ def rectangular_batches(
         yield _letterboxed(dataset, indices, size, inside)
 
 
-def _letterboxed(dataset: Source, indices: list[int], size: Size, inside: Size) -> EvalBatch:
+def _letterboxed(dataset: ImageSource, indices: list[int], size: Size, inside: Size) -> EvalBatch:
     samples = [letterbox(*dataset.load(index), size=size, inside=inside) for index in indices]
     return EvalBatch(
         images=torch.from_numpy(np.stack([chw_rgb(image) for image, _, _ in samples])),

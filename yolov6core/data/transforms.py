@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+# OpenCV's stubs do not know that a result has the dtype of the argument, hence the casts to Image.
 Image = NDArray[np.uint8]
 Labels = NDArray[np.float32]
 Size = tuple[int, int]
@@ -113,7 +115,7 @@ def letterbox(
         method = interpolation
         if method is None:
             method = cv2.INTER_AREA if height * width < source[0] * source[1] else cv2.INTER_LINEAR
-        image = cv2.resize(image, (width, height), interpolation=method)
+        image = cast(Image, cv2.resize(image, (width, height), interpolation=method))
     image, left, top = pad_to(image, size)
     geometry = Letterbox(width / source[1], height / source[0], left, top, (source[0], source[1]))
     return image, with_boxes(labels, geometry.to_network(labels[:, 1:5])), geometry
@@ -131,7 +133,8 @@ def pad_to(image: Image, size: Size) -> tuple[Image, int, int]:
     if (height, width) == size:
         return image, left, top
     bottom, right = size[0] - height - top, size[1] - width - left
-    return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=GREY), left, top
+    padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=GREY)
+    return cast(Image, padded), left, top
 
 
 def with_boxes(labels: Labels, boxes: NDArray) -> Labels:
@@ -144,7 +147,7 @@ def flip_horizontal(image: Image, labels: Labels) -> tuple[Image, Labels]:
     left, right = labels[:, 1], labels[:, 3]
     width = image.shape[1]
     boxes = np.stack((width - right, labels[:, 2], width - left, labels[:, 4]), axis=1)
-    return cv2.flip(image, 1), with_boxes(labels, boxes)
+    return cast(Image, cv2.flip(image, 1)), with_boxes(labels, boxes)
 
 
 def flip_vertical(image: Image, labels: Labels) -> tuple[Image, Labels]:
@@ -152,7 +155,7 @@ def flip_vertical(image: Image, labels: Labels) -> tuple[Image, Labels]:
     top, bottom = labels[:, 2], labels[:, 4]
     height = image.shape[0]
     boxes = np.stack((labels[:, 1], height - bottom, labels[:, 3], height - top), axis=1)
-    return cv2.flip(image, 0), with_boxes(labels, boxes)
+    return cast(Image, cv2.flip(image, 0)), with_boxes(labels, boxes)
 
 
 def scale_hsv(image: Image, gains: tuple[float, float, float]) -> Image:
@@ -163,7 +166,7 @@ def scale_hsv(image: Image, gains: tuple[float, float, float]) -> Image:
     tables = (ramp * gains[0] % 180, np.clip(ramp * gains[1], 0, 255), np.clip(ramp * gains[2], 0, 255))
     planes = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))  # one table at a time takes two thirds of the time
     scaled = [cv2.LUT(plane, table.astype(np.uint8)) for plane, table in zip(planes, tables, strict=True)]
-    return cv2.cvtColor(cv2.merge(scaled), cv2.COLOR_HSV2BGR)
+    return cast(Image, cv2.cvtColor(cv2.merge(scaled), cv2.COLOR_HSV2BGR))
 
 
 def warp_affine(image: Image, labels: Labels, *, affine: Affine, size: Size) -> tuple[Image, Labels]:
@@ -175,7 +178,7 @@ def warp_affine(image: Image, labels: Labels, *, affine: Affine, size: Size) -> 
     """
     matrix = affine.matrix(image.shape[:2], size)
     if image.shape[:2] != size or not np.array_equal(matrix, np.eye(3)):
-        image = cv2.warpAffine(image, matrix[:2], (size[1], size[0]), borderValue=GREY)
+        image = cast(Image, cv2.warpAffine(image, matrix[:2], (size[1], size[0]), borderValue=GREY))
     boxes = warp_boxes(labels[:, 1:5], matrix)
     boxes = np.clip(boxes, 0, np.array([size[1], size[0]] * 2))
     keep = boxes_worth_keeping(labels[:, 1:5] * affine.scale, boxes)

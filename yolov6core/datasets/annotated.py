@@ -1,14 +1,11 @@
-"""What every dataset reader returns: annotated images, and the problems met on the way."""
+"""The parts of a dataset as readers give them: annotated images, their objects, and problems."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from yolov6core.datasets.images import Images
+from typing import NamedTuple
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in continuous pixels: the image spans 0..width and 0..height."""
@@ -80,21 +77,6 @@ class Problem:
     def __post_init__(self) -> None:
         if self.kind not in PROBLEM_KINDS:
             raise ValueError(f"unknown kind of problem {self.kind!r}; known: {', '.join(PROBLEM_KINDS)}")
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a reader found.
-
-    Args:
-        splits: images by split, `train` and `val`, or `all` where the data has no splits.
-        problems: what was met on the way.
-        names: class names in the order that the dataset declares, None where it declares none.
-    """
-
-    splits: dict[str, Images]
-    problems: list[Problem]
-    names: tuple[str, ...] | None = None
 
 
 def stem_of(path: str) -> str:

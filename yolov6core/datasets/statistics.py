@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,7 +84,7 @@ def statistics_picture(boxes: Boxes, names: Sequence[str]) -> NDArray[np.uint8]:
 def _bars(counts: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
     """Horizontal bars of the commonest classes in order, the others summed up in the last one."""
     order = np.argsort(-counts, kind="stable")
-    shown = [(names[k], int(counts[k])) for k in order[:_BARS]]
+    shown = [(names[int(k)], int(counts[k])) for k in order[:_BARS]]
     if len(order) > _BARS:
         shown[-1] = (f"{len(order) - _BARS + 1} others", int(counts[order[_BARS - 1 :]].sum()))
     panel = np.full((_PANEL, _PANEL, 3), 255, dtype=np.uint8)
@@ -96,17 +98,15 @@ def _bars(counts: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
     return panel
 
 
-def _density(points: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _density(points: NDArray[np.floating]) -> NDArray[np.uint8]:
     """How many points (x, y) in 0..1 lie where, on a logarithmic scale of colours, the origin at the top left."""
-    import cv2
-
     counts = np.zeros((_BINS, _BINS))
     for first in range(0, len(points), _AT_ONCE):  # histogram2d copies what it counts several times
         x, y = points[first : first + _AT_ONCE].T
         counts += np.histogram2d(y, x, bins=_BINS, range=((0, 1), (0, 1)))[0]
     scaled = np.log1p(counts) / max(float(np.log1p(counts.max())), 1e-9)
     colours = cv2.applyColorMap((scaled * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    return cv2.resize(colours, (_PANEL, _PANEL), interpolation=cv2.INTER_NEAREST)
+    return cast(NDArray[np.uint8], cv2.resize(colours, (_PANEL, _PANEL), interpolation=cv2.INTER_NEAREST))
 
 
 def _titled(panel: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
@@ -117,7 +117,5 @@ def _titled(panel: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
 
 
 def _write(picture: NDArray[np.uint8], text: str, place: tuple[int, int]) -> None:
-    import cv2
-
     drawn = text.encode("ascii", "replace").decode()  # OpenCV has no other letters
     cv2.putText(picture, drawn, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _BLACK, 1, cv2.LINE_AA)

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from yolov6core.data.files import Files, list_files, read_file
 from yolov6core.data.image_header import IMAGE_SUFFIXES
-from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Box, DatasetError, Problem, Source
-from yolov6core.datasets.images import Images
+from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Box, DatasetError, Problem
+from yolov6core.datasets.images import Images, ReadDataset
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "")
@@ -65,7 +65,7 @@ def voc_box(corners: Sequence[float], *, origin: int = 1) -> Box:
 
 def read_voc(
     root: str, *, train_split: Sequence[str] = ("train",), val_split: Sequence[str] = ("val",), origin: int = 1
-) -> Source:
+) -> ReadDataset:
     """Read a VOC dataset.
 
     Args:
@@ -99,7 +99,7 @@ def read_voc(
         splits[split] = Images(
             image for folder, names in parts for image in _read_images(folder, names, origin, problems)
         )
-    return Source(splits=splits, problems=problems)
+    return ReadDataset(splits=splits, problems=problems)
 
 
 def is_voc(root: str) -> bool:

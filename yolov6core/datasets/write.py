@@ -27,7 +27,7 @@ def label_row(class_index: int, box: Box, size: tuple[int, int]) -> str:
 
 def label_text(image: AnnotatedImage, class_index: Mapping[str, int]) -> str:
     """The label file of an image; empty for an image without objects. Crowds are no training targets."""
-    assert image.size is not None
+    assert image.size is not None, "checked images have a size"
     return "".join(label_row(class_index[o.name], o.box, image.size) for o in image.objects if not o.crowd)
 
 
@@ -39,6 +39,7 @@ def coco_text(images: Images, names: Sequence[str]) -> Iterator[str]:
     category = {name: index for index, name in enumerate(names, start=1)}
     yield '{"images":['
     for image_id, (path, size) in enumerate(zip(images.paths(), images.sizes(), strict=True), start=1):
+        assert size is not None, "checked images have a size"
         height, width = size
         comma = "," if image_id > 1 else ""
         yield f'{comma}{{"id":{image_id},"file_name":{_json(path)},"height":{height},"width":{width}}}'

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from yolov6core.data.image_header import IMAGE_SUFFIXES, ImageError, read_image_header
-from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, Source, is_safe_name
-from yolov6core.datasets.images import Images
+from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, is_safe_name
+from yolov6core.datasets.images import Images, ReadDataset
 from yolov6core.yaml_text import parse_yaml
 
 _NAME_FILES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
@@ -21,7 +21,9 @@ def is_yolo(root: str) -> bool:
     )
 
 
-def read_yolo(root: str, *, train_split: Sequence[str] = ("train",), val_split: Sequence[str] = ("val",)) -> Source:
+def read_yolo(
+    root: str, *, train_split: Sequence[str] = ("train",), val_split: Sequence[str] = ("val",)
+) -> ReadDataset:
     """Read a dataset of label files.
 
     Where `data.yaml` or `dataset.yaml` has the split's name as a key (`train: images/train`), its images are those of
@@ -47,7 +49,7 @@ def read_yolo(root: str, *, train_split: Sequence[str] = ("train",), val_split: 
     for split, parts in wanted.items():
         paths = [path for name in parts for path in _images_of_split(root, name, declared.get(name), document)]
         splits[split] = Images(_read_images(paths, names, problems))
-    return Source(splits, problems, tuple(names))
+    return ReadDataset(splits, problems, tuple(names))
 
 
 def _describe(root: str) -> tuple[list[str], dict[str, object]]:
@@ -169,7 +171,7 @@ def _objects(
         try:
             index, *place = (float(value) for value in row.split())
         except ValueError:
-            place = []
+            index, place = math.nan, []
         if len(place) != 4 and (len(place) < 6 or len(place) % 2):
             problems.append(Problem("broken_object", where, f"line {number}: 5 numbers are needed"))
             continue

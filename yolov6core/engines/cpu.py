@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -121,7 +121,8 @@ def _openvino_is_exact() -> bool:
     weight = op.multiply(weight, op.constant(np.ones((32, 1, 1, 1), np.float32)))
     result = op.convolution(op.fake_quantize(pixels, *ends, 256), weight, [1, 1], [0, 0], [0, 0], [1, 1])
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(openvino.Model([result], [pixels]), "CPU", options)
+    model: Any = openvino.Model  # its stubs expect another class of the same name
+    compiled = openvino.Core().compile_model(model([result], [pixels]), "CPU", options)
     # Never closed: signals have crashed processes in which an OpenVINO network was (2026.4, Python 3.11).
     _KEPT.append(compiled)
     return _is_exact(compiled([_largest()])[0])
@@ -158,7 +159,7 @@ def _onnxruntime_is_exact() -> bool:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return _is_exact(session.run(None, {"images": _largest()})[0])
+    return _is_exact(np.asarray(session.run(None, {"images": _largest()})[0]))
 
 
 def _largest() -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,7 +65,8 @@ class GraphView:
         copies = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
         del self.graph.node[:]
         self.graph.node.extend(copies)
-        for field in (self.graph.initializer, self.graph.value_info):
+        fields: tuple[Any, ...] = (self.graph.initializer, self.graph.value_info)
+        for field in fields:
             stays = [item for item in field if item.name in needed]
             copied = [type(item).FromString(item.SerializeToString()) for item in stays]
             del field[:]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -92,7 +92,7 @@ class Interface:
     def of(cls, model: onnx.ModelProto) -> Interface:
         """Read the metadata of a file. Raises ValueError for values that this version does not know."""
         notes = {entry.key: entry.value for entry in model.metadata_props}
-        found: dict[str, object] = {name: notes[name] for name in ("form", "nms", "input") if name in notes}
+        found: dict[str, Any] = {name: notes[name] for name in ("form", "nms", "input") if name in notes}
         if "strides" in notes:
             found["strides"] = tuple(int(text) for text in notes["strides"].split(","))
         for name in ("classes", "max_detections", "candidates", "shrink"):

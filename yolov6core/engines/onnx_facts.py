@@ -20,7 +20,7 @@ class OnnxFacts:
 
     dialect: str
     precision: str
-    input_shape: tuple[int, int, int, int]
+    input_shape: tuple[int, ...]
     quantized: int
     convs: int
     interface: Interface = PLAIN

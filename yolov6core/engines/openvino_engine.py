@@ -129,7 +129,7 @@ class OpenVinoEngine:
 
 
 def _compile(path: Path, settings: BuildSettings, *, integers: bool = True) -> Any:
-    options = {
+    options: dict[str, Any] = {
         **({} if integers else OPENVINO_EXACT),
         "PERFORMANCE_HINT": settings.hint.upper(),
         # Left to itself OpenVINO takes bf16 wherever the CPU has it, so numbers would differ from machine to machine.

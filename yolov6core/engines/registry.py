@@ -11,6 +11,7 @@ from yolov6core.engines.runtime import (
     Engine,
     EngineInfo,
     EngineMismatch,
+    FileRuntime,
     Runtime,
     RuntimeMissing,
     check_info,
@@ -26,7 +27,11 @@ RUNTIMES: dict[str, Runtime] = {
     "onnxruntime": onnxruntime_engine,
 }
 """Name -> builder and loader, in the order in which `auto` prefers them."""
-FILE_RUNTIMES = {"openvino": openvino_engine, "onnxruntime": onnxruntime_engine, "opencv": opencv_engine}
+FILE_RUNTIMES: dict[str, FileRuntime] = {
+    "openvino": openvino_engine,
+    "onnxruntime": onnxruntime_engine,
+    "opencv": opencv_engine,
+}
 """Name -> what runs an ONNX file as it is, in the order in which `auto` tries them."""
 
 

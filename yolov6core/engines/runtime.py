@@ -141,9 +141,12 @@ class Engine(Protocol):
 
 
 class Runtime(Protocol):
-    """A module that builds and runs engines of one kind."""
+    """A module or object that builds and runs engines of one kind."""
 
-    NAME: str
+    @property
+    def NAME(self) -> str:
+        """Key of `registry.RUNTIMES`."""
+        ...
 
     def version(self) -> str:
         """Version at hand. Raises RuntimeMissing, saying what to install."""
@@ -163,6 +166,14 @@ class Runtime(Protocol):
 
     def load_exact(self, folder: Path, info: EngineInfo) -> Engine | None:
         """Open an engine that rounds to the same integers and adds them in float; None where sums are exact anyway."""
+        ...
+
+
+class FileRuntime(Protocol):
+    """A module that runs ONNX files without building an engine first."""
+
+    def open_file(self, path: Path, settings: BuildSettings) -> Engine:
+        """Open a file. Raises ValueError where the runtime refuses it, RuntimeMissing."""
         ...
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from yolov6core.engines.calibration_cache import read_cache, write_cache
 from yolov6core.engines.onnx_facts import OnnxFacts, read_facts
@@ -194,8 +195,6 @@ class TensorRtEngine:
     """An execution context and its stream. Needs a GPU; buffers are torch tensors."""
 
     def __init__(self, flavour: str, path: Path, info: EngineInfo) -> None:
-        import torch
-
         self._trt = trt = import_tensorrt(flavour)
         self.info = info
         self._runtime = trt.Runtime(process_logger(flavour))
@@ -207,8 +206,6 @@ class TensorRtEngine:
 
     def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `runtime.Engine`. Includes the copies to and from the GPU."""
-        import torch
-
         with torch.cuda.stream(self._stream):
             data = torch.from_numpy(feed(images, self.info)).cuda(non_blocking=True)
             outputs = self._bind(data)
@@ -219,8 +216,6 @@ class TensorRtEngine:
 
     def stream(self, images: np.ndarray, count: int) -> None:
         """See `runtime.Engine`: calls queue up on the GPU, which never waits for the CPU; images are copied once."""
-        import torch
-
         with torch.cuda.stream(self._stream):
             data = torch.from_numpy(feed(images, self.info)).cuda(non_blocking=True)
             outputs = self._bind(data)
@@ -231,8 +226,6 @@ class TensorRtEngine:
 
     def _bind(self, data: Any) -> dict[str, Any]:
         """Tell the context where the input lies; returns its new outputs by name."""
-        import torch
-
         trt = self._trt
         kinds = {trt.float32: torch.float32, trt.float16: torch.float16, trt.int32: torch.int32}
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]

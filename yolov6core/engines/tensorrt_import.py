@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
 import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from yolov6core.engines.runtime import RuntimeMissing
 
@@ -33,13 +36,9 @@ def import_tensorrt(flavour: str) -> Any:
     """
     try:
         if flavour == "tensorrt":
-            import tensorrt
-
-            return tensorrt
+            return importlib.import_module("tensorrt")
         _preload_rtx()
-        import tensorrt_rtx_bindings
-
-        return tensorrt_rtx_bindings
+        return importlib.import_module("tensorrt_rtx_bindings")
     except (ImportError, OSError) as error:
         raise RuntimeMissing(f"{flavour} is not installed ({error}): {INSTALL[flavour]}") from error
 
@@ -87,8 +86,6 @@ def process_logger(flavour: str) -> Any:
 
 def cuda_device() -> str:
     """Name of the first GPU. Raises RuntimeMissing where there is none."""
-    import torch
-
     if not torch.cuda.is_available():
         raise RuntimeMissing("no CUDA device is visible here; TensorRT needs an NVIDIA GPU and its driver")
     return torch.cuda.get_device_name(0)

@@ -47,7 +47,9 @@ def convolution_macs(
         nonlocal total
         # every weight meets every pixel of the output, or of the input where the convolution is transposed
         pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-        total += module.weight.numel() * pixels.shape[-2] * pixels.shape[-1]
+        weight = module.weight
+        assert isinstance(weight, Tensor), "modules of `kinds` are convolutions"
+        total += weight.numel() * pixels.shape[-2] * pixels.shape[-1]
 
     handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, kinds)]
     model.to("meta")(torch.empty(1, 3, *image_size, device="meta"))

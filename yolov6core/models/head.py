@@ -129,21 +129,22 @@ class DistributionBranch(nn.Module):
 
 def class_layers(inputs: Sequence[int], outputs: int) -> nn.ModuleList:
     """One prediction layer per level whose scores start at `PRIOR`."""
-    layers = nn.ModuleList(nn.Conv2d(c, outputs, 1) for c in inputs)
-    for layer in layers:
-        # Small weights rather than zeros: with zeros all anchors tie and the first assignment is an accident.
-        nn.init.normal_(layer.weight, std=0.01)
-        nn.init.constant_(layer.bias, -math.log((1 - PRIOR) / PRIOR))
-    return layers
+    return _prediction_layers(inputs, outputs, start=-math.log((1 - PRIOR) / PRIOR))
 
 
 def distance_layers(inputs: Sequence[int], outputs: int) -> nn.ModuleList:
-    """One prediction layer per level that starts at one for everything."""
-    layers = nn.ModuleList(nn.Conv2d(c, outputs, 1) for c in inputs)
+    """One prediction layer per level whose outputs start at 1."""
+    return _prediction_layers(inputs, outputs, start=1.0)
+
+
+def _prediction_layers(inputs: Sequence[int], outputs: int, *, start: float) -> nn.ModuleList:
+    layers = [nn.Conv2d(c, outputs, 1) for c in inputs]
     for layer in layers:
+        assert layer.bias is not None, "the default is a bias"
+        # Small weights rather than zeros: with zeros all anchors tie and the first assignment is an accident.
         nn.init.normal_(layer.weight, std=0.01)
-        nn.init.constant_(layer.bias, 1.0)
-    return layers
+        nn.init.constant_(layer.bias, start)
+    return nn.ModuleList(layers)
 
 
 def per_anchor(layers: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yolov6core.models.blocks import BATCH_NORM, ConvAct, ConvBNAct, deployed_conv, fold_batch_norm
+from yolov6core.models.blocks import ConvAct, ConvBNAct, batch_norm, deployed_conv, fold_batch_norm
 
 
 def pointwise_as_3x3(weight: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class ConvBN(nn.Module):
         super().__init__()
         padding = kernel // 2 * dilation
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels, **BATCH_NORM)
+        self.bn = batch_norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
@@ -64,7 +64,7 @@ class RepVGGBlock(nn.Module):
         super().__init__()
         self.dense = ConvBN(in_channels, out_channels, kernel=3, stride=stride, groups=groups, dilation=dilation)
         self.pointwise = ConvBN(in_channels, out_channels, kernel=1, groups=groups)
-        self.identity = nn.BatchNorm2d(in_channels, **BATCH_NORM) if keeps_shape(self.dense.conv) else None
+        self.identity = batch_norm(in_channels) if keeps_shape(self.dense.conv) else None
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class QARepVGGBlock(nn.Module):
         super().__init__()
         self.dense = ConvBN(in_channels, out_channels, kernel=3, stride=stride, groups=groups, dilation=dilation)
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels, **BATCH_NORM)
+        self.bn = batch_norm(out_channels)
         self.act = nn.ReLU(inplace=True)
         self.identity = keeps_shape(self.dense.conv)
         self.average = average and self.identity
@@ -158,7 +158,7 @@ class ScaledLinearBlock(nn.Module):
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, stride, groups=groups, bias=False)
         self.scale_pointwise = ChannelScale(out_channels)
         self.scale_identity = ChannelScale(out_channels) if keeps_shape(self.conv) else None
-        self.bn = nn.BatchNorm2d(out_channels, **BATCH_NORM)
+        self.bn = batch_norm(out_channels)
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ class MBLAStage(nn.Module):
         kept = [parts[0]]
         for index, branch in enumerate(self.branches, start=1):
             kept.append(parts[index])
-            for unit in branch:
+            for unit in cast(nn.Sequential, branch):
                 kept.append(unit(kept[-1]))
         return self.fuse(torch.cat(kept, dim=1))
 

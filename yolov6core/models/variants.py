@@ -6,6 +6,9 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+Stage = Literal["rep", "csp", "mbla", "lite"]
+"""The unit that stages repeat: 3x3 blocks, a CSP stack of residual pairs, MBLA branches, or the Lite units."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -17,8 +20,8 @@ class ModelSpec:
     """Multiplier of the channel counts."""
     block: str = "repvgg"
     """Form of the 3x3 blocks in the published recipe, see `rep_blocks.BLOCKS`."""
-    stage: Literal["rep", "csp", "mbla", "lite"] = "rep"
-    """What a stage repeats: 3x3 blocks, a CSP stack of residual pairs, MBLA branches, or the Lite units."""
+    stage: Stage = "rep"
+    """The unit that stages repeat."""
     csp_ratio: float = 0.5
     """Hidden channels of a CSP or MBLA stage, as a share of its output channels."""
     fusion: Literal["concat", "bifusion"] = "bifusion"

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
+from yolov6core.quant.fake_quant import QuantConv2d, Range
 from yolov6core.quant.graph_ops import Kind, kind_of
 from yolov6core.quant.insert import QuantizedModel, convolution_names, describe, set_float_layers_, state_of
 
@@ -46,8 +47,7 @@ def to_amax(
             raise ValueError(f"{row.name}: the range of its input is not calibrated; calibrate or load ranges first")
         places, name = _places(gm, row.name), _name_there(gm, row.name)
         name = rename(name) if rename else name
-        conv = gm.get_submodule(row.name)
-        weights = conv.weight_range().detach().cpu()
+        weights = _convolution(gm, row.name).weight_range().detach().cpu()
         weights = weights.reshape(-1, places).amax(dim=1)
         state[f"{name}.{prefix}input_quantizer._amax"] = torch.tensor(max(-row.amin, row.amax))
         shape = (-1, 1, 1, 1) if places == 1 else (1, -1, 1, 1)
@@ -75,12 +75,14 @@ def from_amax_(gm: QuantizedModel, state: Mapping[str, Tensor], *, rename: Calla
     ranges = _group_ranges(gm, inputs)
     set_float_layers_(gm, [name for name in convolution_names(gm) if name not in inputs])
     for group, (amin, amax) in ranges.items():
-        gm.ranges[group].set_(amin, amax)
+        own = gm.get_submodule(f"ranges.{group}")
+        assert isinstance(own, Range), "groups have no other modules"
+        own.set_(amin, amax)
     for name in convolution_names(gm):
-        conv = gm.get_submodule(name)
+        conv = _convolution(gm, name)
         conv.freeze_ranges_()
         if name in weights:
-            conv.weight_amax.copy_(weights[name])
+            conv.get_buffer("weight_amax").copy_(weights[name])
 
 
 def _by_layer(
@@ -105,7 +107,7 @@ def _by_layer(
             inputs[name] = float(value)
         else:
             places = _places(gm, name)
-            channels = gm.get_submodule(name).out_channels // places
+            channels = _convolution(gm, name).out_channels // places
             if value.numel() not in (1, channels):
                 raise ValueError(f"{key} has shape {list(value.shape)}; the layer has {channels} output channels")
             weights[name] = value.detach().flatten().float().expand(channels).repeat_interleave(places)
@@ -114,6 +116,12 @@ def _by_layer(
     if single := sorted(inputs.keys() ^ weights.keys()):
         raise ValueError(f"{', '.join(single)}: has only one of input and weight _amax; both are needed")
     return inputs, weights
+
+
+def _convolution(gm: QuantizedModel, name: str) -> QuantConv2d:
+    conv = gm.get_submodule(name)
+    assert isinstance(conv, QuantConv2d), "convolution_names lists no other module"
+    return conv
 
 
 def _places(gm: QuantizedModel, name: str) -> int:

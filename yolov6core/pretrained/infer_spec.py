@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from yolov6core.models.variants import LITE, ModelSpec
+from yolov6core.models.variants import LITE, ModelSpec, Stage
 
 
 def infer_spec(tensors: Mapping[str, Tensor]) -> ModelSpec:
@@ -96,7 +96,7 @@ class _Reader:
             bottom_up=neck,
         )
 
-    def _stage(self) -> str:
+    def _stage(self) -> Stage:
         if "neck.top_down.0.split.conv.weight" in self.tensors:
             return "mbla"
         return "csp" if "neck.top_down.0.main.conv.weight" in self.tensors else "rep"

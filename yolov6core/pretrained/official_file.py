@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,7 +128,7 @@ def _named_records(path: Path, root: Stub) -> Iterator[tuple[str, TensorRecord]]
                 f"{path} has a module that contains itself at {prefix!r:.100}; the file is forged: delete it"
             )
         dropped = module.attributes.get("_non_persistent_buffers_set")
-        buffers = _table(path, module, "_buffers", without=dropped if isinstance(dropped, set) else set())
+        buffers = _table(path, module, "_buffers", without=dropped if isinstance(dropped, set) else ())
         own = [*_table(path, module, "_parameters"), *buffers]
         for name, value in own:
             if not isinstance(value, TensorRecord):
@@ -146,7 +146,7 @@ def _named_records(path: Path, root: Stub) -> Iterator[tuple[str, TensorRecord]]
         pending += reversed(children)
 
 
-def _table(path: Path, module: Stub, name: str, without: set[str] = frozenset()) -> list[tuple[str, Any]]:
+def _table(path: Path, module: Stub, name: str, without: Container[str] = ()) -> list[tuple[str, Any]]:
     """Entries of one of a module's three tables, empty ones and those in `without` left out."""
     table = module.attributes.get(name)
     if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
@@ -157,9 +157,10 @@ def _table(path: Path, module: Stub, name: str, without: set[str] = frozenset())
 def _description(archive: TorchArchive, model: Stub) -> dict[str, Any]:
     """Class names, class count and strides as far as the model's plain attributes tell."""
     names, strides = model.attributes.get("names"), model.attributes.get("stride")
-    plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        names = None
     return {
-        "names": tuple(names) if plain else None,
+        "names": None if names is None else tuple(names),
         "num_classes": _whole(model.attributes.get("nc")),
         "strides": tuple(archive.tensor(strides).flatten().long().tolist())
         if isinstance(strides, TensorRecord)
@@ -172,9 +173,10 @@ def _class_of(model: Stub, path: tuple[str, ...]) -> str | None:
     """Class name, without its module, of the submodule at `path`."""
     for name in path:
         children = model.attributes.get("_modules")
-        model = children.get(name) if isinstance(children, dict) else None
-        if not isinstance(model, Stub):
+        child = children.get(name) if isinstance(children, dict) else None
+        if not isinstance(child, Stub):
             return None
+        model = child
     return model.class_name.rsplit(".", 1)[-1]
 
 
@@ -182,8 +184,11 @@ def _optimizer(archive: TorchArchive, value: Any) -> OptimizerState | None:
     if not isinstance(value, dict):
         return None
     groups, states = value.get("param_groups"), value.get("state")
-    tables = [*groups, *states.values()] if isinstance(groups, list) and isinstance(states, dict) else [None]
-    if not all(isinstance(table, dict) for table in tables):
+    if (
+        not isinstance(groups, list)
+        or not isinstance(states, dict)
+        or not all(isinstance(table, dict) for table in (*groups, *states.values()))
+    ):
         raise ValueError(f"{archive.path} has an optimizer without param_groups or state; strip or download it again")
     momentum = {index: state.get("momentum_buffer") for index, state in states.items()}
     return OptimizerState(
