@@ -8,10 +8,10 @@ from ruamel.yaml import YAML, YAMLError
 
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML document says, in dicts, lists and plain values; tags that would make objects are refused.
+    """A YAML document as dicts, lists and plain values; tags that would make objects are refused.
 
     Raises:
-        ValueError: it is not YAML; the message says where.
+        ValueError: the text is not YAML; the message says where.
     """
     try:
         return YAML(typ="safe", pure=True).load(text)

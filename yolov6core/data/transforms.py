@@ -1,7 +1,6 @@
 """Image transforms with their boxes, as pure functions.
 
-Images are uint8 BGR [h, w, 3]; labels are float32 [n, 5]: class, then xyxy in pixels. No function
-writes into its inputs.
+Images are uint8 BGR [h, w, 3]; labels are float32 [n, 5]: class, then xyxy in pixels. No function changes its inputs.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ GREY = (114, 114, 114)
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a source image lies inside the network input: x_network = x_source * scale_x + left (pixels), likewise y."""
+    """Place of a source image in the network input: x_network = x_source * scale_x + left (pixels), likewise y."""
 
     scale_x: float
     scale_y: float
@@ -49,8 +48,11 @@ class Letterbox:
 
 @dataclass(frozen=True)
 class Affine:
-    """Parameters of one affine transform: rotation and shear in degrees, translation as the place of the image's centre
-    in fractions of the output (0.5 keeps it in the middle)."""
+    """Parameters of one affine transform.
+
+    Rotation and shear are in degrees. `centre_x` and `centre_y` place the centre of the image in fractions of the
+    output; 0.5 keeps it in the middle.
+    """
 
     angle: float = 0.0
     scale: float = 1.0
@@ -72,11 +74,11 @@ class Affine:
 
 
 def fitted_size(source: Size, target: Size, *, enlarge: bool = True, nearest: bool = False) -> Size:
-    """Largest (height, width) of the source's shape inside `target`, at least 1 pixel each.
+    """Largest (height, width) with the source's aspect ratio inside `target`, at least 1 pixel each.
 
     Args:
         enlarge: whether a source smaller than the target grows.
-        nearest: round to the nearest pixel (single pictures) instead of down (data sets: published scores need it).
+        nearest: round to the nearest pixel (single pictures) instead of down (datasets: published scores need it).
     """
     ratio = min(target[0] / source[0], target[1] / source[1])
     if not enlarge:
@@ -86,7 +88,7 @@ def fitted_size(source: Size, target: Size, *, enlarge: bool = True, nearest: bo
 
 
 def _floor(value: float) -> int:
-    # the longer side is target / source * source, which may end one float below the whole number
+    # the longer side is target / source * source, which may be one float below the whole number
     return math.floor(value + 1e-9)
 
 
@@ -103,7 +105,7 @@ def letterbox(
     """Scale an image to fit and pad it with grey to exactly `size` (height, width), centred on whole pixels.
 
     Args:
-        inside: fit into this smaller size instead of `size` (evaluation with a shrunk picture); None means `size`.
+        inside: smaller size to fit into (evaluation with a shrunk picture); None means `size`.
         enlarge, nearest: see `fitted_size`.
         interpolation: an OpenCV method; None averages areas when shrinking and is bilinear when enlarging.
 
@@ -125,6 +127,9 @@ def pad_to(image: Image, size: Size) -> tuple[Image, int, int]:
     """Put an image into the middle of a grey picture of `size`; an odd pixel goes right or below.
 
     Returns: image, left and top padding in pixels.
+
+    Raises:
+        ValueError: the image is larger than `size`.
     """
     height, width = image.shape[:2]
     if height > size[0] or width > size[1]:
@@ -138,7 +143,7 @@ def pad_to(image: Image, size: Size) -> tuple[Image, int, int]:
 
 
 def with_boxes(labels: Labels, boxes: NDArray) -> Labels:
-    """Labels with other boxes."""
+    """Labels [n, 5] with other boxes [n, 4]."""
     return np.concatenate((labels[:, :1], boxes), axis=1, dtype=np.float32)
 
 
@@ -172,7 +177,7 @@ def scale_hsv(image: Image, gains: tuple[float, float, float]) -> Image:
 def warp_affine(image: Image, labels: Labels, *, affine: Affine, size: Size) -> tuple[Image, Labels]:
     """Apply an affine transform; the outside is grey; boxes become the bounds of their warped corners.
 
-    Boxes are clipped to the output, and those that lost too much (see `boxes_worth_keeping`) are dropped.
+    Boxes are clipped to the output. Boxes that lost too much are dropped (see `boxes_worth_keeping`).
 
     Returns: image [*size, 3] and labels [m, 5], m <= n.
     """
@@ -203,9 +208,9 @@ def boxes_worth_keeping(
     """Which boxes are still objects after clipping: [n] bool.
 
     Args:
-        before: [n, 4] xyxy scaled like the output but not clipped.
+        before: [n, 4] xyxy, scaled like the output but not clipped.
         after: [n, 4] xyxy after clipping.
-        min_side: both sides must be longer than this many pixels.
+        min_side: both sides must be longer, pixels.
         min_area_left: share of the area that must be left.
         max_aspect: longest allowed side relative to the other one.
     """

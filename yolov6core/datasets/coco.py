@@ -1,4 +1,4 @@
-"""Reads datasets annotated in COCO's JSON: one file a split, or one file for all."""
+"""Reads datasets annotated in COCO's JSON: one file per split, or one file for all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolov6core.datasets.images import Images, ReadDataset
 
 
 def is_coco(root: str) -> bool:
-    """Whether there are COCO files at `root` or in its `annotations/`."""
+    """Whether `root` or its `annotations/` contains COCO files."""
     return bool(_json_files(root))
 
 
@@ -22,14 +22,14 @@ def read_coco(
 ) -> ReadDataset:
     """Read a COCO dataset.
 
-    A split `train` is the file `instances_train.json` or `train.json`, in `annotations/` or in `root`; a single file of
-    another name is read as a whole, to be split by chance. Images are looked for at their `file_name` in `root`,
-    `images/`, `<split>/` and `images/<split>/`. Segmentations are not needed; regions marked `iscrowd` become crowds.
+    A split `train` is the file `instances_train.json` or `train.json`, in `annotations/` or in `root`. A single file is
+    read as a whole, to be split at random. The `file_name` of an image is looked up in `root`, `images/`, `<split>/`
+    and `images/<split>/`. Segmentations are not needed; regions marked `iscrowd` become crowds.
 
     Returns: splits `train` and `val`, or `all`.
 
     Raises:
-        DatasetError: no such file, or one that is not COCO's JSON.
+        DatasetError: a file is missing or is not COCO's JSON.
     """
     files = _json_files(root)
     if not files:

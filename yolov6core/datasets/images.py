@@ -45,9 +45,9 @@ class _Columns:
 
 
 class Images(Sequence[AnnotatedImage]):
-    """A sequence of annotated images; `images[k]` and iteration make the objects anew, `images[a:b]` is a part.
+    """A sequence of annotated images; `images[k]` and iteration make new objects, `images[a:b]` is a part.
 
-    Corners of boxes become floats. A part shares the numbers of the whole, so only whole sequences grow.
+    Corners of boxes become floats. A part shares the columns of the whole, so only whole sequences grow.
     """
 
     def __init__(self, images: Iterable[AnnotatedImage] = ()) -> None:
@@ -92,9 +92,9 @@ class Images(Sequence[AnnotatedImage]):
         return self.part(compress(everything, inside)), self.part(k for k in everything if not inside[k])
 
     def revised(self, revise: Callable[[AnnotatedImage], AnnotatedImage | None]) -> Images:
-        """What `revise` makes of each image, without those it gives None for.
+        """The results of `revise` on all images, without the images it returns None for.
 
-        An image it gives back as it is takes no more memory; others are kept beside the numbers of these.
+        An image that is returned as it is takes no more memory; other results are added to the columns of this one.
         """
         columns, rows = self._columns, array("I")
         self._rows = self._all_rows()
@@ -121,14 +121,14 @@ class Images(Sequence[AnnotatedImage]):
         return ([names[code] for code in codes] for codes in self._codes())
 
     def class_counts(self) -> Counter[str]:
-        """How many objects of every class there are."""
+        """Number of objects of every class."""
         codes = array("I")
         for own in self._codes():
             codes += own
         return Counter({self._columns.names[code]: count for code, count in Counter(codes).items()})
 
     def arrays(self) -> tuple[list[str], NDArray[np.uint32], NDArray[np.int32], NDArray[np.float32]]:
-        """All objects at once: names of the classes, class of each [n], place of its image [n], box [n, 4]."""
+        """All objects at once: class names, class index [n], place of the image [n], box xyxy in pixels [n, 4]."""
         columns = self._columns
         ends = np.frombuffer(columns.object_ends, dtype=np.uint64).astype(np.int64)
         rows = np.array(self._all_rows(), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What the labels of a dataset look like: boxes per class, their sizes and places, as a table and as a picture."""
+"""Statistics of the labels of a dataset: boxes per class, sizes and places, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from yolov6core.datasets.images import Images
 
 SMALL, MEDIUM = 32.0**2, 96.0**2
-"""Areas in pixels that part small, medium and large objects, as COCO counts them."""
+"""Areas in square pixels that separate small, medium and large objects, as in COCO."""
 
 _PANEL = 320
 _GAP = 30
@@ -45,7 +45,7 @@ def collect_boxes(images: Images, names: Sequence[str]) -> Boxes:
 
 
 def class_rows(split: str, boxes: Boxes, names: Sequence[str]) -> list[dict[str, object]]:
-    """One row for each class of a split: images and boxes with it, boxes by area, median width and height in pixels."""
+    """One row per class of a split: images and boxes, boxes by area, median width and height in pixels."""
     rows: list[dict[str, object]] = []
     for position, name in enumerate(names):
         own = boxes.classes == position
@@ -69,7 +69,7 @@ def class_rows(split: str, boxes: Boxes, names: Sequence[str]) -> list[dict[str,
 
 
 def statistics_picture(boxes: Boxes, names: Sequence[str]) -> NDArray[np.uint8]:
-    """Boxes per class, where their centres lie and how large they are, uint8 BGR [h, w, 3]."""
+    """A picture of boxes per class, of their centres and of their sizes, uint8 BGR [h, w, 3]."""
     corners = boxes.fractions
     centres, sides = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     panels = [
@@ -82,7 +82,7 @@ def statistics_picture(boxes: Boxes, names: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def _bars(counts: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
-    """Horizontal bars of the commonest classes in order, the others summed up in the last one."""
+    """Horizontal bars of the most frequent classes in order; the last bar sums up the others."""
     order = np.argsort(-counts, kind="stable")
     shown = [(names[int(k)], int(counts[k])) for k in order[:_BARS]]
     if len(order) > _BARS:
@@ -99,7 +99,7 @@ def _bars(counts: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def _density(points: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """How many points (x, y) in 0..1 lie where, on a logarithmic scale of colours, the origin at the top left."""
+    """Density of points (x, y) in 0..1 on a logarithmic scale of colours; the origin is at the top left."""
     counts = np.zeros((_BINS, _BINS))
     for first in range(0, len(points), _AT_ONCE):  # histogram2d copies what it counts several times
         x, y = points[first : first + _AT_ONCE].T

@@ -1,4 +1,4 @@
-"""Writes a checked dataset as text: labels, split lists, COCO JSON. Same images, same bytes."""
+"""Writes a checked dataset as text: labels, split lists, COCO JSON. The same images give the same bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def label_text(image: AnnotatedImage, class_index: Mapping[str, int]) -> str:
 
 
 def coco_text(images: Images, names: Sequence[str]) -> Iterator[str]:
-    """Images and objects as COCO's JSON, piece by piece: a large dataset never stands in memory as one document.
+    """Images and objects as COCO's JSON, piece by piece: a large dataset is never in memory as one document.
 
     Image ids are 1..n in order, category ids 1..C, boxes x, y, width, height.
     """
@@ -63,8 +63,8 @@ _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 @functools.lru_cache(maxsize=4096)
 def _number(value: float) -> str:
-    """Six decimals at most; most numbers of a dataset are whole pixels and come again and again."""
-    return repr(round(value, 6) + 0.0)  # no -0.0, which would be the same number to the cache
+    """A number with at most six decimals; cached, because most numbers of a dataset are whole pixels."""
+    return repr(round(value, 6) + 0.0)  # no -0.0: for the cache it is the same number as 0.0
 
 
 def write_dataset(
@@ -102,7 +102,7 @@ def write_dataset(
 
 
 def _same_name(image: AnnotatedImage, splits: Mapping[str, Images]) -> DatasetError:
-    """The error for an image whose label file is there already; file systems that ignore case do so for names, too."""
+    """The error for an image whose label file exists already; file systems may ignore the case of names."""
     paths = (path for images in splits.values() for path in images.paths())
     alike = (path for path in paths if stem_of(path).lower() == image.stem.lower() and path != image.path)
     first = min(alike, key=lambda path: stem_of(path) != image.stem)

@@ -1,4 +1,4 @@
-"""What an exported file says about itself, and the sidecar of an engine built from it."""
+"""Facts about an exported file, and the sidecar of an engine built from it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Built:
-    """What a runtime says of an engine that it has just built.
+    """The report of a runtime on an engine that it has just built.
 
     Attributes:
         by: runtime, its version, device.
         file: the engine's file name in its folder.
-        precision: of what is not INT8.
-        integer, real: names of the convolutions that run in INT8, and of those that do not; both empty if not known.
-        seconds: that the build took.
+        precision: of the layers that are not INT8.
+        integer, real: names of the convolutions that run in INT8, and of the others; both empty if not known.
+        seconds: duration of the build.
     """
 
     by: tuple[str, str, str]
@@ -43,7 +43,7 @@ class Built:
 
 
 def plain_facts(path: Path) -> OnnxFacts:
-    """Facts of any ONNX file, whatever runtime it was written for. Raises ValueError for a file that is none."""
+    """Facts of an ONNX file for any runtime. Raises ValueError for a file that is not ONNX or takes no images."""
     import onnx
 
     try:

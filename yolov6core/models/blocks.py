@@ -23,7 +23,7 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))` by stored statistics; `bias` is the convolution's."""
+    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))` with stored statistics; `bias` is that of `conv`."""
     assert bn.running_mean is not None and bn.running_var is not None, "norms of this family keep statistics"
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
     mean = bn.running_mean if bias is None else bn.running_mean - bias
@@ -63,7 +63,7 @@ def deployed_conv(weight: Tensor, bias: Tensor, like: nn.Conv2d) -> nn.Conv2d:
 
 
 class ConvBNAct(nn.Module):
-    """Convolution, batch norm, activation; the size is kept but for the stride."""
+    """Convolution, batch norm, activation; only the stride changes the size."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class ConvBNAct(nn.Module):
 
 
 def pooled_pyramid(x: Tensor, pool: nn.Module) -> Tensor:
-    """`x` beside three chained poolings of it, [B, 4 * C, H, W]: 5 wide windows that see what 5, 9 and 13 would."""
+    """`x` and three chained poolings of it, [B, 4 * C, H, W]: windows of 5 pixels in a chain equal 5, 9 and 13."""
     once = pool(x)
     twice = pool(once)
     return torch.cat((x, once, twice, pool(twice)), dim=1)
@@ -114,7 +114,7 @@ class SPPF(nn.Module):
 
 
 class CSPSPPF(nn.Module):
-    """SPPF between convolutions on one half of the channels, beside the other half (2301.05586, section 2.1)."""
+    """SPPF between convolutions on one half of the channels, joined with the other half (2301.05586, section 2.1)."""
 
     def __init__(self, in_channels: int, out_channels: int, *, act: type[nn.Module] = nn.ReLU) -> None:
         super().__init__()
@@ -137,8 +137,8 @@ class CSPSPPF(nn.Module):
 def deploy_(model: nn.Module) -> nn.Module:
     """Replace every block by its deployed form, in place; returns `model`.
 
-    After it the network holds convolutions with bias, activations, pooling and transposed convolutions only. Batch norm
-    is folded with its stored statistics, branches for training are gone. Deploying twice changes nothing.
+    The network then contains only convolutions with bias, activations, pooling and transposed convolutions. Batch norm
+    is folded with its stored statistics, and branches for training are removed. Deploying twice changes nothing.
     """
     for name, child in model.named_children():
         if isinstance(child, Deployable):
