@@ -1,14 +1,14 @@
-"""Sums of 8-bit products on CPUs: which saturate, and integer weights that cannot overflow them.
+"""Sums of 8-bit products on CPUs: the ones that saturate, and integer weights that cannot overflow them.
 
 CPUs without VNNI multiply 8-bit integers by `vpmaddubsw`: products of an unsigned activation and a signed weight are
 added in pairs into 16 bits, which saturate. Signed activations are shifted to 0 .. 255 before. A pair is exact for
-every activation if its weights, where they have the same sign, are at most 128 together: 255 * 128 < 2^15.
+every activation if its weights have different signs or sum to at most 128 in magnitude: 255 * 128 < 2^15.
 
-Which weights make a pair was found by trying all of them in oneDNN (OpenVINO) and MLAS (ONNX Runtime), held to SSE4.1,
-AVX2 and AVX-512 without VNNI: neighbours in the order kernel row, kernel column, input channel, counted from 0 for each
-group. With an even number of channels these are the channels 2i and 2i + 1 at one place of the kernel. With an odd
-number some kernels fill up each place and others do not, so all neighbours count. With a single channel kernels go by
-rows or by columns, so any two weights count. Depthwise kernels add no pairs.
+Trials in oneDNN (OpenVINO) and MLAS (ONNX Runtime) on SSE4.1, AVX2 and AVX-512 without VNNI showed the pairs: they are
+neighbours in the order kernel row, kernel column, input channel, counted from 0 for each group. With an even
+number of channels these are the channels 2i and 2i + 1 at one place of the kernel. With an odd number, some kernels
+pad each place and others do not, so all neighbours count. With a single channel, kernels go by rows or by columns, so
+any two weights count. Depthwise kernels add no pairs.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def channel_amax(weight: Tensor) -> Tensor:
 def pair_peak(weight: Tensor, groups: int) -> Tensor:
     """Largest magnitude [O] of the sums of a pair's weights of one sign, in each output channel.
 
-    It takes the place of `channel_amax` where sums of pairs must not overflow: with a scale of a 127th of it, pairs
-    round to 128 at most (two halves round up), and single weights to 127.
+    It replaces `channel_amax` where sums of pairs must not overflow. With a scale of 1 / 127 of it, pairs round to 128
+    at most (two halves round up), and single weights to 127.
 
     Args:
         weight: [O, I / groups, kh, kw].
@@ -57,7 +57,7 @@ def pair_peak(weight: Tensor, groups: int) -> Tensor:
 def has_pairs(weight: Tensor, groups: int) -> bool:
     """Whether kernels add products of weights [O, I / groups, kh, kw] in pairs: not in depthwise convolutions.
 
-    One of a single channel, from one to one, is computed as a dense convolution.
+    A convolution from one channel to one is computed as a dense one.
     """
     depthwise = weight.shape[1] == 1 and weight.shape[0] == groups > 1
     return not depthwise and weight[0].numel() > 1
@@ -70,8 +70,8 @@ def integer_limits(integers: Tensor, pair_groups: int | None) -> Tensor | int:
         integers: weights [O, I / groups, kh, kw] as whole numbers of any size.
         pair_groups: groups of a convolution whose pairs must not overflow; None where pairs do not matter.
 
-    Returns: of the shape of the weights, or one number for all. Of a pair that is too large, weights above 64 give way
-    to what the other one leaves, and both become 64 where both are above.
+    Returns: a tensor of the shape of the weights, or one number for all. In a pair that is too large, a weight above 64
+    is limited to 128 minus the other one; both are limited to 64 where both are above.
     """
     if pair_groups is None or not has_pairs(integers, pair_groups):
         return WEIGHT_LEVELS
@@ -80,7 +80,7 @@ def integer_limits(integers: Tensor, pair_groups: int | None) -> Tensor | int:
     rows = _rows(integers)
     limits = torch.full_like(rows, WEIGHT_LEVELS)
     (first, second), (first_limit, second_limit) = _pairs(rows), _pairs(limits)
-    # Pairs may overlap, so that limits are lowered in place, one side after the other.
+    # Pairs may overlap, so limits are lowered in place, one side after the other.
     for limit, own, other in ((first_limit, first, second), (second_limit, second, first)):
         taken = torch.where(own.sign() == other.sign(), other.abs(), 0)
         limit.copy_(torch.minimum(limit, (PAIR_LEVELS - taken).clamp_min(PAIR_LEVELS // 2)))

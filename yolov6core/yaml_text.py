@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ruamel.yaml import YAML, YAMLError
+
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML document says, in dicts, lists and plain values; tags that would make objects are refused.
+    """A YAML document as dicts, lists and plain values; tags that would make objects are refused.
 
     Raises:
-        ValueError: it is not YAML; the message says where.
+        ValueError: the text is not YAML; the message says where.
     """
-    from ruamel.yaml import YAML, YAMLError
-
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from yolov6core.data.transforms import (
     Affine,
@@ -15,6 +16,7 @@ from yolov6core.data.transforms import (
     flip_horizontal,
     flip_vertical,
     letterbox,
+    network_input,
     normalised_labels,
     pad_to,
     scale_hsv,
@@ -177,3 +179,14 @@ def test_no_transform_writes_into_its_inputs() -> None:
         action()
         np.testing.assert_array_equal(image, before[0])
         np.testing.assert_array_equal(labels, before[1])
+
+
+def test_network_input_keeps_the_pixels_and_leaves_its_argument_alone() -> None:
+    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
+    before = images.clone()
+    found = network_input(images)
+    assert found.dtype == torch.float32
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, before.float() / 255)
+    assert torch.equal(images, before)
+    assert network_input(images, memory_format=torch.contiguous_format).is_contiguous()

@@ -1,3 +1,4 @@
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from yolov6core.engines.onnx_facts import OnnxFacts
 from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
 from yolov6core.engines.tensorrt_engine import TensorRtRuntime, _Build, audit, cache_version
+from yolov6core.engines.tensorrt_import import import_tensorrt
 from yolov6core.export.dialects import write_dialect
 
 SHAPE = (1, 3, 32, 32)
@@ -82,11 +84,11 @@ def test_engine_agrees_with_torch_on_a_gpu(tmp_path, toy_net, images, run_torch,
     assert distance(found, run_torch(net, np.ascontiguousarray(images))) < 0.03
 
 
-def test_missing_library_names_the_command():
-    try:
-        RTX.version()
-    except RuntimeMissing as error:
-        assert "pip install" in str(error)
+@pytest.mark.parametrize("flavour, module", [("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt_rtx_bindings")])
+def test_missing_library_names_the_command(monkeypatch, flavour, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RuntimeMissing, match="is not installed .*pip install"):
+        import_tensorrt.__wrapped__(flavour)
 
 
 def test_cache_version_is_written_as_tensorrt_does():

@@ -1,1 +1,1 @@
-"""Label assignment: which anchors learn which ground truth."""
+"""Label assignment: the ground truth that each anchor learns."""

@@ -24,16 +24,25 @@ UNION_FLOOR = 1e-6  # px^2
 
 
 class AtssAssigner:
-    """On every level the `topk` anchors nearest to a box's centre are candidates; those whose square overlaps the box
-    by more than mean plus standard deviation of its candidates, and whose centre lies inside, are positive.
+    """Adaptive selection of positive anchors.
 
+    On every level the `topk` anchors nearest to the centre of a box are its candidates. A candidate is positive if its
+    centre lies in the box and its square overlaps the box by more than mean plus standard deviation of all candidates.
     An anchor chosen by several boxes goes to the box of the image that its square overlaps most. A level with fewer
-    than `topk` cells gives all of them. Equal distances are decided by the lower anchor index.
+    than `topk` cells gives all of them. Of equal distances, the lower anchor index wins.
     """
 
     def __init__(self, topk: int = 9, *, cell_size: float = 5.0, soft_labels: bool = True) -> None:
-        """`cell_size`: side of the anchor squares in strides. `soft_labels`: targets are the overlap of prediction and
-        ground truth instead of 1."""
+        """Make the assigner.
+
+        Args:
+            topk: candidates per box and level.
+            cell_size: side of the anchor squares in strides.
+            soft_labels: whether targets are the overlap of prediction and ground truth, instead of 1.
+
+        Raises:
+            ValueError: `topk` is less than 1.
+        """
         if topk < 1:
             raise ValueError(f"topk is {topk}, but every level needs at least 1 candidate")
         self.topk = topk
@@ -54,8 +63,8 @@ class AtssAssigner:
     ) -> Assignment:
         """Assign predictions at points [A, 2] px with strides [A, 1] px, in the order of `boxes.anchor_points`.
 
-        pred_scores [B, A, C] is read for its shape alone; pred_boxes [B, A, 4] xyxy px makes the soft labels. Ground
-        truth is gt_labels [B, G] int64, gt_boxes [B, G, 4] xyxy px, gt_mask [B, G] bool (False: padding).
+        Of pred_scores [B, A, C] only the shape is used; pred_boxes [B, A, 4] xyxy px make the soft labels. Ground truth
+        is gt_labels [B, G] int64, gt_boxes [B, G, 4] xyxy px, gt_mask [B, G] bool (False: padding).
         """
         batch, anchors, classes = pred_scores.shape
         truth = GroundTruth(gt_labels, gt_boxes.to(pred_boxes.dtype), gt_mask)
@@ -95,9 +104,9 @@ class AtssAssigner:
 
 
 def smallest(values: Tensor, count: int) -> Tensor:
-    """Column indices [M, count], ascending, of the smallest values [M, N] of each row, the lower index of equals first.
+    """Column indices [M, count], ascending, of the smallest values [M, N] of each row; of equals the lower index.
 
-    `topk` alone would decide equal values by its inner workings.
+    The choice of `topk` among equal values is not defined.
     """
     border = values.topk(count, dim=1, largest=False).values.amax(dim=1, keepdim=True)
     below = values < border
@@ -108,7 +117,7 @@ def smallest(values: Tensor, count: int) -> Tensor:
 
 
 def _above_threshold(points: Tensor, squares: Tensor, boxes: Tensor, candidates: Tensor) -> Tensor:
-    """Which candidates [M, K] overlap their box [M, 4] more than mean + deviation and lie inside with their centre."""
+    """Whether candidates [M, K] overlap their box [M, 4] more than mean + deviation and have their centre inside."""
     overlaps = box_iou(boxes[:, None], squares[candidates], eps=0.0, union_floor=UNION_FLOOR)  # [M, K]
     mean = overlaps.mean(dim=1, keepdim=True)
     degrees = max(overlaps.shape[1] - 1, 1)  # a single candidate has deviation 0, not 0 / 0

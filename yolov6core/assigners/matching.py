@@ -1,4 +1,4 @@
-"""Steps both assigners share. They work on lists of pairs, because few of all B x G x A pairs are ever candidates.
+"""Common steps of both assigners. They use lists of pairs, because few of all B x G x A pairs are candidates.
 
 Letters: B images, A anchors, G ground truths of an image (padded), C classes, M real ground truths of the batch,
 P pairs of anchor and ground truth, U contested anchors, S settled pairs.
@@ -29,7 +29,7 @@ class GroundTruth:
 
 
 def points_inside(points: Tensor, boxes: Tensor) -> Tensor:
-    """Which points [A, 2] lie strictly inside which boxes [M, 4]: [M, A] bool."""
+    """Whether points [A, 2] lie strictly inside boxes [M, 4]: [M, A] bool."""
     x, y = points[:, 0], points[:, 1]
     left, top, right, bottom = boxes[:, :, None].unbind(1)  # each [M, 1]
     return (x > left) & (x < right) & (y > top) & (y < bottom)
@@ -43,12 +43,12 @@ def conflicted(anchor_ids: Tensor, total: int) -> Tensor:
 def settle(
     anchor_ids: Tensor, box_ids: Tensor, contested: Tensor, winners: Tensor, total: int
 ) -> tuple[Tensor, Tensor]:
-    """One box for every chosen anchor: the winner [U] where it was contested [U], else the one that chose it.
+    """One box for every chosen anchor: the winner [U] of a contested anchor [U], else the box that chose it.
 
     Returns: anchor ids ascending and their box ids, both [S] int64.
     """
     owner = torch.full((total,), -1, dtype=torch.int64, device=anchor_ids.device)
-    owner[anchor_ids] = box_ids  # contested anchors get an arbitrary entry here, overwritten by the next line
+    owner[anchor_ids] = box_ids  # contested anchors get an arbitrary entry; the next line replaces it
     owner[contested] = winners
     chosen = (owner >= 0).nonzero().squeeze(1)
     return chosen, owner[chosen]

@@ -1,4 +1,4 @@
-"""Task-aligned assignment: anchors learn the boxes they already predict best (TOOD, 2108.07755, section 3.2).
+"""Task-aligned assignment: anchors learn the boxes that they predict best (TOOD, 2108.07755, section 3.2).
 
 Letters: B images, A anchors, G ground truths of an image (padded), C classes, M real ground truths of the batch,
 P pairs of anchor and ground truth, U contested anchors.
@@ -25,10 +25,10 @@ EPS = 1e-9
 
 
 class TaskAlignedAssigner:
-    """For every box the `topk` anchors of highest alignment `score ** alpha * iou ** beta` among those inside the box.
+    """Choose for every box the `topk` anchors inside it of highest alignment `score ** alpha * iou ** beta`.
 
-    An anchor chosen by several boxes goes to the box of the image it overlaps most. Anchors of alignment 0 are never
-    chosen: their soft target would be 0. Equal alignments are decided by the lower anchor index.
+    An anchor chosen by several boxes goes to the box of the image that it overlaps most. Anchors of alignment 0 are
+    never chosen: their soft target would be 0. Of equal alignments, the lower anchor index wins.
     """
 
     def __init__(self, topk: int = 13, alpha: float = 1.0, beta: float = 6.0) -> None:
@@ -91,9 +91,9 @@ def _inside_pairs(points: Tensor, truth: GroundTruth) -> tuple[Tensor, Tensor]:
 
 
 def top_of_each(groups: Tensor, values: Tensor, count: int) -> Tensor:
-    """Positions of the `count` highest positive values [P] of every group [P], the earlier of equals first.
+    """Positions of the `count` highest positive values [P] of every group [P]; of equals the earlier one.
 
-    One integer sort does it: a positive float32 orders like its bit pattern, so group and inverted value fit one int64.
+    One integer sort is enough: positive float32 values order like their bit patterns, so group and value fit one int64.
     """
     positions = (values > 0).nonzero().squeeze(1)
     groups = groups[positions]

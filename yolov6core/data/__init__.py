@@ -1,1 +1,1 @@
-"""What networks are fed: written datasets, transforms, augmentation and loaders."""
+"""The input of networks: written datasets, transforms, augmentation and loaders."""

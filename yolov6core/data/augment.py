@@ -28,9 +28,9 @@ from yolov6core.data.transforms import (
 
 MIXUP_BETA = 32.0
 NOTHING = (np.zeros((0, 0, 3), dtype=np.uint8), np.zeros((0, 5), dtype=np.float32))
-"""An image of no pixels, and its labels."""
+"""An image without pixels, and its labels."""
 BROKEN_SHARE = 0.01
-"""Share of the images that may be unreadable in training: more is a folder moved or a disk lost, not a bad file."""
+"""Share of images that may be unreadable in training: more means a moved folder or a lost disk, not a bad file."""
 
 logger = logging.getLogger("yolov6-quant")
 
@@ -40,15 +40,17 @@ def mosaic(
 ) -> tuple[Image, Labels]:
     """Four images around a point of a grey canvas of twice `size`: top left, top right, bottom left, bottom right.
 
-    Each image touches the centre with one corner; what leaves the canvas is cut off.
+    Each image touches the centre with one corner; parts outside the canvas are cut off.
 
     Args:
         samples: four (image, labels), images not larger than the canvas.
         centre: (y, x) in pixels of the canvas.
-        canvas: uint8 [2 h, 2 w, 3] to draw on; None takes a new one, for which memory has to be found each time.
+        canvas: uint8 [2 h, 2 w, 3] to draw on; None allocates a new one.
 
-    Returns: image [2 h, 2 w, 3] and labels in its pixels, clipped to it (boxes may be empty; the affine filter that
-    follows drops them).
+    Returns: image [2 h, 2 w, 3] and labels in its pixels, clipped to it. Boxes may be empty; `warp_affine` drops them.
+
+    Raises:
+        ValueError: there are not four samples.
     """
     if len(samples) != 4:
         raise ValueError(f"a mosaic takes 4 images, got {len(samples)}")
@@ -71,19 +73,19 @@ def mosaic(
 
 
 def visible_quarters(matrix: NDArray[np.float64], size: Size, centre: tuple[int, int]) -> tuple[bool, ...]:
-    """Which images of a mosaic may be seen after a warp; the others need not be read, a twelfth of all by default.
+    """Which images of a mosaic a warp may show; the others need not be read, one in twelve by default.
 
     Args:
-        matrix: 3 x 3, from pixels of the mosaic's canvas to those of the output.
+        matrix: 3 x 3, from pixels of the canvas to pixels of the output.
         size: (height, width) of the output.
         centre: (y, x) in pixels of the canvas, as of `mosaic`.
 
-    Returns: top left, top right, bottom left, bottom right; all of them for warps that turn or shear, whose boxes may
-    reach further than what they hold.
+    Returns: top left, top right, bottom left, bottom right; all true for warps that turn or shear, because their boxes
+    may reach further than the objects.
     """
     if matrix[0, 1] or matrix[1, 0]:
         return True, True, True, True
-    # 2 pixels: bilinear sampling reaches one further than its coordinates, which OpenCV rounds
+    # 2 pixels: bilinear sampling reaches one pixel further, and OpenCV rounds the coordinates
     first = (0 - matrix[:2, 2]) / matrix.diagonal()[:2] - 2
     last = (np.array([size[1], size[0]]) - matrix[:2, 2]) / matrix.diagonal()[:2] + 2
     left, top = first[0] < centre[1], first[1] < centre[0]
@@ -92,19 +94,22 @@ def visible_quarters(matrix: NDArray[np.float64], size: Size, centre: tuple[int,
 
 
 def mixup(first: tuple[Image, Labels], second: tuple[Image, Labels], *, share: float) -> tuple[Image, Labels]:
-    """`share` of the first image plus the rest of the second, labels of both."""
+    """`share` times the first image plus (1 - `share`) times the second, both uint8 [h, w, 3]; labels of both."""
     blend = first[0] * share + second[0] * (1 - share)
     return blend.astype(np.uint8), np.concatenate((first[1], second[1]))
 
 
 @dataclass(frozen=True)
 class Strengths:
-    """How far a training image may be changed.
+    """Limits of the changes to a training image.
 
     Attributes:
         mosaic, mixup, flip_lr, flip_ud: probabilities. Mixup only joins two mosaics.
-        degrees, shear: largest angle; translate, scale: largest change as a fraction.
+        degrees, shear: largest angle in degrees; translate, scale: largest change as a fraction.
         hsv_h, hsv_s, hsv_v: largest relative change of hue, saturation and value.
+
+    Raises:
+        ValueError: a value outside of its range.
     """
 
     mosaic: float = 1.0
@@ -127,7 +132,7 @@ class Strengths:
             raise ValueError(f"scale is {self.scale}, must be at least 0 and below 1")
 
     def draw_affine(self, rng: np.random.Generator) -> Affine:
-        """One affine transform."""
+        """A random affine transform within the limits."""
         angle, scale, shear_x, shear_y, x, y = rng.uniform(-1, 1, 6)
         return Affine(
             angle=angle * self.degrees,
@@ -139,13 +144,13 @@ class Strengths:
         )
 
     def draw_hsv(self, rng: np.random.Generator) -> tuple[float, float, float]:
-        """Gains of hue, saturation and value."""
+        """Random gains of hue, saturation and value within the limits."""
         hue, saturation, value = rng.uniform(-1, 1, 3)
         return 1 + hue * self.hsv_h, 1 + saturation * self.hsv_s, 1 + value * self.hsv_v
 
 
 class TrainTransform:
-    """One augmented training sample per call; everything random comes from the generator it is given.
+    """One augmented training sample per call; all random numbers come from the generator of the call.
 
     Args:
         dataset: images and labels; mosaic and mixup take further images from it.
@@ -178,10 +183,10 @@ class TrainTransform:
         return chw_rgb(image), normalised_labels(labels, self.image_size)
 
     def _load(self, index: int) -> tuple[Image, Labels]:
-        """Image and labels fitted to the input; grey without labels for one that cannot be read, and a warning.
+        """Image and labels fitted to the input; for an unreadable image a warning, and grey without labels.
 
         Raises:
-            ValueError: more than BROKEN_SHARE of the images cannot be read (one of them always may).
+            ValueError: more than BROKEN_SHARE of the images, and more than one, cannot be read.
         """
         try:
             return self.dataset.load_fitted(index, self.image_size)
@@ -200,7 +205,7 @@ class TrainTransform:
         affine = self.strengths.draw_affine(rng)
         seen = visible_quarters(affine.matrix((2 * height, 2 * width), self.image_size), self.image_size, centre)
         samples = [self._load(i) if visible else NOTHING for i, visible in zip(indices, seen, strict=True)]
-        # the warped picture is another array, so the next mosaic may be drawn over this one
+        # the warped picture is a new array, so the next mosaic may overwrite the canvas
         image, labels = mosaic(samples, size=self.image_size, centre=centre, canvas=self._canvas)
         return warp_affine(image, labels, affine=affine, size=self.image_size)
 

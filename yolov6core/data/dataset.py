@@ -1,7 +1,7 @@
-"""The dataset folder as the training and evaluation code sees it.
+"""A split of a dataset folder, for training and evaluation.
 
-The folder holds one list of image paths per split, one label file per image and COCO annotations per split. Nothing is
-ever written into it, and images are read where they are.
+The folder holds one list of image paths per split, one label file per image and COCO annotations per split. It is
+read only, and images are read where they are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -28,16 +29,16 @@ _MADE_BY = "run the prepare-voc2yolo stage again"
 class DetectionDataset:
     """One split of a dataset folder: images in the order of `<split>.txt`, ids 1..n.
 
-    Labels are read and checked at once, images when asked for.
+    Labels are read and checked at once, images on request.
 
     Args:
         dataset_dir: folder with `<split>.txt`, `labels/`, `annotations/` and `dataset.yaml`.
         split: `train`, `select`, `val` or `calib`.
-        cache_mib: room for resized images kept in memory by `load_fitted`; 0 keeps none.
-        limit: only the first so many images; None means all.
+        cache_mib: MiB of memory for resized images that `load_fitted` keeps; 0 keeps none.
+        limit: number of images, counted from the first; None means all.
 
     Raises:
-        ValueError: a file of the folder is missing or does not read as it should.
+        ValueError: a file of the folder is missing or malformed.
     """
 
     def __init__(self, dataset_dir: Path | str, split: str, *, cache_mib: int = 0, limit: int | None = None) -> None:
@@ -62,11 +63,11 @@ class DetectionDataset:
         return image, self.labels_in(index, image.shape[0], image.shape[1])
 
     def load_fitted(self, index: int, size: Size) -> tuple[Image, Labels]:
-        """The image scaled (up or down, keeping its shape) to fit `size` (height, width), for training.
+        """The image scaled up or down, with its aspect ratio, to fit `size` (height, width), for training.
 
-        JPEGs at least twice too large are decoded at 1/2, 1/4 or 1/8 of their size, which costs a fraction of the whole
-        decoding and low-passes better than bilinear sampling; the rest of the way is bilinear. The returned array may
-        be the cached one: do not write into it.
+        JPEGs of at least twice the size are decoded at 1/2, 1/4 or 1/8, which costs a fraction of the whole decoding
+        and low-passes better than bilinear sampling. The remaining scaling is bilinear. The returned array may be the
+        cached one: do not write into it.
 
         Returns: image uint8 BGR [h, w, 3] and labels float32 [n, 5], class and xyxy in pixels of the returned image.
         """
@@ -76,7 +77,7 @@ class DetectionDataset:
     def fill_cache(self, size: Size) -> None:
         """Read all images that fit into the cache now, so that worker processes inherit them.
 
-        Those that cannot be read are passed over: whoever needs them will say so.
+        Unreadable images are skipped: `load_fitted` reports them.
         """
         if self._cache_room:
             for index in range(len(self)):
@@ -88,7 +89,7 @@ class DetectionDataset:
         return (self._corners[index] * np.array([1.0, width, height, width, height])).astype(np.float32)
 
     def ground_truth(self) -> dict:
-        """COCO annotations of the split: `images`, `annotations`, `categories`."""
+        """COCO annotations of the split: `images`, `annotations`, `categories`. Raises ValueError for foreign ids."""
         path = self.directory / "annotations" / f"instances_{self.split}.json"
         truth = json.loads(_read_text(path))
         images = truth["images"][: len(self)]
@@ -106,13 +107,13 @@ class DetectionDataset:
         return eval_batches(self, image_size=image_size, batch_size=batch_size)
 
     def _fitted_image(self, index: int, size: Size) -> Image:
-        key = (index, tuple(size))
+        key = (index, (size[0], size[1]))
         if key in self._cache:
             return self._cache[key]
         image = _read_image(self.paths[index], at_least=size)
         height, width = fitted_size(image.shape[:2], size)
         if (height, width) != image.shape[:2]:
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+            image = cast(Image, cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
         if image.nbytes <= self._cache_room:
             self._cache_room -= image.nbytes
             self._cache[key] = image
@@ -150,7 +151,7 @@ def _read_names(path: Path) -> tuple[str, ...]:
 
 
 def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
-    """Decode an image, a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 that, fitted into it, fills `at_least`."""
+    """Decode an image; a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 of its size that still fills `at_least`."""
     try:
         data = path.read_bytes()
         flags = _decode_flags(data, path, at_least) if at_least else cv2.IMREAD_COLOR
@@ -161,7 +162,7 @@ def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
         raise ValueError(f"image {path} cannot be decoded ({error}); mend or remove it and {_MADE_BY}") from None
     if image is None:
         raise ValueError(f"image {path} cannot be decoded; mend or remove it and {_MADE_BY}")
-    return image
+    return cast(Image, image)
 
 
 def _decode_flags(data: bytes, path: Path, at_least: Size) -> int:

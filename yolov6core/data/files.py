@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Files:
-    """Files of one folder by name: `suffixes` maps a name without suffix to the suffixes it occurs with, sorted.
+    """Files of one folder by name: `suffixes` maps a name without suffix to its suffixes, sorted.
 
     Whole paths of a hundred thousand files would take most of the memory.
     """
@@ -17,12 +17,12 @@ class Files:
     suffixes: dict[str, tuple[str, ...]]
 
     def paths(self, stem: str) -> list[str]:
-        """The files of that name; none where there is none."""
+        """Paths of the files of that name; may be empty."""
         return [f"{self.folder}/{stem}{suffix}" for suffix in self.suffixes.get(stem, ())]
 
 
 def read_file(path: str) -> bytes:
-    """All bytes of a file, in half the calls of the operating system that Python's file objects take."""
+    """All bytes of a file, with half the system calls of Python's file objects. Raises OSError."""
     descriptor = open_to_read(path)
     try:
         return read_rest(descriptor)
@@ -31,12 +31,12 @@ def read_file(path: str) -> bytes:
 
 
 def open_to_read(path: str) -> int:
-    """A descriptor of the file, for the caller to close; raises OSError."""
+    """A descriptor of the file; the caller closes it. Raises OSError."""
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
 
 def read_rest(descriptor: int) -> bytes:
-    """What is left of an open file."""
+    """The unread rest of an open file."""
     parts = []
     while part := os.read(descriptor, 1 << 16):
         parts.append(part)
@@ -44,7 +44,7 @@ def read_rest(descriptor: int) -> bytes:
 
 
 def list_files(folder: str, suffixes: tuple[str, ...]) -> Files:
-    """The files with one of the suffixes (any case)."""
+    """Files of a folder with one of the suffixes (any case); none if the folder does not exist."""
     found: dict[str, tuple[str, ...]] = {}
     alone: dict[str, tuple[str, ...]] = {}  # one tuple for all files with only that suffix; empty: not asked for
     if os.path.isdir(folder):

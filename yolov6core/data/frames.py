@@ -1,10 +1,11 @@
-"""Pictures to look at: one image, the images of a folder, the frames of a video or of a camera."""
+"""Sources of pictures: one image, the images of a folder, a video or a camera."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wm
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture, uint8 BGR [h, w, 3], or why there is none."""
+    """One picture, uint8 BGR [h, w, 3], or None and the problem in words."""
 
     name: str
     number: int
@@ -27,7 +28,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Frames:
-    """What was found at a source: image files, or one video or camera.
+    """The pictures of a source: image files, or one video or camera.
 
     Attributes:
         paths: of images, in order of their names; empty for a video or camera.
@@ -39,7 +40,7 @@ class Frames:
     video: str | int | None = None
 
     def __iter__(self) -> Iterator[Frame]:
-        """All pictures in order; an image that cannot be read comes without picture, with the problem in words."""
+        """All pictures in order; a frame without picture, and with the problem, for an unreadable image."""
         if self.video is None:
             yield from (_read(path) for path in self.paths)
             return
@@ -50,13 +51,14 @@ class Frames:
                 more, image = capture.read()
                 if not more:
                     break
-                yield Frame(self.name, number, image)
+                yield Frame(self.name, number, cast(Image, image))
                 number += 1
         finally:
             capture.release()
 
     def rate(self) -> float:
-        """Frames a second of a video, 25 where it does not say."""
+        """Frames per second of a video or camera; 25 if it is unknown."""
+        assert self.video is not None, "images have no rate"
         capture = _open(self.video)
         try:
             found = capture.get(cv2.CAP_PROP_FPS)
@@ -66,13 +68,13 @@ class Frames:
 
 
 def find_frames(source: str) -> Frames:
-    """Look what a source is.
+    """Find the pictures of a source.
 
     Args:
         source: an image, a folder with images, a video, or the number of a camera.
 
     Raises:
-        ValueError: nothing is there, it holds no images, or it cannot be opened.
+        ValueError: the source does not exist, holds no images, or cannot be opened.
     """
     path = Path(source)
     if source.isdecimal() and not path.exists():
@@ -88,7 +90,8 @@ def find_frames(source: str) -> Frames:
         _open(source).release()
         return Frames(path.name, video=source)
     raise ValueError(
-        f"source {source} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a video ({', '.join(VIDEOS)}) by its name"
+        f"source {source} is neither an image ({', '.join(IMAGE_SUFFIXES)}) "
+        f"nor a video ({', '.join(VIDEOS)}) by its name"
     )
 
 
@@ -109,10 +112,10 @@ def _read(path: Path) -> Frame:
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         return Frame(path.name, 0, None, "is no image that OpenCV can decode" if data else "is empty")
-    return Frame(path.name, 0, image)
+    return Frame(path.name, 0, cast(Image, image))
 
 
-def _open(video: str | int | None) -> cv2.VideoCapture:
+def _open(video: str | int) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(video)
     if capture.isOpened():
         return capture

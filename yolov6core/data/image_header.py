@@ -6,13 +6,15 @@ import os
 import struct
 from typing import NamedTuple
 
+import cv2
+
 from yolov6core.data.files import open_to_read, read_rest
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 2**28
-"""Larger pictures are refused: decoded they take 800 MB and more, and a file of a few bytes can claim any size."""
+"""Larger pictures are refused: decoded, they take over 800 MB, and a file of a few bytes can claim any size."""
 
-_HEAD = 1 << 14  # more than metadata with a thumbnail takes as a rule
+_HEAD = 1 << 14  # bytes; more than most metadata with a thumbnail takes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_ORDER = {b"II": "<", b"MM": ">"}
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # TIFF tags
@@ -21,13 +23,13 @@ _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG markers without a 
 
 
 class ImageError(ValueError):
-    """The file is not a whole, readable image."""
+    """The file is not a complete, readable image."""
 
 
 class ImageHeader(NamedTuple):
-    """Height and width in pixels as a decoder that obeys the file's orientation gives them, and that orientation.
+    """Height and width in pixels after the file's orientation is applied, and that orientation.
 
-    `orientation` is EXIF's number 1..8; 1 is upright, from 5 on the stored width and height are swapped.
+    `orientation` is EXIF's number 1..8. 1 is upright; from 5 on, the stored width and height are swapped.
     """
 
     height: int
@@ -36,7 +38,7 @@ class ImageHeader(NamedTuple):
 
 
 def read_image_header(path: str) -> ImageHeader:
-    """Read the header of a JPEG or PNG file (other formats are decoded); also sees files that were cut short.
+    """Read the header of a JPEG or PNG file (other formats are decoded), and check that the file is complete.
 
     Raises:
         ImageError: not an image, an incomplete one, or one of more than MAX_PIXELS.
@@ -57,7 +59,7 @@ def read_image_header(path: str) -> ImageHeader:
 
 
 def read_jpeg_header(data: bytes) -> ImageHeader | None:
-    """The header of a JPEG in memory, None for other bytes; raises ImageError where it has no frame or no sane size."""
+    """The header of a JPEG in memory, None for other bytes. Raises ImageError without a frame or with a bad size."""
     if data[:3] != b"\xff\xd8\xff":
         return None
     frame = _jpeg_frame(data)
@@ -67,7 +69,7 @@ def read_jpeg_header(data: bytes) -> ImageHeader | None:
 
 
 def _upright(height: int, width: int, orientation: int, kind: str) -> ImageHeader:
-    """The header of a picture stored with `height` and `width`; raises ImageError for senseless sizes."""
+    """The header of a picture stored with `height` and `width`; raises ImageError for impossible sizes."""
     if height < 1 or width < 1:
         raise ImageError(f"{kind} of {width}x{height} pixels")
     if height * width > MAX_PIXELS:
@@ -83,7 +85,7 @@ def _jpeg(file: int, head: bytes) -> ImageHeader:
     if frame is None:
         raise ImageError("JPEG without a frame header")
     header, position = frame
-    # Some cameras append data to the picture; thumbnails, which end the same way, lie in front of the frame.
+    # Some cameras append data to the picture. Thumbnails have an end marker too, but lie before the frame.
     os.lseek(file, -2, os.SEEK_END)
     if os.read(file, 2) != b"\xff\xd9":
         os.lseek(file, position, os.SEEK_SET)
@@ -120,7 +122,7 @@ def _orientation(tiff: bytes, default: int = 1) -> int:
 
 
 def _tiff_tags(tiff: bytes) -> dict[int, int]:
-    """Tag -> value of the whole numbers in the first directory of a TIFF file, which EXIF data is too (TIFF 6.0)."""
+    """Tag -> value of the whole numbers in the first directory of TIFF data (TIFF 6.0); EXIF has the same form."""
     order, tags = _TIFF_ORDER.get(tiff[:2]), {}
     if order is None:
         return tags
@@ -136,7 +138,7 @@ def _tiff_tags(tiff: bytes) -> dict[int, int]:
 
 
 def _png(file: int, head: bytes) -> ImageHeader:
-    """Walk the chunks (W3C PNG, 5.3): size from IHDR, orientation from eXIf, all there with IEND."""
+    """Walk the chunks (W3C PNG, 5.3): size from IHDR, orientation from eXIf, complete with IEND."""
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise ImageError("PNG without a header")
     width, height = struct.unpack_from(">II", head, 16)
@@ -159,9 +161,7 @@ def _png(file: int, head: bytes) -> ImageHeader:
 
 
 def _decoded(path: str, file: int, head: bytes) -> ImageHeader:
-    """Other formats: what the header claims is checked where a small file can claim much, then the file is decoded."""
-    import cv2
-
+    """Other formats are decoded; before, the claimed size is checked where a small file can claim a large one."""
     if head[:2] == b"BM" and len(head) >= 26:
         width, height = struct.unpack_from("<ii", head, 18)
         _upright(abs(height), abs(width), 1, "BMP")

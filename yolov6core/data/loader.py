@@ -1,8 +1,7 @@
 """Batches for training and evaluation.
 
-Training: what a sample looks like depends on (seed, epoch, index) and the size of a batch on (seed, epoch, position),
-and on nothing else, so the number of worker processes never changes a byte. Evaluation: letterboxed images with the
-geometry that maps boxes back.
+Training: a sample depends only on (seed, epoch, index), and the size of a batch only on (seed, epoch, position), so the
+number of worker processes never changes a byte. Evaluation: letterboxed images with the geometry that maps boxes back.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from yolov6core.data.transforms import Letterbox, Size, chw_rgb, letterbox
 Transform = Callable[[int, np.random.Generator], tuple[NDArray[np.uint8], NDArray[np.float32]]]
 
 
-class Source(Protocol):
-    """What batches are made of; `DetectionDataset` is one."""
+class ImageSource(Protocol):
+    """Images and labels by index; `DetectionDataset` is one."""
 
     image_ids: list[int]
 
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Image uint8 BGR [h, w, 3], labels float32 [n, 5]."""
+        """Image uint8 BGR [h, w, 3], labels float32 [n, 5]: class, xyxy in pixels."""
         ...
 
 
 @dataclass(frozen=True)
 class EvalBatch:
-    """Images uint8 RGB [B, 3, H, W], their ids, and how each lies in the network input."""
+    """Images uint8 RGB [B, 3, H, W], their ids, and the place of each in the network input."""
 
     images: Tensor
     image_ids: list[int]
@@ -48,11 +47,11 @@ def epoch_plan(count: int, *, batch_size: int, seed: int, epoch: int, drop_last:
     """Shuffled sample indices of one epoch in batches.
 
     Args:
-        drop_last: whether an incomplete last batch is left out. None: only if there is a complete one, so that a data
+        drop_last: whether an incomplete last batch is dropped. None: only if there is a complete one, so that a data
             set smaller than a batch still gives one batch.
 
     Raises:
-        ValueError: no batch would come out.
+        ValueError: the epoch would have no batch.
     """
     if count < 1 or batch_size < 1:
         raise ValueError(f"cannot make batches of {batch_size} from {count} images; both must be at least 1")
@@ -67,7 +66,7 @@ def epoch_plan(count: int, *, batch_size: int, seed: int, epoch: int, drop_last:
 
 
 def train_batches(
-    dataset: Source,
+    dataset: ImageSource,
     transform: Transform,
     *,
     batch_size: int,
@@ -81,7 +80,7 @@ def train_batches(
     Args:
         transform: (index, generator) -> (image uint8 [3, H, W], labels [n, 5]).
         workers: processes that prepare batches; 0 prepares them in this one. Workers live for one epoch: fill the
-            data set's cache beforehand, or they fill copies that are thrown away.
+            cache of the dataset before, or every worker fills a copy that is lost.
         drop_last: see `epoch_plan`.
 
     Yields: images uint8 [B, 3, H, W] and targets float32 [M, 6]: image in batch, class, cx, cy, w, h.
@@ -93,17 +92,17 @@ def train_batches(
 def batch_sizes(count: int, *, image_size: Size, change: float, stride: int, seed: int, epoch: int) -> list[Size]:
     """Input sizes of an epoch's batches for multi-scale training (YOLO9000, 1612.08242, section 2).
 
-    A size depends on (seed, epoch, position of the batch in the epoch): all processes of a training draw the same, and
-    so does one that continues in the middle of an epoch.
+    A size depends on (seed, epoch, position of the batch in the epoch), so all processes of a training draw the same
+    sizes, and a resumed epoch does too.
 
     Args:
         count: batches of the epoch.
-        image_size: (height, width) without the change, multiples of `stride`.
-        change: largest relative change of both sides; 0 changes none.
-        stride: sides are whole multiples of it.
+        image_size: (height, width) in pixels without the change, multiples of `stride`.
+        change: largest relative change of both sides; 0 for one size.
+        stride: pixels; sides are whole multiples of it.
 
     Raises:
-        ValueError: `change` is less than a stride of the longer side.
+        ValueError: `change` moves the longer side by less than one stride.
     """
     if 0 < change * max(image_size) < stride:
         raise ValueError(
@@ -148,7 +147,7 @@ def planned_batches(
 
 
 class _PlannedBatches(torch.utils.data.Dataset):
-    """Item i is the i-th whole batch, so that a worker collates what it made and sends two tensors."""
+    """Item i is the i-th whole batch, so that a worker collates its own samples and sends two tensors."""
 
     def __init__(
         self,
@@ -173,35 +172,35 @@ class _PlannedBatches(torch.utils.data.Dataset):
 
 
 def _prepare_worker(_: int) -> None:
-    # OpenCV's own threads would fight with the other workers for the same cores
+    # OpenCV's own threads would compete with the other workers for the same cores
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
 def collate(samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> tuple[Tensor, Tensor]:
-    """Samples to images uint8 [B, 3, H, W] and targets float32 [M, 6], image in batch first."""
-    # in a worker process written straight into memory that the training process shares
+    """Samples to images uint8 [B, 3, H, W] and targets float32 [M, 6]: image in batch, class, cx, cy, w, h."""
+    # in a worker process, default_collate writes straight into memory that the training process shares
     images = torch.utils.data.default_collate([torch.from_numpy(image) for image, _ in samples])
     numbered = [np.insert(labels, 0, position, axis=1) for position, (_, labels) in enumerate(samples)]
     return images, torch.from_numpy(np.concatenate(numbered).astype(np.float32, copy=False))
 
 
-def eval_batches(dataset: Source, *, image_size: Size, batch_size: int, shrink: int = 0) -> Iterator[EvalBatch]:
-    """All images in order, letterboxed to `image_size`; the last batch is as long as it comes.
+def eval_batches(dataset: ImageSource, *, image_size: Size, batch_size: int, shrink: int = 0) -> Iterator[EvalBatch]:
+    """All images in order, letterboxed to `image_size`; the last batch may be shorter.
 
     Args:
         image_size: (height, width) of the network input.
-        shrink: pixels taken off both sides before fitting; the frame becomes grey.
+        shrink: pixels taken off height and width before fitting; the frame becomes grey.
     """
     plan = square_plan(range(len(dataset)), image_size=image_size, batch_size=batch_size)
     return rectangular_batches(dataset, plan, image_size=image_size, shrink=shrink)
 
 
 def shrunk(image_size: Size, shrink: int) -> Size:
-    """(height, width) that images are fitted into, so that a grey frame of `shrink` pixels, half a side, is left.
+    """(height, width) that images are fitted into, so that a grey frame of `shrink` / 2 pixels on each side is left.
 
     Raises:
-        ValueError: nothing would be left.
+        ValueError: no pixel would be left.
     """
     inside = (image_size[0] - shrink, image_size[1] - shrink)
     if min(inside) < 1:
@@ -210,9 +209,10 @@ def shrunk(image_size: Size, shrink: int) -> Size:
 
 
 def square_plan(indices: Sequence[int], *, image_size: Size, batch_size: int) -> list[tuple[list[int], Size]]:
-    """The given images in their order, in batches that are all of the network's whole input."""
+    """The given images in order, in batches of the full network input."""
     starts = range(0, len(indices), batch_size)
-    return [(list(indices[start : start + batch_size]), tuple(image_size)) for start in starts]
+    size = (image_size[0], image_size[1])
+    return [(list(indices[start : start + batch_size]), size) for start in starts]
 
 
 def rectangular_plan(
@@ -228,10 +228,10 @@ def rectangular_plan(
 
     Args:
         source_sizes: (height, width) of every image.
-        image_size: the images are fitted into this; each side of a batch is at most that, plus padding.
-        stride: sides are whole multiples of it.
+        image_size: (height, width) that images are fitted into; each side of a batch is at most this plus padding.
+        stride: pixels; sides are whole multiples of it.
         pad: further padding in strides before rounding up.
-        shrink: as of `eval_batches`; the frame is part of a batch's size.
+        shrink: see `eval_batches`; the frame is part of the size of a batch.
 
     Returns: image indices and size of each batch, tall batches first.
     """
@@ -243,12 +243,13 @@ def rectangular_plan(
         ratios = [min(inside[0] / h, inside[1] / w) for h, w in (source_sizes[i] for i in indices)]
         fitted = [max(source_sizes[i][axis] * r for i, r in zip(indices, ratios, strict=True)) for axis in (0, 1)]
         # 1e-9: a side that is a whole number of strides must not grow because of float rounding
-        plan.append((indices, tuple(math.ceil((side + shrink) / stride + pad - 1e-9) * stride for side in fitted)))
+        height, width = (math.ceil((side + shrink) / stride + pad - 1e-9) * stride for side in fitted)
+        plan.append((indices, (height, width)))
     return plan
 
 
 def rectangular_batches(
-    dataset: Source, plan: Sequence[tuple[list[int], Size]], *, image_size: Size, shrink: int = 0
+    dataset: ImageSource, plan: Sequence[tuple[list[int], Size]], *, image_size: Size, shrink: int = 0
 ) -> Iterator[EvalBatch]:
     """The batches of a `rectangular_plan`, or of any plan of image indices and sizes."""
     inside = shrunk(image_size, shrink)
@@ -256,7 +257,7 @@ def rectangular_batches(
         yield _letterboxed(dataset, indices, size, inside)
 
 
-def _letterboxed(dataset: Source, indices: list[int], size: Size, inside: Size) -> EvalBatch:
+def _letterboxed(dataset: ImageSource, indices: list[int], size: Size, inside: Size) -> EvalBatch:
     samples = [letterbox(*dataset.load(index), size=size, inside=inside) for index in indices]
     return EvalBatch(
         images=torch.from_numpy(np.stack([chw_rgb(image) for image, _, _ in samples])),

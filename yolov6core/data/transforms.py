@@ -1,18 +1,21 @@
 """Image transforms with their boxes, as pure functions.
 
-Images are uint8 BGR [h, w, 3]; labels are float32 [n, 5]: class, then xyxy in pixels. No function
-writes into its inputs.
+Images are uint8 BGR [h, w, 3]; labels are float32 [n, 5]: class, then xyxy in pixels. No function changes its inputs.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+# OpenCV's stubs do not know that a result has the dtype of the argument, hence the casts to Image.
 Image = NDArray[np.uint8]
 Labels = NDArray[np.float32]
 Size = tuple[int, int]
@@ -22,7 +25,7 @@ GREY = (114, 114, 114)
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a source image lies inside the network input: x_network = x_source * scale_x + left (pixels), likewise y."""
+    """Place of a source image in the network input: x_network = x_source * scale_x + left (pixels), likewise y."""
 
     scale_x: float
     scale_y: float
@@ -45,8 +48,11 @@ class Letterbox:
 
 @dataclass(frozen=True)
 class Affine:
-    """Parameters of one affine transform: rotation and shear in degrees, translation as the place of the image's centre
-    in fractions of the output (0.5 keeps it in the middle)."""
+    """Parameters of one affine transform.
+
+    Rotation and shear are in degrees. `centre_x` and `centre_y` place the centre of the image in fractions of the
+    output; 0.5 keeps it in the middle.
+    """
 
     angle: float = 0.0
     scale: float = 1.0
@@ -68,11 +74,11 @@ class Affine:
 
 
 def fitted_size(source: Size, target: Size, *, enlarge: bool = True, nearest: bool = False) -> Size:
-    """Largest (height, width) of the source's shape inside `target`, at least 1 pixel each.
+    """Largest (height, width) with the source's aspect ratio inside `target`, at least 1 pixel each.
 
     Args:
         enlarge: whether a source smaller than the target grows.
-        nearest: round to the nearest pixel (single pictures) instead of down (data sets: published scores need it).
+        nearest: round to the nearest pixel (single pictures) instead of down (datasets: published scores need it).
     """
     ratio = min(target[0] / source[0], target[1] / source[1])
     if not enlarge:
@@ -82,7 +88,7 @@ def fitted_size(source: Size, target: Size, *, enlarge: bool = True, nearest: bo
 
 
 def _floor(value: float) -> int:
-    # the longer side is target / source * source, which may end one float below the whole number
+    # the longer side is target / source * source, which may be one float below the whole number
     return math.floor(value + 1e-9)
 
 
@@ -99,7 +105,7 @@ def letterbox(
     """Scale an image to fit and pad it with grey to exactly `size` (height, width), centred on whole pixels.
 
     Args:
-        inside: fit into this smaller size instead of `size` (evaluation with a shrunk picture); None means `size`.
+        inside: smaller size to fit into (evaluation with a shrunk picture); None means `size`.
         enlarge, nearest: see `fitted_size`.
         interpolation: an OpenCV method; None averages areas when shrinking and is bilinear when enlarging.
 
@@ -111,7 +117,7 @@ def letterbox(
         method = interpolation
         if method is None:
             method = cv2.INTER_AREA if height * width < source[0] * source[1] else cv2.INTER_LINEAR
-        image = cv2.resize(image, (width, height), interpolation=method)
+        image = cast(Image, cv2.resize(image, (width, height), interpolation=method))
     image, left, top = pad_to(image, size)
     geometry = Letterbox(width / source[1], height / source[0], left, top, (source[0], source[1]))
     return image, with_boxes(labels, geometry.to_network(labels[:, 1:5])), geometry
@@ -121,6 +127,9 @@ def pad_to(image: Image, size: Size) -> tuple[Image, int, int]:
     """Put an image into the middle of a grey picture of `size`; an odd pixel goes right or below.
 
     Returns: image, left and top padding in pixels.
+
+    Raises:
+        ValueError: the image is larger than `size`.
     """
     height, width = image.shape[:2]
     if height > size[0] or width > size[1]:
@@ -129,11 +138,12 @@ def pad_to(image: Image, size: Size) -> tuple[Image, int, int]:
     if (height, width) == size:
         return image, left, top
     bottom, right = size[0] - height - top, size[1] - width - left
-    return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=GREY), left, top
+    padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=GREY)
+    return cast(Image, padded), left, top
 
 
 def with_boxes(labels: Labels, boxes: NDArray) -> Labels:
-    """Labels with other boxes."""
+    """Labels [n, 5] with other boxes [n, 4]."""
     return np.concatenate((labels[:, :1], boxes), axis=1, dtype=np.float32)
 
 
@@ -142,7 +152,7 @@ def flip_horizontal(image: Image, labels: Labels) -> tuple[Image, Labels]:
     left, right = labels[:, 1], labels[:, 3]
     width = image.shape[1]
     boxes = np.stack((width - right, labels[:, 2], width - left, labels[:, 4]), axis=1)
-    return cv2.flip(image, 1), with_boxes(labels, boxes)
+    return cast(Image, cv2.flip(image, 1)), with_boxes(labels, boxes)
 
 
 def flip_vertical(image: Image, labels: Labels) -> tuple[Image, Labels]:
@@ -150,7 +160,7 @@ def flip_vertical(image: Image, labels: Labels) -> tuple[Image, Labels]:
     top, bottom = labels[:, 2], labels[:, 4]
     height = image.shape[0]
     boxes = np.stack((labels[:, 1], height - bottom, labels[:, 3], height - top), axis=1)
-    return cv2.flip(image, 0), with_boxes(labels, boxes)
+    return cast(Image, cv2.flip(image, 0)), with_boxes(labels, boxes)
 
 
 def scale_hsv(image: Image, gains: tuple[float, float, float]) -> Image:
@@ -161,19 +171,19 @@ def scale_hsv(image: Image, gains: tuple[float, float, float]) -> Image:
     tables = (ramp * gains[0] % 180, np.clip(ramp * gains[1], 0, 255), np.clip(ramp * gains[2], 0, 255))
     planes = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))  # one table at a time takes two thirds of the time
     scaled = [cv2.LUT(plane, table.astype(np.uint8)) for plane, table in zip(planes, tables, strict=True)]
-    return cv2.cvtColor(cv2.merge(scaled), cv2.COLOR_HSV2BGR)
+    return cast(Image, cv2.cvtColor(cv2.merge(scaled), cv2.COLOR_HSV2BGR))
 
 
 def warp_affine(image: Image, labels: Labels, *, affine: Affine, size: Size) -> tuple[Image, Labels]:
     """Apply an affine transform; the outside is grey; boxes become the bounds of their warped corners.
 
-    Boxes are clipped to the output, and those that lost too much (see `boxes_worth_keeping`) are dropped.
+    Boxes are clipped to the output. Boxes that lost too much are dropped (see `boxes_worth_keeping`).
 
     Returns: image [*size, 3] and labels [m, 5], m <= n.
     """
     matrix = affine.matrix(image.shape[:2], size)
     if image.shape[:2] != size or not np.array_equal(matrix, np.eye(3)):
-        image = cv2.warpAffine(image, matrix[:2], (size[1], size[0]), borderValue=GREY)
+        image = cast(Image, cv2.warpAffine(image, matrix[:2], (size[1], size[0]), borderValue=GREY))
     boxes = warp_boxes(labels[:, 1:5], matrix)
     boxes = np.clip(boxes, 0, np.array([size[1], size[0]] * 2))
     keep = boxes_worth_keeping(labels[:, 1:5] * affine.scale, boxes)
@@ -198,9 +208,9 @@ def boxes_worth_keeping(
     """Which boxes are still objects after clipping: [n] bool.
 
     Args:
-        before: [n, 4] xyxy scaled like the output but not clipped.
+        before: [n, 4] xyxy, scaled like the output but not clipped.
         after: [n, 4] xyxy after clipping.
-        min_side: both sides must be longer than this many pixels.
+        min_side: both sides must be longer, pixels.
         min_area_left: share of the area that must be left.
         max_aspect: longest allowed side relative to the other one.
     """
@@ -223,3 +233,10 @@ def normalised_labels(labels: Labels, size: Size) -> Labels:
     corners = labels[:, 1:5].astype(np.float64) / np.array([size[1], size[0]] * 2)
     centre, extent = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     return np.concatenate((labels[:, :1], centre, extent), axis=1, dtype=np.float32)
+
+
+def network_input(
+    images: Tensor, device: str = "cpu", *, memory_format: torch.memory_format = torch.channels_last
+) -> Tensor:
+    """uint8 [B, 3, H, W] to float32 in 0..1 on `device`, in channels-last layout unless asked otherwise."""
+    return images.to(device, memory_format=memory_format).float().div_(255)

@@ -1,1 +1,1 @@
-"""Readers, checks and writers of datasets: what `prepare-voc2yolo` is made of."""
+"""Readers, checks and writers of datasets, for `prepare-voc2yolo`."""

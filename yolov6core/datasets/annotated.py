@@ -1,14 +1,11 @@
-"""What every dataset reader returns: annotated images, and the problems met on the way."""
+"""The parts of a dataset as readers give them: annotated images, their objects, and problems."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from yolov6core.datasets.images import Images
+from typing import NamedTuple
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in continuous pixels: the image spans 0..width and 0..height."""
@@ -34,15 +31,15 @@ PROBLEM_KINDS = {
     "tiny_box": "box smaller than prepare.min_box, dropped",
     "duplicate_box": "same class and box twice in an image, dropped once",
 }
-"""Every kind of problem and what was done about it."""
+"""Every kind of problem, with the action that was taken."""
 
 
 class DatasetError(ValueError):
-    """Nothing usable is left, or the request does not fit the data; the message says what to do."""
+    """The dataset has no usable data, or the request does not fit it; the message says how to mend it."""
 
 
 class AnnotatedObject(NamedTuple):
-    """One object; a `crowd` is a region of many objects: evaluation ignores it, training does not see it."""
+    """One object. A `crowd` is a region of many objects: evaluation ignores it, training does not see it."""
 
     name: str
     box: Box
@@ -54,8 +51,8 @@ class AnnotatedImage(NamedTuple):
     """An image file with its objects.
 
     Args:
-        path: where the image lies, with forward slashes.
-        size: (height, width) in pixels; before checking what the annotation says, `None` where it says nothing.
+        path: of the image file, with forward slashes.
+        size: (height, width) in pixels. Before checking it is the size in the annotation, None if that has none.
         objects: in the order of the annotation.
     """
 
@@ -71,7 +68,7 @@ class AnnotatedImage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding: its kind (a key of PROBLEM_KINDS), the file concerned, and particulars."""
+    """One finding: its kind (a key of PROBLEM_KINDS), the file concerned, and details."""
 
     kind: str
     where: str
@@ -82,30 +79,15 @@ class Problem:
             raise ValueError(f"unknown kind of problem {self.kind!r}; known: {', '.join(PROBLEM_KINDS)}")
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a reader found.
-
-    Args:
-        splits: images by split, `train` and `val`, or `all` where the data has no splits.
-        problems: what was met on the way.
-        names: class names in the order that the dataset declares, None where it declares none.
-    """
-
-    splits: dict[str, Images]
-    problems: list[Problem]
-    names: tuple[str, ...] | None = None
-
-
 def stem_of(path: str) -> str:
-    """File name without folder and suffix: as PurePosixPath(path).stem, in a tenth of the time."""
+    """File name without folder and suffix: PurePosixPath(path).stem in a tenth of the time."""
     name = path[path.rfind("/") + 1 :]
     dot = name.rfind(".")
     return name[:dot] if 0 < dot < len(name) - 1 else name
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a file name with forward slashes stays in the folder it is joined to, and fits on a line of a list."""
+    """Whether a file name with forward slashes stays in its folder, and fits on one line of a list."""
     outside = name.startswith("/") or name[1:2] == ":" or ".." in name.split("/")
     return bool(name) and not outside and name.isprintable()
 

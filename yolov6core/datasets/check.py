@@ -1,4 +1,4 @@
-"""Checks annotated images against their files and rules: what comes out can be trained on as it is."""
+"""Checks annotated images against their files and rules; the result is ready for training."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from yolov6core.data.image_header import ImageError, ImageHeader, read_image_hea
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Box, Problem
 from yolov6core.datasets.images import Images
 
-_ROUNDING = 0.01  # pixels: what the decimals of a text format may put a box over the edge without being told
+_ROUNDING = 0.01  # pixels: decimals of a text format may put a box over the edge by this much without a report
 
 
 @dataclass(frozen=True)
 class BoxRules:
-    """Which objects stay.
+    """Rules for the objects that stay.
 
     Args:
         classes: the class names that may occur; None allows all.
         keep_difficult: whether objects marked as difficult stay.
-        min_box: shortest side of a box after clipping, pixels.
+        min_box: shortest allowed side of a box after clipping, pixels.
     """
 
     classes: frozenset[str] | None = None
@@ -36,7 +36,7 @@ def check_images(images: Images, rules: BoxRules) -> tuple[Images, list[Problem]
 
 
 def _check_image(image: AnnotatedImage, rules: BoxRules, problems: list[Problem]) -> AnnotatedImage | None:
-    """The image itself where nothing is to be said about it, None where it cannot be used."""
+    """The same image if it has no problem, None if it cannot be used."""
     if not image.path.isprintable():  # a line break would make two entries of a list
         problems.append(Problem("unsafe_path", image.path))
         return None
@@ -58,7 +58,7 @@ def _check_image(image: AnnotatedImage, rules: BoxRules, problems: list[Problem]
 
 
 def _turn(image: AnnotatedImage, header: ImageHeader, problems: list[Problem]) -> AnnotatedImage:
-    """Report a picture that its file asks to turn; boxes drawn on it as it is stored, by their size, are turned too."""
+    """Report a picture with an EXIF orientation; turn its boxes if the annotation is for the stored picture."""
     stored = (header.width, header.height)
     if header.orientation < 5 or image.size != stored or header.width == header.height:
         problems.append(Problem("rotated_image", image.path, f"EXIF orientation {header.orientation}"))
@@ -69,7 +69,7 @@ def _turn(image: AnnotatedImage, header: ImageHeader, problems: list[Problem]) -
 
 
 def turn_box(box: Box, orientation: int, stored: tuple[int, int]) -> Box:
-    """A box on the picture as stored, of (height, width), to the picture turned by EXIF's `orientation`, 5 to 8."""
+    """A box on the stored picture of (height, width) to a box on the picture turned by EXIF's `orientation`, 5 to 8."""
     height, width = stored
     left, top, right, bottom = box
     if orientation in (7, 8):
@@ -80,7 +80,7 @@ def turn_box(box: Box, orientation: int, stored: tuple[int, int]) -> Box:
 
 
 def clip_box(box: Box, size: tuple[int, int]) -> Box:
-    """The part of a box inside an image of (height, width); without an area where they do not meet."""
+    """The part of a box inside an image of (height, width); its area is 0 where they do not meet."""
     height, width = size
     left, top = min(max(box[0], 0.0), width), min(max(box[1], 0.0), height)
     return left, top, max(min(box[2], float(width)), left), max(min(box[3], float(height)), top)
@@ -89,7 +89,7 @@ def clip_box(box: Box, size: tuple[int, int]) -> Box:
 def _check_objects(
     image: AnnotatedImage, size: tuple[int, int], rules: BoxRules, problems: list[Problem]
 ) -> tuple[AnnotatedObject, ...]:
-    """The usable objects; the image's own tuple where nothing is to be said about any."""
+    """The usable objects; the image's own tuple if none has a problem."""
     kept: dict[AnnotatedObject, None] = {}
     height, width = size
     for item in image.objects:

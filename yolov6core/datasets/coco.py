@@ -1,4 +1,4 @@
-"""Reads datasets annotated in COCO's JSON: one file a split, or one file for all."""
+"""Reads datasets annotated in COCO's JSON: one file per split, or one file for all."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
-from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, Source, is_safe_name
-from yolov6core.datasets.images import Images
+from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, is_safe_name
+from yolov6core.datasets.images import Images, ReadDataset
 
 
 def is_coco(root: str) -> bool:
-    """Whether there are COCO files at `root` or in its `annotations/`."""
+    """Whether `root` or its `annotations/` contains COCO files."""
     return bool(_json_files(root))
 
 
-def read_coco(root: str, *, train_split: Sequence[str] = ("train",), val_split: Sequence[str] = ("val",)) -> Source:
+def read_coco(
+    root: str, *, train_split: Sequence[str] = ("train",), val_split: Sequence[str] = ("val",)
+) -> ReadDataset:
     """Read a COCO dataset.
 
-    A split `train` is the file `instances_train.json` or `train.json`, in `annotations/` or in `root`; a single file of
-    another name is read as a whole, to be split by chance. Images are looked for at their `file_name` in `root`,
-    `images/`, `<split>/` and `images/<split>/`. Segmentations are not needed; regions marked `iscrowd` become crowds.
+    A split `train` is the file `instances_train.json` or `train.json`, in `annotations/` or in `root`. A single file is
+    read as a whole, to be split at random. The `file_name` of an image is looked up in `root`, `images/`, `<split>/`
+    and `images/<split>/`. Segmentations are not needed; regions marked `iscrowd` become crowds.
 
     Returns: splits `train` and `val`, or `all`.
 
     Raises:
-        DatasetError: no such file, or one that is not COCO's JSON.
+        DatasetError: a file is missing or is not COCO's JSON.
     """
     files = _json_files(root)
     if not files:
@@ -36,7 +38,7 @@ def read_coco(root: str, *, train_split: Sequence[str] = ("train",), val_split: 
     known: dict[str, None] = {}  # class names in order
     if len(files) == 1:
         [(name, path)] = files.items()
-        return Source({"all": Images(_read_file(path, root, name, problems, known))}, problems, tuple(known))
+        return ReadDataset({"all": Images(_read_file(path, root, name, problems, known))}, problems, tuple(known))
     splits = {"train": Images(), "val": Images()}
     for split, names in (("train", train_split), ("val", val_split)):
         for name in names:
@@ -44,7 +46,7 @@ def read_coco(root: str, *, train_split: Sequence[str] = ("train",), val_split: 
                 raise DatasetError(f"no annotations/instances_{name}.json in {root}; there are: {', '.join(files)}")
             for image in _read_file(files[name], root, name, problems, known):
                 splits[split].append(image)
-    return Source(splits, problems, tuple(known))
+    return ReadDataset(splits, problems, tuple(known))
 
 
 def _json_files(root: str) -> dict[str, str]:
@@ -84,8 +86,9 @@ def _read_file(
             continue
         size = None
         if entry.get("height") and entry.get("width"):
-            told = (entry["height"], entry["width"])  # checking compares what is told, whatever it is, with the file
-            size = tuple(side if isinstance(side, int | float) else str(side) for side in told)
+            told = (entry["height"], entry["width"])
+            # Not always whole numbers: checking compares them with the file, whatever they are.
+            size = cast(tuple[int, int], tuple(side if isinstance(side, int | float) else str(side) for side in told))
         yield AnnotatedImage(found, size, tuple(objects.get(entry["id"], ())))
 
 

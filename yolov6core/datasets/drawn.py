@@ -1,7 +1,7 @@
-"""Draws the synthetic scenes of the sample dataset: coloured shapes on cluttered ground, with exact boxes.
+"""Draws the synthetic scenes of the sample dataset: coloured shapes on a cluttered background, with exact boxes.
 
-Every scene is a pure function of (seed, index, style), so any subset can be drawn again alone. The boxes depend on
-integer rasterisation only and come out the same everywhere; pixels may differ in a last bit between builds of OpenCV.
+Every scene is a pure function of (seed, index, style), so any subset can be drawn alone. The boxes depend on integer
+rasterisation only and are the same everywhere; pixels may differ in the last bit between builds of OpenCV.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _CLASS_HUES = {"disc": 5, "rectangle": 105, "ring": 145, "star": 28, "triangle":
 
 @dataclass(frozen=True)
 class SceneStyle:
-    """How hard the scenes are.
+    """Difficulty of the scenes.
 
     Args:
         most_objects: upper end of the number of objects (the lower end is 1).
         smallest: shortest length of an object's longer side, pixels.
-        largest: longest length of an object's longer side, as a part of the image's shorter side.
-        least_contrast: colour distance (0..441) between an object and the ground below it.
-        least_visible: part of an object that later objects must leave uncovered.
-        hue_bias: probability that an object takes the hue usual for its class; 0 leaves the shape as the only cue.
+        largest: longest length of an object's longer side, as a share of the image's shorter side.
+        least_contrast: colour distance (0..441) between an object and the background.
+        least_visible: share of an object that later objects must leave uncovered.
+        hue_bias: probability that an object has the usual hue of its class; at 0 the shape is the only cue.
         most_blur: standard deviation of the strongest blur, pixels.
         most_noise: standard deviation of the strongest pixel noise in full light, grey levels.
-        darkest: light of the darkest scene, relative to full light. Dark scenes use few grey levels, which is where
-            eight bits for the input hurt a network most.
+        darkest: light of the darkest scene, relative to full light. Dark scenes use few grey levels: there an 8-bit
+            input hurts a network most.
         most_clutter: upper end of the number of distractor lines, and of blobs.
     """
 
@@ -69,7 +69,7 @@ class DrawnScene:
 
 
 def draw_scene(seed: int, index: int, style: SceneStyle | None = None) -> DrawnScene:
-    """Draw scene `index` of the series `seed`."""
+    """Draw scene `index` of the series `seed`; None means the default style."""
     style = style or SceneStyle()
     layout_rng, paint_rng = (np.random.Generator(np.random.PCG64([seed, index, part])) for part in range(2))
     height, width = _SIZES[layout_rng.integers(len(_SIZES))]
@@ -131,7 +131,7 @@ def _place_objects(
 
 
 def _all_visible(masks: list[np.ndarray], least: float) -> bool:
-    """Whether every mask keeps the part `least` of itself, and its box, apart from those drawn on top of it."""
+    """Whether every mask keeps the share `least` uncovered by later masks, and no box overlaps the last one much."""
     newest = masks[-1] >= 128
     box = _voc_box(masks[-1])
     for position, mask in enumerate(masks[:-1]):
@@ -202,7 +202,7 @@ def _rasterise(size: tuple[int, int], outline: np.ndarray, hole: np.ndarray | No
 
 
 def _ground(height: int, width: int, style: SceneStyle, rng: np.random.Generator) -> np.ndarray:
-    """Cluttered ground without objects: float32 BGR [height, width, 3], 0..255."""
+    """Cluttered background without objects: float32 BGR [height, width, 3], 0..255."""
     base = _colour(rng.uniform(0, 180), rng.uniform(10, 140), rng.uniform(50, 210))
     grid = base + rng.normal(0, rng.uniform(4, 26), (int(rng.integers(2, 7)), int(rng.integers(2, 8)), 3))
     canvas = cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)

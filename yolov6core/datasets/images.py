@@ -1,18 +1,18 @@
-"""Annotated images by the hundred thousand: columns of numbers instead of objects, a fifth of the memory."""
+"""Annotated images by the hundred thousand, in columns of numbers: a fifth of the memory that objects take."""
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import compress, repeat
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
-from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Problem
 
 _FLAGS = ((False, False), (True, False), (False, True), (True, True))  # difficult, crowd
 
@@ -45,9 +45,9 @@ class _Columns:
 
 
 class Images(Sequence[AnnotatedImage]):
-    """A sequence of annotated images; `images[k]` and iteration make the objects anew, `images[a:b]` is a part.
+    """A sequence of annotated images; `images[k]` and iteration make new objects, `images[a:b]` is a part.
 
-    Corners of boxes become floats. A part shares the numbers of the whole, so only whole sequences grow.
+    Corners of boxes become floats. A part shares the columns of the whole, so only whole sequences grow.
     """
 
     def __init__(self, images: Iterable[AnnotatedImage] = ()) -> None:
@@ -92,9 +92,9 @@ class Images(Sequence[AnnotatedImage]):
         return self.part(compress(everything, inside)), self.part(k for k in everything if not inside[k])
 
     def revised(self, revise: Callable[[AnnotatedImage], AnnotatedImage | None]) -> Images:
-        """What `revise` makes of each image, without those it gives None for.
+        """The results of `revise` on all images, without the images it returns None for.
 
-        An image it gives back as it is takes no more memory; others are kept beside the numbers of these.
+        An image that is returned as it is takes no more memory; other results are added to the columns of this one.
         """
         columns, rows = self._columns, array("I")
         self._rows = self._all_rows()
@@ -121,16 +121,14 @@ class Images(Sequence[AnnotatedImage]):
         return ([names[code] for code in codes] for codes in self._codes())
 
     def class_counts(self) -> Counter[str]:
-        """How many objects of every class there are."""
+        """Number of objects of every class."""
         codes = array("I")
         for own in self._codes():
             codes += own
         return Counter({self._columns.names[code]: count for code, count in Counter(codes).items()})
 
     def arrays(self) -> tuple[list[str], NDArray[np.uint32], NDArray[np.int32], NDArray[np.float32]]:
-        """All objects at once: names of the classes, class of each [n], place of its image [n], box [n, 4]."""
-        import numpy as np
-
+        """All objects at once: class names, class index [n], place of the image [n], box xyxy in pixels [n, 4]."""
         columns = self._columns
         ends = np.frombuffer(columns.object_ends, dtype=np.uint64).astype(np.int64)
         rows = np.array(self._all_rows(), dtype=np.int64)
@@ -170,3 +168,18 @@ class Images(Sequence[AnnotatedImage]):
             for number, box in zip(range(first, end), zip(*repeat(corners, 4), strict=True), strict=True)
         ]
         return AnnotatedImage(self._path(row), columns.sizes[row], tuple(objects))
+
+
+@dataclass(frozen=True)
+class ReadDataset:
+    """The result of a reader.
+
+    Attributes:
+        splits: images by split, `train` and `val`, or `all` where the data has no splits.
+        problems: found while reading.
+        names: class names in the order that the dataset declares, None where it declares none.
+    """
+
+    splits: dict[str, Images]
+    problems: list[Problem]
+    names: tuple[str, ...] | None = None

@@ -1,4 +1,4 @@
-"""Divides images into splits: disjoint, seeded, and with every class's share in each."""
+"""Divides images into splits: disjoint, seeded, and with the same share of every class."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from yolov6core.datasets.annotated import Problem, stem_of
 from yolov6core.datasets.images import Images
 
-_CANDIDATES = 1000  # images looked at for each that is moved to reach the exact number; the best of these is good
+_CANDIDATES = 1000  # images compared for each move towards the exact number; the best of them is good enough
 
 
 def remove_shared(train: Images, val: Images) -> tuple[Images, Images, list[Problem]]:
-    """Make splits disjoint: an image of both stays in `val` only, one listed twice in a split stays once.
+    """Make splits disjoint: an image of both splits stays in `val` only; an image listed twice in a split stays once.
 
     Returns: the two splits sorted by path, and the problems found.
     """
@@ -38,7 +38,7 @@ def remove_shared(train: Images, val: Images) -> tuple[Images, Images, list[Prob
 
 
 def seeded_part(images: Images, count: int, seed: int) -> list[int]:
-    """Places of `count` images chosen by a hash of seed and name: it hardly moves when other images come or go.
+    """Places of `count` images, chosen by a hash of seed and name: other images hardly change the choice.
 
     Images of one name keep their order.
     """
@@ -49,10 +49,10 @@ def seeded_part(images: Images, count: int, seed: int) -> list[int]:
 def stratified_part(images: Images, count: int, seed: int) -> list[int]:
     """Places of `count` images that hold the same share of the images of every class, in ascending order.
 
-    Chosen by the hash of `seeded_part`, the rarest class first, as in iterative stratification (Sechidis et al. 2011),
-    with the order of classes fixed: an image counts for the rarest class in it, and later classes only take what is
-    still missing from their share. A class of two images or more is in both parts; the only image of a class stays
-    out. Images without objects are a class too.
+    The order is the hash of `seeded_part`, the rarest class first, as in iterative stratification (Sechidis et al.
+    2011), but the order of classes is fixed: an image counts for its rarest class, and later classes only fill their
+    missing share. A class of two images or more is in both parts; the only image of a class stays out. Images without
+    objects are a class too.
     """
     order = seeded_part(images, len(images), seed)
     classes = [sorted(set(names)) or [""] for names in images.class_names()]
@@ -80,7 +80,7 @@ def _reach(
     wanted: Mapping[str, int],
     taken: Counter[str],
 ) -> None:
-    """Add or remove the images that disturb the classes' shares least, until there are `count`."""
+    """Add or remove the images that change the shares of the classes least, until `count` are chosen."""
     step = 1 if len(chosen) < count else -1
 
     def harm(place: int) -> tuple[int, float]:

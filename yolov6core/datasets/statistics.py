@@ -1,17 +1,19 @@
-"""What the labels of a dataset look like: boxes per class, their sizes and places, as a table and as a picture."""
+"""Statistics of the labels of a dataset: boxes per class, sizes and places, as a table and as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from yolov6core.datasets.images import Images
 
 SMALL, MEDIUM = 32.0**2, 96.0**2
-"""Areas in pixels that part small, medium and large objects, as COCO counts them."""
+"""Areas in square pixels that separate small, medium and large objects, as in COCO."""
 
 _PANEL = 320
 _GAP = 30
@@ -43,7 +45,7 @@ def collect_boxes(images: Images, names: Sequence[str]) -> Boxes:
 
 
 def class_rows(split: str, boxes: Boxes, names: Sequence[str]) -> list[dict[str, object]]:
-    """One row for each class of a split: images and boxes with it, boxes by area, median width and height in pixels."""
+    """One row per class of a split: images and boxes, boxes by area, median width and height in pixels."""
     rows: list[dict[str, object]] = []
     for position, name in enumerate(names):
         own = boxes.classes == position
@@ -67,7 +69,7 @@ def class_rows(split: str, boxes: Boxes, names: Sequence[str]) -> list[dict[str,
 
 
 def statistics_picture(boxes: Boxes, names: Sequence[str]) -> NDArray[np.uint8]:
-    """Boxes per class, where their centres lie and how large they are, uint8 BGR [h, w, 3]."""
+    """A picture of boxes per class, of their centres and of their sizes, uint8 BGR [h, w, 3]."""
     corners = boxes.fractions
     centres, sides = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     panels = [
@@ -80,9 +82,9 @@ def statistics_picture(boxes: Boxes, names: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def _bars(counts: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
-    """Horizontal bars of the commonest classes in order, the others summed up in the last one."""
+    """Horizontal bars of the most frequent classes in order; the last bar sums up the others."""
     order = np.argsort(-counts, kind="stable")
-    shown = [(names[k], int(counts[k])) for k in order[:_BARS]]
+    shown = [(names[int(k)], int(counts[k])) for k in order[:_BARS]]
     if len(order) > _BARS:
         shown[-1] = (f"{len(order) - _BARS + 1} others", int(counts[order[_BARS - 1 :]].sum()))
     panel = np.full((_PANEL, _PANEL, 3), 255, dtype=np.uint8)
@@ -96,17 +98,15 @@ def _bars(counts: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
     return panel
 
 
-def _density(points: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """How many points (x, y) in 0..1 lie where, on a logarithmic scale of colours, the origin at the top left."""
-    import cv2
-
+def _density(points: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Density of points (x, y) in 0..1 on a logarithmic scale of colours; the origin is at the top left."""
     counts = np.zeros((_BINS, _BINS))
     for first in range(0, len(points), _AT_ONCE):  # histogram2d copies what it counts several times
         x, y = points[first : first + _AT_ONCE].T
         counts += np.histogram2d(y, x, bins=_BINS, range=((0, 1), (0, 1)))[0]
     scaled = np.log1p(counts) / max(float(np.log1p(counts.max())), 1e-9)
     colours = cv2.applyColorMap((scaled * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    return cv2.resize(colours, (_PANEL, _PANEL), interpolation=cv2.INTER_NEAREST)
+    return cast(NDArray[np.uint8], cv2.resize(colours, (_PANEL, _PANEL), interpolation=cv2.INTER_NEAREST))
 
 
 def _titled(panel: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
@@ -117,7 +117,5 @@ def _titled(panel: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
 
 
 def _write(picture: NDArray[np.uint8], text: str, place: tuple[int, int]) -> None:
-    import cv2
-
     drawn = text.encode("ascii", "replace").decode()  # OpenCV has no other letters
     cv2.putText(picture, drawn, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _BLACK, 1, cv2.LINE_AA)

@@ -1,7 +1,7 @@
-"""Reads datasets in the layout of Pascal VOC: an XML file an image, and lists of image names.
+"""Reads datasets in the layout of Pascal VOC: one XML file per image, and lists of image names.
 
-The layout is `Annotations/`, `JPEGImages/` and `ImageSets/Main/`, as in the development kit (whose yearly folders may
-stand side by side), or without lists, or with the XML files beside the images as drawing tools leave them.
+The layout is `Annotations/`, `JPEGImages/` and `ImageSets/Main/`, as in the development kit. Its yearly folders may lie
+side by side. Lists may be missing, and XML files may lie beside the images, as drawing tools leave them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from yolov6core.data.files import Files, list_files, read_file
 from yolov6core.data.image_header import IMAGE_SUFFIXES
-from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Box, DatasetError, Problem, Source
-from yolov6core.datasets.images import Images
+from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Box, DatasetError, Problem
+from yolov6core.datasets.images import Images, ReadDataset
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "")
@@ -57,7 +57,7 @@ def voc_box(corners: Sequence[float], *, origin: int = 1) -> Box:
     Args:
         corners: the four numbers of `<bndbox>`.
         origin: 1 for VOC's own inclusive pixels, counted from 1: a box over a whole image of width W reads 1..W;
-            0 for corners counted from 0 as labelImg and most exporters write them: the same box reads 0..W.
+            0 for corners counted from 0, as labelImg and most exporters write them: the same box reads 0..W.
     """
     xmin, ymin, xmax, ymax = corners
     return (xmin - origin, ymin - origin, xmax, ymax)
@@ -65,7 +65,7 @@ def voc_box(corners: Sequence[float], *, origin: int = 1) -> Box:
 
 def read_voc(
     root: str, *, train_split: Sequence[str] = ("train",), val_split: Sequence[str] = ("val",), origin: int = 1
-) -> Source:
+) -> ReadDataset:
     """Read a VOC dataset.
 
     Args:
@@ -74,11 +74,11 @@ def read_voc(
         val_split: the same for validation.
         origin: see `voc_box`.
 
-    Returns: splits `train` and `val`, or `all` where no tree has lists and none is named like a split; sizes as the
-        annotations tell them.
+    Returns: splits `train` and `val`, or `all` where no tree has lists and none is named like a split; sizes are those
+        in the annotations.
 
     Raises:
-        DatasetError: no VOC tree, no such list, or a list without usable images.
+        DatasetError: no VOC tree, or a missing list.
     """
     folders = find_voc(root)
     problems: list[Problem] = []
@@ -99,16 +99,16 @@ def read_voc(
         splits[split] = Images(
             image for folder, names in parts for image in _read_images(folder, names, origin, problems)
         )
-    return Source(splits=splits, problems=problems)
+    return ReadDataset(splits=splits, problems=problems)
 
 
 def is_voc(root: str) -> bool:
-    """Whether there is a VOC tree at or under `root`."""
+    """Whether `root` is or contains a VOC tree."""
     return any(map(_is_tree, _candidates(root)))
 
 
 def find_voc(root: str) -> list[VocFolder]:
-    """The VOC trees at or under `root`, sorted by name; raises DatasetError where there are none."""
+    """The VOC trees at or under `root`, sorted by name. Raises DatasetError if none is found."""
     if not os.path.isdir(root):
         raise DatasetError(f"{root} is not a folder; prepare.root must name the dataset's folder")
     folders: list[VocFolder] = []
@@ -125,10 +125,10 @@ def find_voc(root: str) -> list[VocFolder]:
 
 
 def read_list(text: str, known: Container[str] = ()) -> tuple[list[str], list[str]]:
-    """Names in a split list, and those that came twice.
+    """Names in a split list, and the repeated ones.
 
-    A row is a name, or a name and a flag as in VOC's lists per class; rows flagged -1 (class absent) are left out.
-    Rows that are `known` names as they stand are taken whole, so names may hold spaces.
+    A row is a name, or a name and a flag as in VOC's lists per class; rows flagged -1 (class absent) are left out. A
+    row that is a `known` name is taken whole, so names may contain spaces.
     """
     names: dict[str, None] = {}
     repeated = []
@@ -231,7 +231,7 @@ def _candidates(root: str) -> Iterator[str]:
 
 
 def _is_tree(root: str) -> bool:
-    """Whether there is an annotation in one of the places for them; looks no further than the first."""
+    """Whether one of the folders for annotations contains one; stops at the first."""
     for folder in (_join(root, part) for part in _ANNOTATION_FOLDERS):
         if os.path.isdir(folder):
             with os.scandir(folder) as entries:

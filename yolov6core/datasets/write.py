@@ -1,4 +1,4 @@
-"""Writes a checked dataset as text: labels, split lists, COCO JSON. Same images, same bytes."""
+"""Writes a checked dataset as text: labels, split lists, COCO JSON. The same images give the same bytes."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ def label_row(class_index: int, box: Box, size: tuple[int, int]) -> str:
 
 def label_text(image: AnnotatedImage, class_index: Mapping[str, int]) -> str:
     """The label file of an image; empty for an image without objects. Crowds are no training targets."""
-    assert image.size is not None
+    assert image.size is not None, "checked images have a size"
     return "".join(label_row(class_index[o.name], o.box, image.size) for o in image.objects if not o.crowd)
 
 
 def coco_text(images: Images, names: Sequence[str]) -> Iterator[str]:
-    """Images and objects as COCO's JSON, piece by piece: a large dataset never stands in memory as one document.
+    """Images and objects as COCO's JSON, piece by piece: a large dataset is never in memory as one document.
 
     Image ids are 1..n in order, category ids 1..C, boxes x, y, width, height.
     """
     category = {name: index for index, name in enumerate(names, start=1)}
     yield '{"images":['
     for image_id, (path, size) in enumerate(zip(images.paths(), images.sizes(), strict=True), start=1):
+        assert size is not None, "checked images have a size"
         height, width = size
         comma = "," if image_id > 1 else ""
         yield f'{comma}{{"id":{image_id},"file_name":{_json(path)},"height":{height},"width":{width}}}'
@@ -62,8 +63,8 @@ _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 @functools.lru_cache(maxsize=4096)
 def _number(value: float) -> str:
-    """Six decimals at most; most numbers of a dataset are whole pixels and come again and again."""
-    return repr(round(value, 6) + 0.0)  # no -0.0, which would be the same number to the cache
+    """A number with at most six decimals; cached, because most numbers of a dataset are whole pixels."""
+    return repr(round(value, 6) + 0.0)  # no -0.0: for the cache it is the same number as 0.0
 
 
 def write_dataset(
@@ -101,7 +102,7 @@ def write_dataset(
 
 
 def _same_name(image: AnnotatedImage, splits: Mapping[str, Images]) -> DatasetError:
-    """The error for an image whose label file is there already; file systems that ignore case do so for names, too."""
+    """The error for an image whose label file exists already; file systems may ignore the case of names."""
     paths = (path for images in splits.values() for path in images.paths())
     alike = (path for path in paths if stem_of(path).lower() == image.stem.lower() and path != image.path)
     first = min(alike, key=lambda path: stem_of(path) != image.stem)

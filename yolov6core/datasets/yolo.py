@@ -7,33 +7,35 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from yolov6core.data.image_header import IMAGE_SUFFIXES, ImageError, read_image_header
-from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, Source, is_safe_name
-from yolov6core.datasets.images import Images
+from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, is_safe_name
+from yolov6core.datasets.images import Images, ReadDataset
 from yolov6core.yaml_text import parse_yaml
 
 _NAME_FILES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 
 
 def is_yolo(root: str) -> bool:
-    """Whether `root` has folders of images and labels, in either order of nesting."""
+    """Whether `root` has folders of images and labels, nested in either order."""
     return os.path.isdir(f"{root}/labels") or any(
         os.path.isdir(f"{root}/{name}/labels") for name in (os.listdir(root) if os.path.isdir(root) else ())
     )
 
 
-def read_yolo(root: str, *, train_split: Sequence[str] = ("train",), val_split: Sequence[str] = ("val",)) -> Source:
+def read_yolo(
+    root: str, *, train_split: Sequence[str] = ("train",), val_split: Sequence[str] = ("val",)
+) -> ReadDataset:
     """Read a dataset of label files.
 
-    Where `data.yaml` or `dataset.yaml` has the split's name as a key (`train: images/train`), its images are those of
-    the folders and lists of paths named there; else they lie in `images/<split>/` or `<split>/images/`. Without split
-    folders, `images/` is read as a whole, to be split by chance. The label file of an image has its path with `labels`
-    for the last `images`, or lies beside it. Class names come from the YAML file (`names`), `classes.txt` or
-    `obj.names`. An image without a label file is left out: an empty file says that there is nothing in the picture.
+    If `data.yaml` or `dataset.yaml` has the name of a split as a key (`train: images/train`), that entry names folders
+    and lists of image paths; else the images lie in `images/<split>/` or `<split>/images/`. Without split folders,
+    `images/` is read as a whole, to be split at random. The label file of an image has the same path with `labels` for
+    the last `images`, or lies beside it. Class names come from the YAML file (`names`), `classes.txt` or `obj.names`.
+    An image without a label file is left out; an empty label file means an image without objects.
 
     Returns: splits `train` and `val`, or `all`.
 
     Raises:
-        DatasetError: no names, no such split, or one outside `root`.
+        DatasetError: class names or a split are missing, or a split lies outside `root`.
     """
     names, document = _describe(root)
     problems: list[Problem] = []
@@ -47,11 +49,11 @@ def read_yolo(root: str, *, train_split: Sequence[str] = ("train",), val_split: 
     for split, parts in wanted.items():
         paths = [path for name in parts for path in _images_of_split(root, name, declared.get(name), document)]
         splits[split] = Images(_read_images(paths, names, problems))
-    return Source(splits, problems, tuple(names))
+    return ReadDataset(splits, problems, tuple(names))
 
 
 def _describe(root: str) -> tuple[list[str], dict[str, object]]:
-    """Class names, and the YAML file that has them, empty where they come from a list."""
+    """Class names, and the YAML file that contains them; the file is empty if they come from a list."""
     for name in _NAME_FILES:
         path = f"{root}/{name}"
         if not os.path.isfile(path):
@@ -104,10 +106,10 @@ def _images_of_split(root: str, name: str, entries: list[str] | None, document: 
 
 
 def _locate(root: str, entry: str, base: str, *, must_exist: bool = True) -> str:
-    """A path of a YAML file or a list, looked for in the dataset's folder only.
+    """A path of a YAML file or a list, looked up in the dataset's folder only.
 
-    It counts from `root` or from the YAML file's `path` in it. Exporters write `../train/images` for a folder beside
-    the file, and absolute paths of another machine end in one: of those, leading parts are dropped until it is found.
+    It starts at `root` or at the YAML file's `path` in it. Exporters write `../train/images` for a folder beside the
+    file, or absolute paths of another machine: leading parts of these are dropped until the rest is found.
     """
     foreign = entry.startswith(("../", "/")) or entry[1:2] == ":"
     parts = [part for part in entry.split("/") if part not in ("", ".")]
@@ -160,7 +162,7 @@ def _read_images(paths: Iterable[str], names: list[str], problems: list[Problem]
 def _objects(
     rows: Sequence[str], names: list[str], size: tuple[int, int], where: str, problems: list[Problem]
 ) -> list[AnnotatedObject]:
-    """Rows to objects in pixels of (height, width); outlines become their bounds, rows of another form are reported."""
+    """Rows to objects in pixels of (height, width); outlines become their bounds, other rows are reported."""
     height, width = size
     objects = []
     for number, row in enumerate(rows, start=1):
@@ -169,7 +171,7 @@ def _objects(
         try:
             index, *place = (float(value) for value in row.split())
         except ValueError:
-            place = []
+            index, place = math.nan, []
         if len(place) != 4 and (len(place) < 6 or len(place) % 2):
             problems.append(Problem("broken_object", where, f"line {number}: 5 numbers are needed"))
             continue

@@ -19,8 +19,8 @@ def add_yolo_folder(
     Args:
         splits: split name, `train` or `val`, -> images.
         names: class names in the order of their indices.
-        shown_as: the folder's path for `data.yaml`, from where the tools will be run.
-        copy: copy files; False makes hard links, which take no room but need one file system for all.
+        shown_as: path of the folder for `data.yaml`, as seen from the folder where the tools run.
+        copy: copy files; False makes hard links, which take no space but need one file system for all.
 
     Raises:
         DatasetError: a file cannot be linked or copied.

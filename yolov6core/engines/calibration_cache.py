@@ -14,7 +14,7 @@ def write_cache(scales: dict[str, float], *, version: str = "10000") -> str:
     Args:
         scales: tensor name -> scale (largest absolute value / 127), positive.
         version: TensorRT's version as its header writes it (8.6.1 -> 8601); TensorRT compares it and recalibrates on a
-            difference, unless the calibrator hands the cache over without a header check.
+            difference, unless the calibrator passes the cache without a header check.
 
     Raises:
         ValueError: a scale that is not positive and finite; a tensor name with ': '.

@@ -1,4 +1,4 @@
-"""How far the outputs of two engines, or two lists of detections, are apart."""
+"""Distances between the outputs of two engines, or between two lists of detections."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def detection_rows(outputs: Mapping[str, np.ndarray], image: int) -> np.ndarray:
 
 
 def differing_rows(found: np.ndarray, wanted: np.ndarray) -> int:
-    """How many detections [N, 6] one list has and the other [M, 6] has not, to the last bit; the order is free."""
+    """Number of detections [N, 6] of one list that the other [M, 6] lacks, to the last bit; the order is free."""
     a, b = (Counter(map(tuple, rows.tolist())) for rows in (found, wanted))
     return max((a - b).total(), (b - a).total())

@@ -1,4 +1,4 @@
-"""Which files which runtime computes rightly, and why not the others."""
+"""The files that each runtime computes correctly, and the reasons against the others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NMS_REFUSED = {
 
 
 def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | None = None) -> None:
-    """Refuse a file that `runtime` would compute wrongly or slower than float.
+    """Refuse a file that `runtime` would compute incorrectly or slower than float.
 
     Args:
         model: as written by `write_dialect`, or any ONNX model.
@@ -37,7 +37,7 @@ def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | No
         version: the runtime's version, where it matters (calibration cache).
 
     Raises:
-        ValueError: says what fits instead.
+        ValueError: the file does not fit; the message names a form that does.
     """
     wanted = RUNTIME_DIALECT[runtime]
     refusal = NMS_REFUSED.get((Interface.of(model).nms, runtime))

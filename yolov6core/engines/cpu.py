@@ -1,9 +1,9 @@
-"""What integer arithmetic the CPU at hand has: whether sums of 8-bit products are exact, or saturate in 16 bits.
+"""The integer arithmetic of the CPU at hand: sums of 8-bit products are exact, or saturate in 16 bits.
 
 With VNNI or AMX (x86) and on ARM, products are added in 32 bits. Other x86 CPUs add them in pairs in 16 bits first
-(`vpmaddubsw`), which saturate: a quantized network whose weights do not allow for that loses accuracy without a word.
-oneDNN and OpenVINO document it as the saturation issue. Flags of the CPU tell, and a convolution of large numbers in
-each runtime proves it, as runtimes may be held to lower instruction sets (ONEDNN_MAX_CPU_ISA).
+(`vpmaddubsw`), which saturate: a quantized network whose weights do not allow for it loses accuracy silently.
+oneDNN and OpenVINO document it as the saturation issue. The flags of the CPU are a hint. A convolution of large numbers
+in each runtime is the proof, because runtimes may be limited to lower instruction sets (ONEDNN_MAX_CPU_ISA).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,10 +26,10 @@ EXACT_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8")
 """Features of x86 CPUs that add products of 8-bit integers in 32 bits."""
 ARM = ("aarch64", "arm64")
 CHANNELS = 64
-"""Of the convolution that proves it: 1x1, all weights 127, all activations the largest integer."""
+"""Channels of the convolution that proves it: 1x1, all weights 127, all activations the largest integer."""
 
 OPENVINO_EXACT = {"LP_TRANSFORMS_MODE": "NO"}
-"""Option that keeps OpenVINO from computing rounded numbers by integer kernels: it adds them in float32 then."""
+"""Option that keeps OpenVINO from integer kernels: it adds the rounded numbers in float32."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class IntegerArithmetic:
     """How the CPU at hand adds 8-bit products.
 
     Attributes:
-        sums: `saturating` if any runtime's are; by the CPU's flags where no runtime is installed.
-        runtimes: runtime -> what it was seen to do.
-        flags: features that make sums exact, by the CPU's own account.
+        sums: `saturating` if the sums of any runtime are; by the CPU's flags where no runtime is installed.
+        runtimes: runtime -> the result of its trial.
+        flags: features of the CPU that make sums exact.
     """
 
     sums: CpuSums
@@ -47,7 +47,7 @@ class IntegerArithmetic:
     flags: tuple[str, ...]
 
     def of(self, runtime: str) -> CpuSums:
-        """Sums of a runtime on the CPU; those of the CPU if it is not installed."""
+        """Sums of a runtime on the CPU; if it is not installed, the sums of the CPU."""
         return self.runtimes.get(runtime, self.sums)
 
     def describe(self) -> str:
@@ -63,7 +63,7 @@ class IntegerArithmetic:
 
 @cache
 def integer_arithmetic() -> IntegerArithmetic:
-    """Look at the flags and try each runtime, once a process; tens of milliseconds and the runtimes' imports."""
+    """Look at the flags and try each runtime, once per process; takes tens of milliseconds and imports the runtimes."""
     flags = tuple(flag for flag in EXACT_FLAGS if flag in cpu_facts().get("flags", "").split())
     if platform.machine() in ARM:
         flags = ("ARM",)
@@ -83,7 +83,7 @@ def resolved(cpu: str) -> str:
 
 
 def cpu_facts() -> dict[str, str]:
-    """What the operating system says of the last core, by name; empty where it has no such list (not Linux)."""
+    """Entries of /proc/cpuinfo for the last core, by name; empty where the file does not exist (not Linux)."""
     path = Path("/proc/cpuinfo")
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     lines = (line.partition(":") for line in text.splitlines())
@@ -96,19 +96,19 @@ def saturates_here(info: EngineInfo) -> bool:
 
 
 def is_wrong_here(info: EngineInfo) -> bool:
-    """Whether an engine computes wrong sums on the CPU at hand. ONNX Runtime is told to add such in 32 bits."""
+    """Whether an engine computes wrong sums on the CPU at hand. ONNX Runtime is set to add in 32 bits where needed."""
     return saturates_here(info) and info.runtime != "onnxruntime"
 
 
 def warning(info: EngineInfo) -> str:
-    """What to tell of an engine whose weights do not suit the CPU at hand; empty where they do."""
+    """A message on an engine whose weights do not suit the CPU at hand; empty where they do."""
     if not saturates_here(info):
         return ""
-    what = f"{info.overflowing_convs} convolutions have weights that overflow the 16-bit sums of this CPU (no VNNI)"
+    found = f"{info.overflowing_convs} convolutions have weights that overflow the 16-bit sums of this CPU (no VNNI)"
     mend = "calibrate with ptq.cpu saturating (auto takes it here), export and build again"
     if is_wrong_here(info):
-        return f"WRONG SUMS: {what}: {mend}"
-    return f"INT8 WITHOUT GAIN: {what}, so that {info.runtime} adds in 32 bits, about as slow as float: {mend}"
+        return f"WRONG SUMS: {found}: {mend}"
+    return f"INT8 WITHOUT GAIN: {found}, so that {info.runtime} adds in 32 bits, about as slow as float: {mend}"
 
 
 def _openvino_is_exact() -> bool:
@@ -121,8 +121,9 @@ def _openvino_is_exact() -> bool:
     weight = op.multiply(weight, op.constant(np.ones((32, 1, 1, 1), np.float32)))
     result = op.convolution(op.fake_quantize(pixels, *ends, 256), weight, [1, 1], [0, 0], [0, 0], [1, 1])
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(openvino.Model([result], [pixels]), "CPU", options)
-    # Never closed: signals have crashed processes in which an OpenVINO network was (2026.4, Python 3.11).
+    model: Any = openvino.Model  # its stubs expect another class of the same name
+    compiled = openvino.Core().compile_model(model([result], [pixels]), "CPU", options)
+    # Never closed: signals have crashed processes in which an OpenVINO network was closed (2026.4, Python 3.11).
     _KEPT.append(compiled)
     return _is_exact(compiled([_largest()])[0])
 
@@ -158,7 +159,7 @@ def _onnxruntime_is_exact() -> bool:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return _is_exact(session.run(None, {"images": _largest()})[0])
+    return _is_exact(np.asarray(session.run(None, {"images": _largest()})[0]))
 
 
 def _largest() -> np.ndarray:
@@ -166,7 +167,7 @@ def _largest() -> np.ndarray:
 
 
 def _is_exact(sums: np.ndarray) -> bool:
-    """Saturating sums come out at half of what is right."""
+    """Whether all sums are right; saturating ones are half as large."""
     return bool(np.allclose(sums, CHANNELS * 127 * 255, rtol=0.01))
 
 

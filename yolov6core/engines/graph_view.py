@@ -1,9 +1,9 @@
-"""A view of an ONNX graph: who makes a tensor, who reads it, what constants hold, and what of it is quantized."""
+"""A view of an ONNX graph: makers and readers of each tensor, values of constants, quantized convolutions."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 OPENVINO_DOMAIN = "org.openvinotoolkit"
 SAME_RANGE_OPS = ("Concat", "MaxPool", "DepthToSpace")
-"""Operators through which a scale holds unchanged: their values are values of their inputs."""
+"""Operators that keep the scale: their output values are input values."""
 _MOVING_OPS = ("Reshape", "Resize", "Slice", "Split", "Transpose")
 
 
@@ -30,7 +30,7 @@ class GraphView:
                 self.readers[name].append(node)
 
     def array(self, name: str) -> np.ndarray:
-        """The value of a constant. Raises KeyError if `name` is none."""
+        """The value of a constant. Raises KeyError if `name` is not a constant."""
         from onnx import numpy_helper
 
         return numpy_helper.to_array(self.constants[name])
@@ -55,7 +55,7 @@ class GraphView:
             self.readers[new].append(node)
 
     def rebuild(self, nodes: list[onnx.NodeProto]) -> None:
-        """Put `nodes` in place of all nodes, then drop what no output needs (nodes, constants, shape notes)."""
+        """Replace all nodes by `nodes`, then drop nodes, constants and shape notes that no output needs."""
         needed = {output.name for output in self.graph.output}
         kept = []
         for node in reversed(nodes):
@@ -65,7 +65,8 @@ class GraphView:
         copies = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
         del self.graph.node[:]
         self.graph.node.extend(copies)
-        for field in (self.graph.initializer, self.graph.value_info):
+        fields: tuple[Any, ...] = (self.graph.initializer, self.graph.value_info)
+        for field in fields:
             stays = [item for item in field if item.name in needed]
             copied = [type(item).FromString(item.SerializeToString()) for item in stays]
             del field[:]
@@ -73,7 +74,7 @@ class GraphView:
 
 
 def integer_types(model: onnx.ModelProto) -> set[str]:
-    """What activations are quantized to: 'int8', 'uint8', and 'fake' for OpenVINO's FakeQuantize."""
+    """Integer types of the activations: 'int8', 'uint8', and 'fake' for OpenVINO's FakeQuantize."""
     view = GraphView(model)
     quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
     kinds = {view.array(node.input[2]).dtype.name for node in quantizers if node.input[0] not in view.constants}
@@ -81,8 +82,10 @@ def integer_types(model: onnx.ModelProto) -> set[str]:
 
 
 def count_quantized(model: onnx.ModelProto) -> tuple[int, int]:
-    """(quantized convolutions, all convolutions) of a graph: data and weights both come from a Q/DQ or FakeQuantize,
-    directly or through what keeps values as they are.
+    """Count (quantized convolutions, all convolutions) of a graph.
+
+    A convolution is quantized if its data and its weights come from a Q/DQ or FakeQuantize, directly or through
+    operators that do not change values.
     """
     on_grid: set[str] = set()
     quantized, convolutions = 0, 0

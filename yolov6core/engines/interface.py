@@ -1,4 +1,4 @@
-"""What goes into an exported file and what comes out of it, and the host's part on either side of it.
+"""Inputs and outputs of an exported file, and the steps that the host does before and after it.
 
 Letters: B images, A anchors, C classes, L pyramid levels, K detections.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ INPUTS = ("float", "uint8")
 DETECTIONS = ("num_dets", "boxes", "scores", "classes")
 """Outputs of a file with non-maximum suppression, by the names and shapes of TensorRT's plugin."""
 MAX_CANDIDATES = 3840
-"""TensorRT's TopK ends there."""
+"""Largest K of TensorRT's TopK."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Interface:
             scores [B, K] and classes int32 [B, K]; only the first num_dets of each image count.
         input: 'float' (RGB [B, 3, H, W] in 0..1) or 'uint8' (BGR [B, H, W, 3] in 0..255, as OpenCV reads images).
         strides: of the levels, for form 'raw'.
-        classes: C, where there is suppression; the writer fills it in.
+        classes: C, for files with suppression; the writer fills it in.
         score_threshold, iou_threshold, max_detections: of the suppression; max_detections is K.
-        candidates: how many of the best scores of an image 'topk' looks at.
-        shrink: pixels of the grey frame that images are set into, half of them a side, before they are fed.
+        candidates: number of best scores of an image that 'topk' looks at.
+        shrink: pixels of the grey frame around the images, half of them on each side.
     """
 
     form: str = "decoded"
@@ -92,7 +92,7 @@ class Interface:
     def of(cls, model: onnx.ModelProto) -> Interface:
         """Read the metadata of a file. Raises ValueError for values that this version does not know."""
         notes = {entry.key: entry.value for entry in model.metadata_props}
-        found: dict[str, object] = {name: notes[name] for name in ("form", "nms", "input") if name in notes}
+        found: dict[str, Any] = {name: notes[name] for name in ("form", "nms", "input") if name in notes}
         if "strides" in notes:
             found["strides"] = tuple(int(text) for text in notes["strides"].split(","))
         for name in ("classes", "max_detections", "candidates", "shrink"):
@@ -109,10 +109,10 @@ class Interface:
         return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)[..., ::-1])
 
     def finish(self, outputs: Mapping[str, np.ndarray], image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """What a file gave, by name, as boxes [B, A, 4] xyxy pixels and scores [B, A, C] float32.
+        """Outputs of a file, by name, to boxes [B, A, 4] xyxy pixels and scores [B, A, C] float32.
 
-        Suppressed detections come back with K in place of A, each with its score for its class and zeros elsewhere:
-        another suppression with the same thresholds changes nothing about them.
+        After suppression in the graph, A is K. Each detection has its score for its class and zeros elsewhere, so a
+        second suppression with the same thresholds changes nothing.
         """
         if self.nms != "none":
             return outputs["boxes"], self._spread(outputs)
@@ -122,7 +122,7 @@ class Interface:
         return outputs["boxes"], outputs["scores"]
 
     def considered(self, scores: np.ndarray) -> np.ndarray:
-        """Scores [A, C] of one image with zeros for those that the suppression never looks at."""
+        """Scores [A, C] of one image, zero where the suppression never looks at them."""
         if self.nms != "topk" or scores.size <= self.candidates:
             return scores
         least = np.partition(scores, -self.candidates, axis=None)[-self.candidates]

@@ -1,4 +1,4 @@
-"""Latencies that can be compared: all candidates in one process, in turns, medians of many calls."""
+"""Comparable latencies: all candidates run in one process, in turns; results are medians of many calls."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ class Latency:
 def measure(
     calls: Mapping[str, Callable[[], object]], *, rounds: int = 5, repeats: int = 10, warmup: int = 3
 ) -> dict[str, Latency]:
-    """Time several calls against each other.
+    """Time several calls in turns.
 
-    A machine's speed drifts by more than the differences of interest, so the candidates take turns: each round times
-    every one `repeats` times, after `warmup` untimed calls that bring back its caches and threads.
+    The speed of a machine drifts by more than the differences of interest, so the candidates take turns. Each round
+    times every candidate `repeats` times, after `warmup` untimed calls that warm its caches and threads.
 
     Args:
         calls: name -> function without arguments.
+
+    Raises:
+        ValueError: less than one round or repeat, or a negative warmup.
     """
     if rounds < 1 or repeats < 1 or warmup < 0:
         raise ValueError(f"rounds is {rounds}, repeats {repeats}, warmup {warmup}; at least 1, 1 and 0 are needed")
@@ -41,7 +44,7 @@ def measure(
 
 
 def speedup(base: Latency, other: Latency) -> float:
-    """How many times faster `other` is than `base`: the median of the ratios of each round."""
+    """Speed of `other` relative to `base`: the median of the ratios of all rounds."""
     return statistics.median(a / b for a, b in zip(base.rounds_ms, other.rounds_ms, strict=True))
 
 

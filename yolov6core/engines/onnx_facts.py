@@ -1,4 +1,4 @@
-"""What a builder has to know about an exported file before it starts."""
+"""Facts about an exported file that a builder needs before it starts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from yolov6core.engines.onnx_notes import get_note
 
 @dataclass(frozen=True)
 class OnnxFacts:
-    """Dialect, precision, shape of the input, the numbers of (quantized) convolutions, and the interface.
+    """Dialect, precision, shape of the input, numbers of quantized and of all convolutions, and the interface.
 
     `input_shape` is (B, 3, H, W), or (B, H, W, 3) where the file takes uint8 pixels; B is -1 if open.
     """
 
     dialect: str
     precision: str
-    input_shape: tuple[int, int, int, int]
+    input_shape: tuple[int, ...]
     quantized: int
     convs: int
     interface: Interface = PLAIN
 
 
 def read_facts(path: Path, runtime: str, *, version: str | None = None) -> OnnxFacts:
-    """Read a file and refuse what `runtime` would compute wrongly. Raises ValueError."""
+    """Read a file. Raises ValueError if `runtime` would compute it incorrectly."""
     import onnx
 
     model = onnx.load(path)

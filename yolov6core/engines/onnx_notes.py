@@ -1,4 +1,4 @@
-"""What files of this project say about themselves, in ONNX metadata: dialect, precision, names, interface."""
+"""Entries of this project in the metadata of ONNX files: dialect, precision, names, interface."""
 
 from __future__ import annotations
 

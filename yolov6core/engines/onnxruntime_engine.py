@@ -37,9 +37,9 @@ def device() -> str:
 
 
 def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
-    """Keep the file as it is and look what ONNX Runtime makes of it.
+    """Copy the file as it is and count the integer convolutions that ONNX Runtime makes of it.
 
-    The optimized graph is not kept: it is tied to the machine's instruction set and no faster to run.
+    The optimized graph is not kept: it is bound to the machine's instruction set and runs no faster.
     """
     facts = read_facts(onnx_path, NAME)
     if settings.precision != "f32":
@@ -79,12 +79,12 @@ def load(folder: Path, info: EngineInfo) -> OnnxRuntimeEngine:
 
 
 def load_exact(folder: Path, info: EngineInfo) -> OnnxRuntimeEngine:
-    """Open an engine so that it rounds to the same integers and adds them in float32: slow, and right on every CPU."""
+    """Open an engine that rounds to the same integers and adds them in float32: slow, but exact on every CPU."""
     return OnnxRuntimeEngine(folder / info.file, info, integers=False)
 
 
 def open_file(path: Path, settings: BuildSettings) -> OnnxRuntimeEngine:
-    """Run an ONNX file that no engine was built from. Raises ValueError where ONNX Runtime refuses it."""
+    """Open an ONNX file without building an engine. Raises ValueError where ONNX Runtime refuses it."""
     plain_facts(path)
     facts = read_facts(path, NAME)
     _module()
@@ -117,7 +117,7 @@ class OnnxRuntimeEngine:
         return finish(dict(zip(self._outputs, results, strict=True)), self.info)
 
     def stream(self, images: np.ndarray, count: int) -> None:
-        """See `runtime.Engine`: one call after the other, a session's threads share each of them."""
+        """See `runtime.Engine`: calls run one after the other; the threads of the session share each call."""
         for _ in range(count):
             self.infer(images)
 
@@ -127,7 +127,7 @@ def _options(ort: Any, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
-    # Spinning worker threads would slow down whatever is timed next in the same process.
+    # Spinning worker threads would slow down the next candidate that is timed in the same process.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 

@@ -1,6 +1,6 @@
 """OpenCV's DNN module on the CPU: runs plain ONNX files where nothing faster is installed.
 
-It is for looking at results only: its INT8 layers are no faster than its float ones, so no engine is built for it.
+It is only for looking at results: its INT8 layers are no faster than its float ones, so no engine is built for it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ def version() -> str:
 
 
 def open_file(path: Path, settings: BuildSettings) -> OpenCvEngine:
-    """Run an ONNX file that no engine was built from.
+    """Open an ONNX file without building an engine.
 
     Raises:
-        ValueError: OpenCV cannot read the file, or has no layer for what stands in it.
+        ValueError: OpenCV cannot read the file, or has no layer for one of its operators.
     """
     return OpenCvEngine(path, settings)
 
 
 class OpenCvEngine:
-    """A network read by `cv2.dnn`. OpenCV's number of threads belongs to the whole process and is left as it is."""
+    """A network read by `cv2.dnn`. OpenCV's number of threads is global to the process and is not changed."""
 
     def __init__(self, path: Path, settings: BuildSettings) -> None:
         built = Built((NAME, version(), "CPU"), path.name, "f32", [], [], 0.0)

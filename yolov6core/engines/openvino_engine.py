@@ -39,7 +39,7 @@ def device() -> str:
 
 
 def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
-    """Convert a file to OpenVINO's own format (model.xml, model.bin), compile it once and count what runs in INT8."""
+    """Convert a file to OpenVINO's format (model.xml, model.bin), compile it once and count its INT8 convolutions."""
     facts = read_facts(onnx_path, NAME)
     ov = _module()
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def _built(compiled: Any, file: str, settings: BuildSettings, seconds: float) ->
 
 
 def _number_names(model: Any) -> None:
-    """Number the operators that OpenVINO named by a counter of the whole process, for equal bytes."""
+    """Renumber operators that OpenVINO named by a counter of the process, so that equal files get equal bytes."""
     for index, node in enumerate(model.get_ordered_ops()):
         if re.fullmatch(r"[A-Z]\w*_\d+", node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}.{index}")
@@ -81,13 +81,13 @@ def load(folder: Path, info: EngineInfo) -> OpenVinoEngine:
 
 
 def load_exact(folder: Path, info: EngineInfo) -> OpenVinoEngine:
-    """Open an engine so that it rounds to the same integers and adds them in float32: slow, and right on every CPU."""
+    """Open an engine that rounds to the same integers and adds them in float32: slow, but exact on every CPU."""
     path = folder / info.file
     return OpenVinoEngine(path, info, _compile(path, info.settings, integers=False))
 
 
 def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
-    """Run an ONNX file that no engine was built from. Raises ValueError where OpenVINO refuses it."""
+    """Open an ONNX file without building an engine. Raises ValueError where OpenVINO refuses it."""
     plain_facts(path)
     facts = read_facts(path, NAME)
     start = time.perf_counter()
@@ -100,7 +100,7 @@ def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
 
 
 class OpenVinoEngine:
-    """One infer request with a fixed number of threads; for streams a second, many-request form of the model."""
+    """One infer request with a fixed number of threads; streams use a second model compiled for many requests."""
 
     def __init__(self, path: Path, info: EngineInfo, compiled: Any = None) -> None:
         self.info = info
@@ -114,7 +114,7 @@ class OpenVinoEngine:
         return finish({self._name(port): value for port, value in result.items()}, self.info)
 
     def _name(self, port: Any) -> str:
-        """Which output a port is: OpenVINO keeps the names of all tensors that became one."""
+        """Name of the output at a port: OpenVINO keeps the names of all tensors that were merged."""
         return next((name for name in self.info.interface.outputs if name in port.names), port.any_name)
 
     def stream(self, images: np.ndarray, count: int) -> None:
@@ -129,10 +129,10 @@ class OpenVinoEngine:
 
 
 def _compile(path: Path, settings: BuildSettings, *, integers: bool = True) -> Any:
-    options = {
+    options: dict[str, Any] = {
         **({} if integers else OPENVINO_EXACT),
         "PERFORMANCE_HINT": settings.hint.upper(),
-        # Left to itself OpenVINO takes bf16 wherever the CPU has it, so numbers would differ from machine to machine.
+        # By default OpenVINO uses bf16 wherever the CPU has it, so numbers would differ from machine to machine.
         "INFERENCE_PRECISION_HINT": settings.precision,
     }
     if settings.threads:

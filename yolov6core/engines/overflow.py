@@ -1,4 +1,4 @@
-"""Which convolutions of a file are wrong on CPUs whose sums of 8-bit products saturate."""
+"""Convolutions of a file that are wrong on CPUs whose sums of 8-bit products saturate."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def overflowing_convolutions(model: onnx.ModelProto) -> list[str]:
     """Names of the convolutions with int8 weights whose sums of pairs can leave 16 bits, see `saturation`.
 
-    Reads weights behind a DequantizeLinear, folded to int8 or not, and those of QLinearConv. uint8 weights take other
-    kernels, which are exact.
+    Weights behind a DequantizeLinear, folded to int8 or not, and weights of QLinearConv are read. uint8 weights take
+    other kernels, which are exact.
     """
     view = GraphView(model)
     found = []

@@ -1,11 +1,14 @@
-"""What an exported file says about itself, and the sidecar of an engine built from it."""
+"""Facts about an exported file, and the sidecar of an engine built from it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
 
 from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.graph_view import count_quantized
@@ -21,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Built:
-    """What a runtime says of an engine that it has just built.
+    """The report of a runtime on an engine that it has just built.
 
     Attributes:
         by: runtime, its version, device.
         file: the engine's file name in its folder.
-        precision: of what is not INT8.
-        integer, real: names of the convolutions that run in INT8, and of those that do not; both empty if not known.
-        seconds: that the build took.
+        precision: of the layers that are not INT8.
+        integer, real: names of the convolutions that run in INT8, and of the others; both empty if not known.
+        seconds: duration of the build.
     """
 
     by: tuple[str, str, str]
@@ -40,9 +43,8 @@ class Built:
 
 
 def plain_facts(path: Path) -> OnnxFacts:
-    """Facts of any ONNX file, whatever runtime it was written for. Raises ValueError for a file that is none."""
+    """Facts of an ONNX file for any runtime. Raises ValueError for a file that is not ONNX or takes no images."""
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(path, load_external_data=False)
@@ -108,11 +110,11 @@ def class_names(model: onnx.ModelProto) -> tuple[str, ...]:
 
 def _channels_first(shape: Shape) -> tuple[int, int, int, int]:
     """(B, 3, H, W) of an input in either order."""
-    batch, *rest = shape
-    return (batch, *rest) if rest[0] == 3 else (batch, 3, *rest[:2])
+    batch, first, second, third = shape
+    return (batch, 3, second, third) if first == 3 else (batch, 3, first, second)
 
 
-def _shapes(values: list[onnx.ValueInfoProto]) -> dict[str, Shape]:
+def _shapes(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Shape]:
     return {
         value.name: tuple(
             dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim

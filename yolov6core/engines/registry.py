@@ -1,4 +1,4 @@
-"""Which runtimes there are, which can run here, and which one `auto` takes."""
+"""All runtimes, their availability on this machine, and the choice of `auto`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from yolov6core.engines.runtime import (
     Engine,
     EngineInfo,
     EngineMismatch,
+    FileRuntime,
     Runtime,
     RuntimeMissing,
     check_info,
@@ -26,13 +27,17 @@ RUNTIMES: dict[str, Runtime] = {
     "onnxruntime": onnxruntime_engine,
 }
 """Name -> builder and loader, in the order in which `auto` prefers them."""
-FILE_RUNTIMES = {"openvino": openvino_engine, "onnxruntime": onnxruntime_engine, "opencv": opencv_engine}
-"""Name -> what runs an ONNX file as it is, in the order in which `auto` tries them."""
+FILE_RUNTIMES: dict[str, FileRuntime] = {
+    "openvino": openvino_engine,
+    "onnxruntime": onnxruntime_engine,
+    "opencv": opencv_engine,
+}
+"""Name -> module that runs an ONNX file as it is, in the order in which `auto` tries them."""
 
 
 @dataclass(frozen=True)
 class Availability:
-    """What a runtime can do here: `problem` is empty where it can build; `runs` where it can also run."""
+    """Abilities of a runtime here: it can build if `problem` is empty, and run engines if `runs`."""
 
     name: str
     version: str
@@ -41,7 +46,7 @@ class Availability:
 
 
 def survey() -> list[Availability]:
-    """All runtimes and what they can do here, in order of preference."""
+    """All runtimes and their availability here, in order of preference."""
     return [_probe(name) for name in RUNTIMES]
 
 
@@ -68,7 +73,7 @@ def pick_runtime(wanted: str) -> tuple[str, str]:
     Args:
         wanted: key of RUNTIMES, or 'auto'.
 
-    Returns: name, and why it was taken, in words.
+    Returns: name, and the reason for the choice, in words.
 
     Raises:
         RuntimeMissing: the wanted runtime, or every one, is missing here.
@@ -91,12 +96,12 @@ def pick_runtime(wanted: str) -> tuple[str, str]:
 
 
 def open_file(path: Path, runtime: str, settings: BuildSettings) -> tuple[Engine, str]:
-    """Run an ONNX file that no engine was built from.
+    """Open an ONNX file without building an engine.
 
     Args:
         runtime: key of FILE_RUNTIMES, or 'auto' for the first of them that takes the file.
 
-    Returns: the engine, and why this runtime was taken, in words.
+    Returns: the engine, and the reason for the choice of its runtime, in words.
 
     Raises:
         RuntimeMissing, ValueError: the runtime, or every one, is missing or refuses the file.
@@ -126,7 +131,7 @@ def open_engine(folder: Path) -> Engine:
 
 
 def open_exact(folder: Path) -> Engine | None:
-    """The engine in `folder` in exact arithmetic: what it would compute on a CPU whose sums do not saturate.
+    """Open the engine in `folder` in exact arithmetic, as on a CPU whose sums do not saturate.
 
     Returns: None for runtimes of GPUs, whose sums are exact. Raises: see `open_engine`.
     """

@@ -1,4 +1,4 @@
-"""What every runtime shares: how an engine is asked for, described, stored beside itself and run."""
+"""The common part of all runtimes: build settings, the description of an engine, its sidecar, and protocols."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class BuildSettings:
     Attributes:
         threads: CPU threads of inference, 0 for all cores.
         hint: 'latency' (one image at a time) or 'throughput'.
-        precision: what OpenVINO computes in where it is not INT8: 'f32', 'bf16' or 'f16'. TensorRT takes its precision
-            from the file, ONNX Runtime's CPU kernels are f32.
+        precision: of OpenVINO's layers that are not INT8: 'f32', 'bf16' or 'f16'. TensorRT takes its precision from
+            the file; ONNX Runtime's CPU kernels are f32.
         max_batch: largest batch of an engine with an open batch (TensorRT's optimisation profile).
-        workspace_mib: TensorRT: memory that kernels may use while they are chosen; 0 for all of the GPU.
-        optimization_level: TensorRT from 8.6 on: 0 builds fastest, 5 searches longest.
+        workspace_mib: memory in MiB that TensorRT's kernels may use; 0 for all of the GPU.
+        optimization_level: of TensorRT from 8.6 on: 0 builds fastest, 5 searches longest.
     """
 
     threads: int = 0
@@ -60,17 +60,16 @@ class BuildSettings:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What `engine.json` holds beside an engine.
+    """The contents of `engine.json` beside an engine.
 
     Attributes:
-        version: of the runtime that built it; engines are not carried to another version.
+        version: of the runtime that built it; engines do not run on another version.
         device: 'CPU', or the GPU's name.
         file: the engine's file name in its folder.
         input_shape: (B, 3, H, W); B is -1 for an open batch.
         convs: convolutions in the exported file, transposed ones included.
-        wanted_int8: those of them that the file quantizes.
-        int8_convs: convolutions that the built engine really runs in INT8, by the runtime's own account; -1 if it
-            gives none.
+        wanted_int8: convolutions that the file quantizes.
+        int8_convs: convolutions that the built engine runs in INT8, as the runtime reports them; -1 if it does not.
         float_layers: names of the convolutions that run in float, if they are more than the file leaves float.
         int8_share: `int8_convs` of `convs`; 0 if not known.
         inputs, outputs: name to shape, -1 for an open batch.
@@ -79,7 +78,7 @@ class EngineInfo:
         cpu_sums: how the CPU that built it adds 8-bit products, 'exact' or 'saturating'; empty for GPUs.
         overflowing_convs: quantized convolutions that are wrong where sums saturate; 0 for GPUs.
         deviation: relative L2 distance of its outputs from exact arithmetic, on the export's images; -1 if not tried.
-        build_s: seconds that the build took; the only field that two builds do not share.
+        build_s: duration of the build in seconds; the only field that differs between two builds.
     """
 
     runtime: str
@@ -132,7 +131,7 @@ class Engine(Protocol):
     info: EngineInfo
 
     def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images [B, 3, H, W] float32 RGB in 0..1 to boxes [B, A, 4] float32 xyxy pixels and scores [B, A, C]."""
+        """Images [B, 3, H, W] float32 RGB in 0..1 to boxes [B, A, 4] xyxy pixels and scores [B, A, C], both float32."""
         ...
 
     def stream(self, images: np.ndarray, count: int) -> None:
@@ -141,16 +140,19 @@ class Engine(Protocol):
 
 
 class Runtime(Protocol):
-    """A module that builds and runs engines of one kind."""
+    """A module or object that builds and runs engines of one kind."""
 
-    NAME: str
+    @property
+    def NAME(self) -> str:
+        """Key of `registry.RUNTIMES`."""
+        ...
 
     def version(self) -> str:
-        """Version at hand. Raises RuntimeMissing, saying what to install."""
+        """Installed version. Raises RuntimeMissing, which names the command to install it."""
         ...
 
     def device(self) -> str:
-        """Where engines run here. Raises RuntimeMissing."""
+        """Name of the device that engines run on here. Raises RuntimeMissing."""
         ...
 
     def build(self, onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
@@ -162,7 +164,15 @@ class Runtime(Protocol):
         ...
 
     def load_exact(self, folder: Path, info: EngineInfo) -> Engine | None:
-        """Open an engine that rounds to the same integers and adds them in float; None where sums are exact anyway."""
+        """Open an engine that rounds to the same integers and adds them in float; None where all sums are exact."""
+        ...
+
+
+class FileRuntime(Protocol):
+    """A module that runs ONNX files without building an engine first."""
+
+    def open_file(self, path: Path, settings: BuildSettings) -> Engine:
+        """Open a file. Raises ValueError where the runtime refuses it, RuntimeMissing."""
         ...
 
 
@@ -222,13 +232,13 @@ def feed(images: np.ndarray, info: EngineInfo) -> np.ndarray:
 
 
 def finish(outputs: Mapping[str, np.ndarray], info: EngineInfo) -> tuple[np.ndarray, np.ndarray]:
-    """What a network gave, by name, as boxes [B, A, 4] and scores [B, A, C].
+    """Outputs of a network, by name, to boxes [B, A, 4] xyxy pixels and scores [B, A, C] in 0..1.
 
-    Files of this project say themselves how to read them (`Interface`). Others may have one output [B, A, 5 + C] in the
-    official layout: centre x, y, width, height in pixels, objectness, class scores.
+    Files of this project describe their outputs (`Interface`). Others may have one output [B, A, 5 + C] in the official
+    layout: centre x, y, width, height in pixels, objectness, class scores.
 
     Raises:
-        ValueError: outputs that are neither.
+        ValueError: the outputs have neither form.
     """
     if set(info.interface.outputs) <= outputs.keys():
         return info.interface.finish(outputs, (info.input_shape[2], info.input_shape[3]))
@@ -241,7 +251,7 @@ def finish(outputs: Mapping[str, np.ndarray], info: EngineInfo) -> tuple[np.ndar
 
 
 def infer_any(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Any number of images through an engine of any batch: in parts, the last one filled up with its first image.
+    """Run any number of images through an engine of any batch size; the last part is padded with its first image.
 
     Args and returns: see `Engine.infer`.
     """

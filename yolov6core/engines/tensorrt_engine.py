@@ -1,7 +1,7 @@
-"""TensorRT 8 to 11 and TensorRT-RTX behind one adapter: explicit Q/DQ in a strongly typed network is common to all.
+"""TensorRT 8 to 11 and TensorRT-RTX behind one adapter: all take explicit Q/DQ, most in a strongly typed network.
 
-TensorRT-RTX builds without a GPU (ahead of time), which checks syntax, types and fusion of a file anywhere; running an
-engine of either needs one. Differences between versions are probed, never read from version numbers.
+TensorRT-RTX builds without a GPU (ahead of time), which checks syntax, types and fusion of a file on any machine.
+Engines of both run on a GPU only. Differences between versions are probed, never read from version numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from yolov6core.engines.calibration_cache import read_cache, write_cache
 from yolov6core.engines.onnx_facts import OnnxFacts, read_facts
@@ -48,11 +49,11 @@ class TensorRtRuntime:
         return cuda_device() if self.NAME == "tensorrt" else "NVIDIA GPU"
 
     def build(self, onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
-        """Parse a file, build and write the engine, and read from the builder's log what runs in INT8.
+        """Parse a file, build and write the engine, and read its INT8 convolutions from the builder's log.
 
         Raises:
-            ValueError: the file does not fit, or parser or builder refuse it (with their own words).
-            RuntimeMissing: not installed; for TensorRT proper also where there is no GPU.
+            ValueError: the file does not fit, or parser or builder refuse it; the message quotes them.
+            RuntimeMissing: not installed; for TensorRT itself also where there is no GPU.
         """
         facts = read_facts(onnx_path, self.NAME, version=self.version())
         device = self.device()
@@ -71,7 +72,7 @@ class TensorRtRuntime:
         return TensorRtEngine(self.NAME, folder / info.file, info)
 
     def load_exact(self, folder: Path, info: EngineInfo) -> None:
-        """Nothing: GPUs add 8-bit products in 32 bits."""
+        """None: GPUs add 8-bit products in 32 bits."""
 
 
 class _Build:
@@ -119,7 +120,7 @@ class _Build:
 
     def _parse(self, path: Path) -> Any:
         # Flag numbers differ: STRONGLY_TYPED is 1 in TensorRT 10 and 0 in 11 and RTX. TensorRT 8 parses ONNX only with
-        # EXPLICIT_BATCH, which later versions take for granted and at last drop.
+        # EXPLICIT_BATCH, which is the default of later versions and is removed in the last ones.
         wanted = "STRONGLY_TYPED" if self._strongly_typed() else "EXPLICIT_BATCH"
         flag = getattr(self.trt.NetworkDefinitionCreationFlag, wanted, None)
         network = self.builder.create_network(0 if flag is None else 1 << int(flag))
@@ -140,7 +141,7 @@ class _Build:
         config.add_optimization_profile(profile)
 
     def _timing_cache(self, config: Any, folder: Path) -> Any:
-        """Reuse measured kernel times: the same choice of kernels, hence the same engine, on the next build."""
+        """Reuse measured kernel times, so that the next build chooses the same kernels and gives the same engine."""
         if self.flavour != "tensorrt":
             return None  # TensorRT-RTX picks kernels when an engine is first run
         path = folder / TIMING_CACHE
@@ -172,7 +173,7 @@ class _Build:
 
 
 def cache_version(version: str) -> str:
-    """'8.6.1' -> '8601', '10.3.0' -> '100300': how the header of a calibration cache writes a version."""
+    """Version as the header of a calibration cache writes it: '8.6.1' -> '8601', '10.3.0' -> '100300'."""
     major, minor, patch = (int(part) for part in version.split(".")[:3])
     return str(major * (10000 if major >= 10 else 1000) + minor * 100 + patch)
 
@@ -194,8 +195,6 @@ class TensorRtEngine:
     """An execution context and its stream. Needs a GPU; buffers are torch tensors."""
 
     def __init__(self, flavour: str, path: Path, info: EngineInfo) -> None:
-        import torch
-
         self._trt = trt = import_tensorrt(flavour)
         self.info = info
         self._runtime = trt.Runtime(process_logger(flavour))
@@ -207,8 +206,6 @@ class TensorRtEngine:
 
     def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `runtime.Engine`. Includes the copies to and from the GPU."""
-        import torch
-
         with torch.cuda.stream(self._stream):
             data = torch.from_numpy(feed(images, self.info)).cuda(non_blocking=True)
             outputs = self._bind(data)
@@ -218,9 +215,7 @@ class TensorRtEngine:
         return finish({name: _float32(value) for name, value in found.items()}, self.info)
 
     def stream(self, images: np.ndarray, count: int) -> None:
-        """See `runtime.Engine`: calls queue up on the GPU, which never waits for the CPU; images are copied once."""
-        import torch
-
+        """See `runtime.Engine`: calls queue up on the GPU, so it never waits for the CPU; images are copied once."""
         with torch.cuda.stream(self._stream):
             data = torch.from_numpy(feed(images, self.info)).cuda(non_blocking=True)
             outputs = self._bind(data)
@@ -230,9 +225,7 @@ class TensorRtEngine:
         del outputs  # the GPU wrote into them until now
 
     def _bind(self, data: Any) -> dict[str, Any]:
-        """Tell the context where the input lies; returns its new outputs by name."""
-        import torch
-
+        """Give the context the addresses of input and outputs; returns the new outputs by name."""
         trt = self._trt
         kinds = {trt.float32: torch.float32, trt.float16: torch.float16, trt.int32: torch.int32}
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]

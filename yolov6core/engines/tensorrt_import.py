@@ -1,26 +1,29 @@
-"""Getting hold of `tensorrt` or `tensorrt_rtx`, and one logger for the whole process."""
+"""Import of `tensorrt` or `tensorrt_rtx`, and one logger for the whole process."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
 import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from yolov6core.engines.runtime import RuntimeMissing
 
 logger = logging.getLogger(__name__)
 RTX_LIBRARIES = ("libtensorrt_rtx.so", "libtensorrt_onnxparser_rtx.so")
 RTX_CARRIER = "onnxruntime_ep_nv_tensorrt_rtx"
-"""A package on PyPI that carries TensorRT-RTX's shared libraries; the bindings come without them."""
+"""A package on PyPI that contains TensorRT-RTX's shared libraries; the bindings come without them."""
 INSTALL = {
     "tensorrt": "pip install tensorrt",
     "tensorrt_rtx": "pip install 'yolov6-quant[tensorrt-rtx]'",
 }
 HARMLESS = ("Converting conv activation scales", "Converting conv weight scales")
-"""Warnings, two a convolution, that float16 scales are used as float32."""
+"""Warnings, two for each convolution, that float16 scales are used as float32."""
 _kept_libraries: list[ctypes.CDLL] = []
 
 
@@ -33,13 +36,9 @@ def import_tensorrt(flavour: str) -> Any:
     """
     try:
         if flavour == "tensorrt":
-            import tensorrt
-
-            return tensorrt
+            return importlib.import_module("tensorrt")
         _preload_rtx()
-        import tensorrt_rtx_bindings
-
-        return tensorrt_rtx_bindings
+        return importlib.import_module("tensorrt_rtx_bindings")
     except (ImportError, OSError) as error:
         raise RuntimeMissing(f"{flavour} is not installed ({error}): {INSTALL[flavour]}") from error
 
@@ -57,9 +56,9 @@ def _preload_rtx() -> None:
 
 @cache
 def process_logger(flavour: str) -> Any:
-    """The one logger of the process: TensorRT keeps the first one it sees, so a second one would stay silent.
+    """The only logger of the process: TensorRT keeps the first one it sees, so a second one would stay silent.
 
-    It has `lines`, all messages since the last `lines.clear()`; warnings and errors also go to Python's logging.
+    `lines` holds all messages since the last `lines.clear()`; warnings and errors also go to Python's logging.
     """
     trt = import_tensorrt(flavour)
     levels = {
@@ -86,9 +85,7 @@ def process_logger(flavour: str) -> Any:
 
 
 def cuda_device() -> str:
-    """Name of the first GPU. Raises RuntimeMissing where there is none."""
-    import torch
-
+    """Name of the first GPU. Raises RuntimeMissing where there is no GPU."""
     if not torch.cuda.is_available():
         raise RuntimeMissing("no CUDA device is visible here; TensorRT needs an NVIDIA GPU and its driver")
     return torch.cuda.get_device_name(0)

@@ -1,4 +1,4 @@
-"""The torch module itself behind the same interface, so that one evaluator compares it with every engine."""
+"""A torch module behind the interface of engines, so that one evaluator compares it with every engine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ NAME = "torch"
 
 @torch.inference_mode()
 def run_module(module: nn.Module, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays through a module that maps images [B, 3, H, W] to (boxes, scores), on the device it lies on."""
+    """Run a module that maps images [B, 3, H, W] to (boxes, scores) on arrays, on the device of the module."""
     boxes, scores = module(torch.from_numpy(images).to(next(module.parameters()).device))
     return boxes.cpu().numpy(), scores.cpu().numpy()
 
 
 class TorchEngine:
-    """A module that maps images [B, 3, H, W] to (boxes, scores), on the device it lies on."""
+    """A module that maps images [B, 3, H, W] to (boxes, scores), on its own device."""
 
     def __init__(self, module: nn.Module, image_size: tuple[int, int]) -> None:
         self._module = module.eval()

@@ -16,10 +16,10 @@ from yolov6core.losses.detection import DetectionLoss
 
 
 class AnchorAidedLoss:
-    """Unweighted terms `class` and `iou` of the anchor-based branch; add them to those of the branch without anchors.
+    """Unweighted terms `class` and `iou` of the anchor-based branch, added to the terms of the anchor-free branch.
 
-    The anchors of one point are so many more anchors at that point: on every level the grid of points is repeated,
-    anchor by anchor. The assignment is task-aligned from the first epoch, with as many more candidates per box.
+    On every level the grid of points is repeated, once for each anchor of a point. The assignment is task-aligned from
+    the first epoch, with more candidates per box.
     """
 
     def __init__(
@@ -32,9 +32,20 @@ class AnchorAidedLoss:
         topk: int = 26,
         divide_above: float = 1.0,
     ) -> None:
-        """`anchors`: per point (N). `topk`: candidates of a box. `divide_above`: as of `DetectionLoss`; YOLOv6 itself
-        divides this branch's terms by any sum of soft targets above 0, so that its background term explodes while the
-        branch is bad."""
+        """Make the loss.
+
+        Args:
+            num_classes: C.
+            anchors: per point (N).
+            strides: pixels per cell of each level.
+            iou_type: key of `functional.BOX_LOSSES`.
+            topk: candidates per box.
+            divide_above: see `DetectionLoss`. YOLOv6 divides the terms of this branch by any sum of soft targets above
+                0, so its background term explodes while the branch is bad.
+
+        Raises:
+            ValueError: `anchors` is less than 1.
+        """
         if anchors < 1:
             raise ValueError(f"anchors is {anchors}; the branch needs at least 1 per point")
         self.detection = DetectionLoss(
@@ -51,17 +62,17 @@ class AnchorAidedLoss:
         """Terms of one batch.
 
         cls_logits [B, N * A, C]; boxes [B, N * A, 4]: offset x, y of the centre from the anchor point, width and
-        height, in strides; targets and image_size as of `DetectionLoss`.
+        height, in strides; targets and image_size: see `DetectionLoss`.
         """
         return self.detection(cls_logits, offsets_to_distances(boxes.float()), targets, image_size=image_size, epoch=0)
 
     def assign(self, cls_logits: Tensor, boxes: Tensor, targets: Tensor, *, image_size: tuple[int, int]) -> Assignment:
-        """Which anchors learn what; arguments as of the loss itself, no gradient."""
+        """Targets of all anchors; arguments as for the loss itself, no gradient."""
         distances = offsets_to_distances(boxes.float())
         return self.detection.assign(cls_logits.float(), distances, targets, image_size=image_size, epoch=0)
 
 
 def offsets_to_distances(boxes: Tensor) -> Tensor:
-    """Offset of the centre from a point and size [..., 4] to the distances l, t, r, b [..., 4] of the sides from it."""
+    """Centre offset from a point and size [..., 4] to distances l, t, r, b [..., 4] from the point to the sides."""
     offset, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat((half - offset, half + offset), dim=-1)

@@ -1,4 +1,4 @@
-"""The loss a detector trains with: assignment, then classification and box terms over the positives.
+"""The training loss of a detector: assignment, then classification and box terms over the positives.
 
 Letters: B images, A anchors, G ground truths of an image (padded), C classes, M rows of targets, P positives.
 """
@@ -20,13 +20,13 @@ from yolov6core.losses.functional import BOX_LOSSES, distribution_focal, expecte
 
 @dataclass(frozen=True)
 class Positives:
-    """The anchors of a batch that learn a ground truth; lengths in strides of each anchor's level.
+    """Anchors of a batch that learn a ground truth; lengths are in strides of the anchor's level.
 
     index  [P] int64        place in the flattened batch of B * A anchors
     centre [P, 2] float32   x, y of the anchor point
     boxes  [P, 4] float32   ground truth, xyxy
     weight [P] float32      soft target
-    normaliser [] float32   what the sums of the batch are divided by
+    normaliser [] float32   divisor of the sums of the batch
     """
 
     index: Tensor
@@ -37,10 +37,10 @@ class Positives:
 
 
 class DetectionLoss:
-    """Unweighted terms `class`, `iou` and, with distance bins, `dfl`; each a float32 scalar that carries gradient.
+    """Unweighted terms `class`, `iou` and, with distance bins, `dfl`; each is a float32 scalar with gradient.
 
-    All terms are divided by the sum of soft targets of the batch where it is above `divide_above`, else by 1. The
-    default of 1 keeps them from growing without bound while a fresh network overlaps hardly any box.
+    All terms are divided by the sum of soft targets of the batch if it is above `divide_above`, else by 1. The default
+    of 1 keeps them bounded while a fresh network overlaps hardly any box.
     """
 
     def __init__(
@@ -54,8 +54,20 @@ class DetectionLoss:
         tal: TaskAlignedAssigner | None = None,
         divide_above: float = 1.0,
     ) -> None:
-        """`warmup_epochs`: epochs 0 .. warmup_epochs - 1 use ATSS, later ones `tal`. `reg_max`: 0 means that the head
-        gives distances, more that it gives `reg_max + 1` logits a side."""
+        """Make the loss.
+
+        Args:
+            num_classes: C.
+            strides: pixels per cell of each level.
+            iou_type: key of `functional.BOX_LOSSES`.
+            reg_max: 0 if the head gives distances; else it gives `reg_max + 1` logits per side.
+            warmup_epochs: epochs 0 .. warmup_epochs - 1 use ATSS, later ones `tal`.
+            tal: assigner after the warmup; None for the default.
+            divide_above: smallest divisor of the terms.
+
+        Raises:
+            ValueError: unknown iou_type, no class, or a negative reg_max.
+        """
         if iou_type not in BOX_LOSSES:
             raise ValueError(f"iou_type is {iou_type!r}; choose one of {', '.join(BOX_LOSSES)}")
         if num_classes < 1 or reg_max < 0:
@@ -92,9 +104,9 @@ class DetectionLoss:
         image_size: tuple[int, int],
         epoch: int,
     ) -> dict[str, Tensor]:
-        """As the loss itself, with `direct_iou`: the box loss of plain distances `direct` [B, A, 4] beside the bins.
+        """The terms of the loss, and `direct_iou`: the box loss of plain distances `direct` [B, A, 4] in strides.
 
-        (2301.05586, section 2.3: the head of small models. Labels are assigned by the bins.)
+        This is for the head of small models (2301.05586, section 2.3). Labels are assigned by the bins.
         """
         cls_logits, direct, distances = cls_logits.float(), direct.float(), distances.float()
         assigned = self.assign(cls_logits, distances, targets, image_size=image_size, epoch=epoch)
@@ -103,7 +115,7 @@ class DetectionLoss:
         return terms | {"direct_iou": self.iou_term(direct.flatten(0, 1)[positives.index], positives)}
 
     def positives(self, assigned: Assignment, *, image_size: tuple[int, int]) -> Positives:
-        """What the box terms need of an assignment to the anchors of `image_size` (height, width) px."""
+        """The positives of an assignment to the anchors of `image_size` (height, width) px."""
         index = assigned.positive.flatten().nonzero().squeeze(1)
         points, strides = anchor_points(image_size, self.strides, device=index.device)
         anchor = index % points.shape[0]
@@ -116,13 +128,13 @@ class DetectionLoss:
         )
 
     def normalise_over(self, processes: int, total: Callable[[Tensor], Tensor]) -> None:
-        """From now on divide by the sum of soft targets of the whole batch, of which this process has an equal share.
+        """From now on divide by the sum of soft targets over all processes, which share a batch in equal parts.
 
-        The mean of the processes' terms is then that of one process with the whole batch, and so is the gradient.
+        The mean of terms and of gradients over the processes is then the result of one process with the whole batch.
 
         Args:
-            processes: how many share a batch.
-            total: sums a scalar over them, without gradient.
+            processes: number of processes.
+            total: sums a scalar over the processes, without gradient.
         """
         self.processes, self.total = processes, total
 
@@ -133,7 +145,7 @@ class DetectionLoss:
     def terms(
         self, cls_logits: Tensor, distances: Tensor, assigned: Assignment, positives: Positives
     ) -> dict[str, Tensor]:
-        """Terms of float32 outputs, as of the loss itself, under a given assignment and its positives."""
+        """Terms of float32 outputs (see `__call__`) under a given assignment and its positives."""
         is_target = torch.zeros_like(assigned.scores, dtype=torch.bool)
         is_target.view(-1, self.num_classes)[positives.index, assigned.labels.flatten()[positives.index]] = True
         terms = {"class": varifocal(cls_logits, assigned.scores, is_target).sum() / positives.normaliser}
@@ -155,7 +167,7 @@ class DetectionLoss:
     def assign(
         self, cls_logits: Tensor, distances: Tensor, targets: Tensor, *, image_size: tuple[int, int], epoch: int
     ) -> Assignment:
-        """Which anchors learn what at this epoch; arguments as of the loss itself, no gradient."""
+        """Targets of all anchors at this epoch; arguments as for the loss itself, no gradient."""
         points, strides = anchor_points(image_size, self.strides, device=cls_logits.device)
         self._check_shapes(cls_logits, distances, points.shape[0], image_size)
         truth = pad_targets(targets, batch=cls_logits.shape[0], image_size=image_size, num_classes=self.num_classes)
@@ -182,6 +194,9 @@ def pad_targets(
     """Group rows [M, 6] (image, class, cx, cy, w, h as fractions) by image, in their order within each image.
 
     Returns: labels [B, G] int64, boxes [B, G, 4] float32 xyxy px, mask [B, G] bool; G is the largest count of an image.
+
+    Raises:
+        ValueError: an image or class is out of range.
     """
     targets = targets.float()
     image, label = targets[:, 0].long(), targets[:, 1].long()

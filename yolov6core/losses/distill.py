@@ -1,6 +1,6 @@
-"""What a student learns from a teacher: pure functions on outputs and feature maps, without labels.
+"""Distillation terms: pure functions on outputs and feature maps of student and teacher, without labels.
 
-The teacher's tensors are taken as constants: no gradient flows into them.
+The teacher's tensors are constants: no gradient flows into them.
 
 Letters: B images, A anchors, C classes or channels, P anchors with a weight, K = reg_max + 1 bins of a side's distance.
 """
@@ -20,7 +20,7 @@ from yolov6core.losses.functional import expected_distances, giou_loss
 def _kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """KL divergence of softmax(student / T) from softmax(teacher / T) over the last dimension, times T^2, per element.
 
-    The factor keeps gradients of one size at every temperature (1503.02531, section 2).
+    The factor keeps the size of the gradient at every temperature (1503.02531, section 2).
     """
     _check_temperature(temperature)
     log_student = (student / temperature).log_softmax(dim=-1)
@@ -34,14 +34,14 @@ def _check_temperature(temperature: float) -> None:
 
 
 def class_kl(student: Tensor, teacher: Tensor, *, temperature: float = 20.0) -> Tensor:
-    """KL divergence over the classes of [..., C], summed over everything: grows with batch and image size.
+    """KL divergence over the classes of [..., C], summed over all elements: it grows with batch and image size.
 
-    YOLOv6 (2301.05586) gives it the scores after the sigmoid. Logits work as well while student and teacher differ by
-    less than 80 temperatures.
+    YOLOv6 (2301.05586) passes scores after the sigmoid. Logits work as well if student and teacher differ by less than
+    80 temperatures. Raises ValueError for a temperature that is not positive.
     """
     _check_temperature(temperature)
     # With g = (student - teacher) / T less its mean under the teacher, KL is log(1 + E[exp(g) - 1 - g]). At temperature
-    # 20 all classes look alike, and a difference of logarithms would lose four of float32's digits.
+    # 20 all classes are alike, and a difference of logarithms would lose four of float32's digits.
     student, teacher = student.float(), teacher.detach().float()
     probability = (teacher / temperature).softmax(dim=-1)
     gap = (student - teacher) / temperature
@@ -58,6 +58,7 @@ def channel_wise_kl(student: Sequence[Tensor], teacher: Sequence[Tensor], *, tem
     """Channel-wise distillation (2011.13256): every channel is a distribution over its positions.
 
     student and teacher: maps [B, C, H, W], pairwise of one shape. Mean over images and channels, summed over the maps.
+    Raises ValueError if the shapes differ.
     """
     shapes = [tuple(item.shape) for item in student], [tuple(item.shape) for item in teacher]
     if not student or shapes[0] != shapes[1]:
@@ -77,12 +78,12 @@ def fade(epoch: int, epochs: int, *, end: float = 0.01) -> float:
 def output_matching(
     student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], *, temperature: float = 1.0
 ) -> dict[str, Tensor]:
-    """Make raw outputs (class logits [B, A, C], distances [B, A, 4] in strides) follow the teacher's at every anchor.
+    """Match raw outputs (class logits [B, A, C], distances [B, A, 4] in strides) with the teacher's at every anchor.
 
-    Needs no labels and no distance bins. `match_class` is the KL divergence of the independent class probabilities at
-    `temperature`, times temperature^2; `match_box` is 1 - GIoU of the boxes both predict from one anchor, weighted by
-    the teacher's best score, because boxes of background anchors mean nothing. Both are divided by the sum of that
-    score over the batch (at least 1), so they do not grow with batch or image size.
+    It needs no labels and no distance bins. `match_class` is the KL divergence of the independent class probabilities
+    at `temperature`, times temperature^2. `match_box` is 1 - GIoU of the two boxes at an anchor, weighted by the
+    teacher's best score, because boxes of background anchors have no meaning. Both are divided by the sum of that score
+    over the batch (at least 1), so they do not grow with batch or image size.
 
     Returns: {"match_class", "match_box"}, float32 scalars.
     """
@@ -105,10 +106,10 @@ def output_matching(
 def matching_terms(
     student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], *, temperature: float
 ) -> dict[str, Tensor]:
-    """`output_matching` of raw outputs; where distances come as bins, of their means, and `match_dfl` beside it.
+    """`output_matching` of raw outputs; for distance bins it uses their means and adds `match_dfl`.
 
     student, teacher: class logits [B, A, C], and distances [B, A, 4] in strides or logits [B, A, 4 * K] of K bins.
-    `match_dfl` is the KL divergence of the bins, weighted as the boxes are, by the teacher's best score at each anchor.
+    `match_dfl` is the KL divergence of the bins, weighted like the boxes by the teacher's best score at each anchor.
     """
     if student[1].shape[-1] == 4:
         return output_matching(student, teacher, temperature=temperature)

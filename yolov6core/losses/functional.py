@@ -16,8 +16,8 @@ from torch import Tensor
 def varifocal(logits: Tensor, targets: Tensor, positive: Tensor, *, alpha: float = 0.75, gamma: float = 2.0) -> Tensor:
     """Varifocal loss (2008.13367, equation 2), element by element.
 
-    logits [...], targets [...] in 0 .. 1, positive [...] bool (the class is the anchor's target). Positives weigh
-    their target, the rest by `alpha * score ** gamma`; the gradient also flows through that weight.
+    logits [...], targets [...] in 0 .. 1, positive [...] bool (the class is the anchor's target). Positives have their
+    target as weight, the rest `alpha * score ** gamma`; the gradient also flows through the weight.
 
     Returns: [...] float32.
     """
@@ -50,8 +50,8 @@ def expected_distances(logits: Tensor) -> Tensor:
 class _Overlap:
     """Sizes and overlap of pred and target [P, 4] xyxy.
 
-    `eps` stands in the heights and the union, not in the widths: the convention of the recorded reference, kept so that
-    both agree on very small boxes too.
+    `eps` is added to heights and union, not to widths. The recorded reference does so, and both agree on very small
+    boxes too.
     """
 
     def __init__(self, pred: Tensor, target: Tensor, eps: float) -> None:
@@ -109,14 +109,14 @@ def siou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-10) -> Tensor:
     """1 - SIoU of pred and target [P, 4] xyxy: [P] (2205.12740): overlap, angle-aware centre distance and shape."""
     pair = _Overlap(pred, target, eps)
     dx, dy = pair.shift[0] + eps, pair.shift[1] + eps
-    # sin(2 * angle) of the line between the centres, without the arc functions
+    # sin(2 * angle) of the line between the centres, without arc functions
     angle = 2 * (dx * dy).abs() / (dx.square() + dy.square())
     steepness = angle - 2
     distance = 2.0
     shape = 0.0
     for axis, shift in enumerate((dx, dy)):
         pred_size, target_size = pair.pred_size[axis], pair.target_size[axis]
-        # the floors keep flat boxes finite and touch no others
+        # the floors keep flat boxes finite and change no others
         distance = distance - torch.exp(steepness * (shift / pair.hull[axis].clamp(min=eps)).square())
         change = (pred_size - target_size).abs() / torch.maximum(pred_size, target_size).clamp(min=eps)
         shape = shape + (1 - torch.exp(-change)).pow(4)

@@ -1,4 +1,4 @@
-"""Self-distillation of YOLOv6 (2301.05586, section 2.3): a student learns from labels and from a teacher of its shape.
+"""Self-distillation of YOLOv6 (2301.05586, section 2.3): a student learns from labels and from an equal teacher.
 
 Letters: B images, A anchors, C classes, P positives, K = reg_max + 1 bins of a side's distance, M rows of targets.
 """
@@ -17,24 +17,33 @@ from yolov6core.losses.distill import channel_wise_kl, class_kl, distance_kl, fa
 class SelfDistillationLoss:
     """The detection terms of the student, and the teacher's `distill_class`, `distill_dfl` and `distill_features`.
 
-    All are unweighted float32 scalars, but the teacher's carry the factor `fade(epoch, epochs)`: its word counts less
-    and less as the student learns. A student that also predicts distances without bins (the head of small models,
-    whose bins are dropped after training) adds their box loss as `direct_iou`.
+    All are unweighted float32 scalars, but the teacher's terms have the factor `fade(epoch, epochs)`: they fade while
+    the student learns. A student that also predicts distances without bins (the head of small models, whose bins are
+    dropped after training) adds their box loss as `direct_iou`.
 
     Averaging. By default `distill_class` is divided by the same sum of soft targets as the detection terms, and in
-    `distill_dfl` every positive weighs its own soft target, so that neither depends on batch or image size. YOLOv6
-    trained its models with `published_sums`: the class divergence summed over all anchors and images, and the mean
-    distance divergence times the sum of the weights, which makes no difference between good and bad positives.
+    `distill_dfl` every positive weighs its own soft target, so neither depends on batch or image size. YOLOv6 trained
+    its models with `published_sums`: the class divergence is summed over all anchors and images, and the mean distance
+    divergence is multiplied by the sum of the weights, so good and bad positives count alike.
 
-    Classes are compared by the softmax of their scores, not of their logits: at a high temperature that is close to the
-    squared difference of the scores, whereas logits would let differences deep in the background dominate.
+    Classes are compared by the softmax of their scores, not of their logits. At a high temperature this is close to the
+    squared difference of the scores; with logits, differences deep in the background would dominate.
     """
 
     def __init__(
         self, detection: DetectionLoss, *, epochs: int, temperature: float = 20.0, published_sums: bool = False
     ) -> None:
-        """`detection`: loss of the student's labels, with its bins and its assigners. `epochs`: of the whole training.
-        `temperature`: of class and distance distributions; the maps' is 1."""
+        """Make the loss.
+
+        Args:
+            detection: loss of the student's labels, with its bins and its assigners.
+            epochs: of the whole training.
+            temperature: of class and distance distributions; feature maps use 1.
+            published_sums: see above.
+
+        Raises:
+            ValueError: `epochs` is less than 1.
+        """
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}; the teacher fades over at least 1")
         self.detection = detection

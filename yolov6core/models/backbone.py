@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class EfficientRep(nn.Module):
-    """Stem and stages, each halving the resolution; a pooling pyramid at the end."""
+    """Stem and stages, each of which halves the resolution; a pooling pyramid at the end."""
 
     def __init__(self, *, stem: nn.Module, stages: Sequence[nn.Module], pool: nn.Module, maps: int) -> None:
-        """maps: how many of the last stages' results the neck reads."""
+        """maps: number of last stages whose results the neck reads."""
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList(stages)

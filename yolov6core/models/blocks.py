@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol, runtime_checkable
+
 import torch
 from torch import Tensor, nn
 
-BATCH_NORM = {"eps": 1e-3, "momentum": 0.03}
-"""The family's batch-norm settings; official checkpoints assume this eps."""
+
+@runtime_checkable
+class Deployable(Protocol):
+    """A block with another form for inference."""
+
+    def deployed(self) -> nn.Module | None:
+        """The form for inference; None where nothing is left."""
+        ...
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm with the settings of the family; official checkpoints assume this eps."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
 
 
 def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))` by stored statistics; `bias` is the convolution's."""
+    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))` with stored statistics; `bias` is that of `conv`."""
+    assert bn.running_mean is not None and bn.running_var is not None, "norms of this family keep statistics"
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
     mean = bn.running_mean if bias is None else bn.running_mean - bias
     return weight * scale.reshape(-1, 1, 1, 1), bn.bias - mean * scale
@@ -30,24 +44,26 @@ class ConvAct(nn.Module):
 
 def deployed_conv(weight: Tensor, bias: Tensor, like: nn.Conv2d) -> nn.Conv2d:
     """A convolution with this kernel [O, I, k, k] and bias [O], and stride, padding, groups, dilation of `like`."""
+    layout: Any = like  # torch's stubs give sizes of any length, but take pairs only
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,
-        like.kernel_size,
-        like.stride,
-        like.padding,
-        like.dilation,
+        layout.kernel_size,
+        layout.stride,
+        layout.padding,
+        layout.dilation,
         like.groups,
         device=weight.device,
         dtype=weight.dtype,
     )
+    assert conv.bias is not None, "the default is a bias"
     conv.weight.data.copy_(weight.detach())
     conv.bias.data.copy_(bias.detach())
     return conv
 
 
 class ConvBNAct(nn.Module):
-    """Convolution, batch norm, activation; the size is kept but for the stride."""
+    """Convolution, batch norm, activation; only the stride changes the size."""
 
     def __init__(
         self,
@@ -64,7 +80,7 @@ class ConvBNAct(nn.Module):
         super().__init__()
         padding = kernel // 2 * dilation
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias)
-        self.bn = nn.BatchNorm2d(out_channels, **BATCH_NORM)
+        self.bn = batch_norm(out_channels)
         self.act = nn.Identity() if act is nn.Identity else act(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +93,7 @@ class ConvBNAct(nn.Module):
 
 
 def pooled_pyramid(x: Tensor, pool: nn.Module) -> Tensor:
-    """`x` beside three chained poolings of it, [B, 4 * C, H, W]: 5 wide windows that see what 5, 9 and 13 would."""
+    """`x` and three chained poolings of it, [B, 4 * C, H, W]: windows of 5 pixels in a chain equal 5, 9 and 13."""
     once = pool(x)
     twice = pool(once)
     return torch.cat((x, once, twice, pool(twice)), dim=1)
@@ -98,7 +114,7 @@ class SPPF(nn.Module):
 
 
 class CSPSPPF(nn.Module):
-    """SPPF between convolutions on one half of the channels, beside the other half (2301.05586, section 2.1)."""
+    """SPPF between convolutions on one half of the channels, joined with the other half (2301.05586, section 2.1)."""
 
     def __init__(self, in_channels: int, out_channels: int, *, act: type[nn.Module] = nn.ReLU) -> None:
         super().__init__()
@@ -121,11 +137,11 @@ class CSPSPPF(nn.Module):
 def deploy_(model: nn.Module) -> nn.Module:
     """Replace every block by its deployed form, in place; returns `model`.
 
-    After it the network holds convolutions with bias, activations, pooling and transposed convolutions only. Batch norm
-    is folded with its stored statistics, branches for training are gone. Deploying twice changes nothing.
+    The network then contains only convolutions with bias, activations, pooling and transposed convolutions. Batch norm
+    is folded with its stored statistics, and branches for training are removed. Deploying twice changes nothing.
     """
     for name, child in model.named_children():
-        if hasattr(child, "deployed"):
+        if isinstance(child, Deployable):
             setattr(model, name, child.deployed())
         else:
             deploy_(child)

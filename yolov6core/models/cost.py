@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and the arithmetic of its convolutions."""
+"""Cost of a network: parameters, and arithmetic of its convolutions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Cost:
     deployed_parameters: int
     """With batch norm folded and every block one convolution."""
     gflops: float
-    """Of the deployed form: two operations per multiply-add of the convolutions, as the field counts, in 1e9."""
+    """Of the deployed form, in 1e9 operations: two per multiply-add of the convolutions, as is usual."""
 
 
 def cost_of(model: nn.Module, *, image_size: tuple[int, int] = (640, 640)) -> Cost:
-    """Cost of a network in its training form, which is left as it is; no arithmetic is done on its weights' device."""
+    """Cost of a network in its training form, which is not changed; no arithmetic is done on its device."""
     deployed = deploy_(copy.deepcopy(model).eval())
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -47,7 +47,9 @@ def convolution_macs(
         nonlocal total
         # every weight meets every pixel of the output, or of the input where the convolution is transposed
         pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-        total += module.weight.numel() * pixels.shape[-2] * pixels.shape[-1]
+        weight = module.weight
+        assert isinstance(weight, Tensor), "modules of `kinds` are convolutions"
+        total += weight.numel() * pixels.shape[-2] * pixels.shape[-1]
 
     handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, kinds)]
     model.to("meta")(torch.empty(1, 3, *image_size, device="meta"))

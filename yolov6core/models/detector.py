@@ -18,18 +18,18 @@ from yolov6core.models.stage_blocks import Block, CSPStage, MBLAStage, repeat_bl
 from yolov6core.models.variants import ModelSpec
 
 AUX_HEADS = ("none", "anchors", "distribution")
-"""What the head predicts beside its output in training: nothing, anchor-based boxes, distributions of distances."""
+"""Additional predictions of the head in training: none, anchor-based boxes, distributions of distances."""
 
 
 class TrainingOutput(NamedTuple):
-    """Everything that a loss can ask for; the first two are what `forward` gives."""
+    """All outputs that a loss can use; the first two are the result of `forward`."""
 
     cls_logits: Tensor
     distances: Tensor
     aux: tuple[Tensor, Tensor] | Tensor | None
     """Output of the auxiliary head."""
     features: tuple[Tensor, ...]
-    """Maps after the head's stems, for distillation."""
+    """Maps [B, C_l, H_l, W_l] after the head's stems, for distillation."""
 
 
 class Detector(nn.Module):
@@ -42,14 +42,14 @@ class Detector(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, 3, H, W] RGB in 0..1, sides multiples of the largest stride, to the head's raw output.
+        """Images [B, 3, H, W] RGB in 0..1, with sides that are multiples of the largest stride, to raw output.
 
         Class logits [B, A, C] and distances [B, A, 4] (see `DecoupledHead`).
         """
         return self.head(self.neck(self.backbone(images)))
 
     def training_output(self, images: Tensor) -> TrainingOutput:
-        """As `forward`, with the auxiliary head's output and the maps that a teacher can be compared on."""
+        """As `forward`, with the output of the auxiliary head and the maps for distillation."""
         features = self.head.features(self.neck(self.backbone(images)))
         aux = None if self.head.aux_head is None else self.head.aux_head(features)
         return TrainingOutput(*self.head.predict(features), aux, features.stem)
@@ -62,7 +62,7 @@ def build_detector(spec: ModelSpec, *, num_classes: int, block: str | None = Non
         spec: see `variants.VARIANTS`.
         num_classes: C, at least 1.
         block: form of the 3x3 blocks, one of `rep_blocks.BLOCKS`; None: that of the published recipe.
-        aux_head: what the head predicts beside its output in training, one of `AUX_HEADS`.
+        aux_head: additional prediction of the head in training, one of `AUX_HEADS`.
 
     Raises:
         ValueError: unknown block form or auxiliary head, no classes, or a combination that does not exist.
@@ -83,7 +83,7 @@ def build_detector(spec: ModelSpec, *, num_classes: int, block: str | None = Non
 
 
 class _Parts:
-    """Backbone and neck of everything but Lite."""
+    """Backbone and neck of all networks except Lite."""
 
     def __init__(self, spec: ModelSpec, block: str) -> None:
         self.spec = spec
@@ -120,7 +120,7 @@ class _Parts:
             else:
                 fuse.append(ConcatFusion(upsample=nn.ConvTranspose2d(channels, channels, 2, stride=2)))
                 fused.append(channels + shallower[-1])
-        before = [down[-1], *up[:-1]]  # what each downsampling reads, and keeps
+        before = [down[-1], *up[:-1]]  # channels that each downsampling reads and keeps
         laterals = down[::-1]
         return RepPAN(
             reduce=[ConvBNAct(c, out, kernel=1) for c, out in zip([maps[-1], *down[:-1]], down, strict=True)],

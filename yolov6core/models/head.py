@@ -1,4 +1,4 @@
-"""The decoupled head without anchors, auxiliary heads for training, and the one place where raw output becomes boxes.
+"""The decoupled anchor-free head, its auxiliary heads for training, and the only place where raw output becomes boxes.
 
 Letters: B images, A anchor points, C classes, L pyramid levels.
 """
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from yolov6core.boxes import anchor_points, distances_to_boxes
 
 PRIOR = 0.01
-"""Score that every anchor starts with, so that background does not drown the first steps (RetinaNet, 1708.02002)."""
+"""Initial score of every anchor, so that background does not dominate the first steps (RetinaNet, 1708.02002)."""
 
 AUX_REG_MAX = 16
 """Last distance bin, in strides, of the auxiliary head of distributions (2301.05586, section 2.3)."""
 
 
 class Features(NamedTuple):
-    """What the prediction layers read, one map [B, C_l, H_l, W_l] of each kind per level."""
+    """Inputs of the prediction layers, one map [B, C_l, H_l, W_l] of each kind per level."""
 
     stem: tuple[Tensor, ...]
     cls: tuple[Tensor, ...]
@@ -42,7 +42,7 @@ class DecoupledHead(nn.Module):
         reg_max: int = 0,
         aux_head: nn.Module | None = None,
     ) -> None:
-        """stem, unit: made of (in_channels, out_channels); aux_head: predicts something else in training."""
+        """stem, unit: made of (in_channels, out_channels); aux_head: additional prediction in training."""
         super().__init__()
         self.stems = nn.ModuleList(stem(c, c) for c in inputs)
         self.cls_convs = nn.ModuleList(unit(c, c) for c in inputs)
@@ -59,13 +59,13 @@ class DecoupledHead(nn.Module):
         return self.predict(self.features(maps))
 
     def features(self, maps: tuple[Tensor, ...]) -> Features:
-        """Neck maps to what the prediction layers read."""
+        """Neck maps to the inputs of the prediction layers."""
         stem = tuple(layer(x) for layer, x in zip(self.stems, maps, strict=True))
         cls = tuple(layer(x) for layer, x in zip(self.cls_convs, stem, strict=True))
         return Features(stem, cls, tuple(layer(x) for layer, x in zip(self.reg_convs, stem, strict=True)))
 
     def predict(self, features: Features) -> tuple[Tensor, Tensor]:
-        """As `forward`."""
+        """Inputs of the prediction layers to the result of `forward`."""
         return per_anchor(self.cls_preds, features.cls), per_anchor(self.reg_preds, features.reg)
 
 
@@ -95,8 +95,8 @@ class AnchorHead(nn.Module):
     def forward(self, features: Features) -> tuple[Tensor, Tensor]:
         """Class logits [B, N * A, C] and boxes [B, N * A, 4]: centre offset x, y from the anchor point, width, height.
 
-        Boxes are in stride units. Levels follow each other; inside a level the grid is repeated for each of its N
-        anchors.
+        Boxes are in stride units. Levels come one after the other; inside a level the grid is repeated for each of its
+        N anchors.
         """
         logits, boxes = [], []
         for level, anchors in enumerate(self.anchors):
@@ -108,13 +108,13 @@ class AnchorHead(nn.Module):
         return torch.cat(logits, dim=1), torch.cat(boxes, dim=1)
 
     def deployed(self) -> None:
-        """Nothing of it: inference reads the anchor-free head alone."""
+        """None: inference uses the anchor-free head only."""
 
 
 class DistributionHead(nn.Module):
-    """Distance bins beside plain distances, so that a small network can be distilled without paying for bins in use.
+    """Distance bins beside plain distances, for the distillation of small networks; inference does without them.
 
-    (2301.05586, section 2.3: decoupled localization distillation.)
+    2301.05586, section 2.3: decoupled localization distillation.
     """
 
     def __init__(self, *, inputs: Sequence[int], reg_max: int = AUX_REG_MAX) -> None:
@@ -126,32 +126,33 @@ class DistributionHead(nn.Module):
         return per_anchor(self.reg_preds, features.reg)
 
     def deployed(self) -> None:
-        """Nothing of it."""
+        """None: inference uses plain distances only."""
 
 
 def class_layers(inputs: Sequence[int], outputs: int) -> nn.ModuleList:
     """One prediction layer per level whose scores start at `PRIOR`."""
-    layers = nn.ModuleList(nn.Conv2d(c, outputs, 1) for c in inputs)
-    for layer in layers:
-        # Small weights rather than zeros: with zeros all anchors tie and the first assignment is an accident.
-        nn.init.normal_(layer.weight, std=0.01)
-        nn.init.constant_(layer.bias, -math.log((1 - PRIOR) / PRIOR))
-    return layers
+    return _prediction_layers(inputs, outputs, start=-math.log((1 - PRIOR) / PRIOR))
 
 
 def distance_layers(inputs: Sequence[int], outputs: int) -> nn.ModuleList:
-    """One prediction layer per level that starts at one for everything."""
-    layers = nn.ModuleList(nn.Conv2d(c, outputs, 1) for c in inputs)
+    """One prediction layer per level whose outputs start at 1."""
+    return _prediction_layers(inputs, outputs, start=1.0)
+
+
+def _prediction_layers(inputs: Sequence[int], outputs: int, *, start: float) -> nn.ModuleList:
+    layers = [nn.Conv2d(c, outputs, 1) for c in inputs]
     for layer in layers:
+        assert layer.bias is not None, "the default is a bias"
+        # Small weights rather than zeros: with zeros all anchors tie and the first assignment is an accident.
         nn.init.normal_(layer.weight, std=0.01)
-        nn.init.constant_(layer.bias, 1.0)
-    return layers
+        nn.init.constant_(layer.bias, start)
+    return nn.ModuleList(layers)
 
 
 def per_anchor(layers: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:
-    """Predictions of all levels after each other, [B, A, values].
+    """Predictions of all levels, concatenated: [B, A, values].
 
-    Channels go last first: in that layout the convolutions compute, and no runtime has to copy for it.
+    Channels are moved to the end first: convolutions compute in that layout, so no runtime has to copy.
     """
     rows = [layer(x).permute(0, 2, 3, 1).flatten(1, 2) for layer, x in zip(layers, maps, strict=True)]
     return torch.cat(rows, dim=1)
@@ -180,5 +181,5 @@ def decode(
         batch, anchors, sides = distances.shape
         probability = distances.reshape(batch, anchors, 4, sides // 4).softmax(dim=-1)
         bins = torch.arange(sides // 4, device=distances.device, dtype=distances.dtype)
-        distances = (probability * bins).sum(dim=-1)  # as a product of matrices OpenCV could not load it
+        distances = (probability * bins).sum(dim=-1)  # OpenCV cannot load it as a matrix product
     return distances_to_boxes(points, distances * stride), cls_logits.sigmoid()

@@ -16,12 +16,12 @@ Pointwise = partial(Unit, kernel=1)
 def depthwise(
     channels: int, *, kernel: int = 3, stride: int = 1, bias: bool = False, act: type[nn.Module] = nn.Identity
 ) -> ConvBNAct:
-    """A convolution of each channel by itself."""
+    """A convolution of each channel alone."""
     return ConvBNAct(channels, channels, kernel=kernel, stride=stride, groups=channels, bias=bias, act=act)
 
 
 class SqueezeExcite(nn.Module):
-    """Weigh channels by what the whole image holds of them (1709.01507)."""
+    """Weigh channels by their mean over the image (1709.01507)."""
 
     def __init__(self, channels: int, *, reduction: int = 4) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class DepthwisePair(nn.Sequential):
 
 
 class ShuffleDown(nn.Module):
-    """Halve the resolution on two paths, join and mix them (after ShuffleNetV2, 1807.11164, figure 3d)."""
+    """Halve the resolution on two paths, then join and mix them (after ShuffleNetV2, 1807.11164, figure 3d)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class ShuffleDown(nn.Module):
 
 
 class ShuffleUnit(nn.Module):
-    """Work on one half of the channels, then interleave it with the other (1807.11164, figure 3c)."""
+    """Transform one half of the channels, then interleave it with the other (1807.11164, figure 3c)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class ShuffleUnit(nn.Module):
 
 
 def lite_stage(in_channels: int, out_channels: int, count: int) -> nn.Sequential:
-    """`count` units, the first of which halves the resolution."""
+    """`count` units; the first one halves the resolution."""
     return nn.Sequential(ShuffleDown(in_channels, out_channels), *(ShuffleUnit(out_channels) for _ in range(count - 1)))
 
 
@@ -97,7 +97,7 @@ class LiteCSP(nn.Module):
 
 
 class CoarserLevel(nn.Module):
-    """One more pyramid level, from the deepest map before and after the neck: the sum of both, halved."""
+    """One more pyramid level: the sum of the deepest maps before and after the neck, each at half resolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

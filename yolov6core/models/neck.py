@@ -11,7 +11,7 @@ from yolov6core.models.blocks import ConvBNAct
 
 
 class ConcatFusion(nn.Module):
-    """The upsampled deeper map beside the next shallower one."""
+    """The upsampled deeper map, concatenated with the next shallower one."""
 
     def __init__(self, *, upsample: nn.Module, lateral: nn.Module | None = None) -> None:
         super().__init__()
@@ -25,10 +25,10 @@ class ConcatFusion(nn.Module):
 
 
 class BiFusion(nn.Module):
-    """BiC: the upsampled deeper map, the next shallower one, and the one after that halved (2301.05586, figure 2b)."""
+    """BiC: the upsampled deeper map, the next shallower one, and the second next, halved (2301.05586, figure 2b)."""
 
     def __init__(self, *, shallower: Sequence[int], channels: int) -> None:
-        """shallower: channels of the two maps that are read, shallow to deep; channels: of `x` and of the result."""
+        """shallower: channels of the two shallower maps, shallow to deep; channels: of `x` and of the result."""
         super().__init__()
         self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
         self.same = ConvBNAct(shallower[1], channels, kernel=1)
@@ -41,7 +41,7 @@ class BiFusion(nn.Module):
 
 
 class RepPAN(nn.Module):
-    """As many fusions on the way to fine resolution as on the way back."""
+    """A top-down path and a bottom-up path with equally many fusions."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class RepPAN(nn.Module):
         bottom_up: Sequence[nn.Module],
         coarser: nn.Module | None = None,
     ) -> None:
-        """All in order of execution. `coarser` makes one more level of the deepest map before and after the neck."""
+        """All in order of execution. `coarser` makes one more level from the deepest maps before and after the neck."""
         super().__init__()
         self.reduce = nn.ModuleList(reduce)
         self.fuse = nn.ModuleList(fuse)
@@ -63,7 +63,7 @@ class RepPAN(nn.Module):
         self.coarser = coarser
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Maps of the backbone, shallow to deep, to one fused map of each pyramid level."""
+        """Maps of the backbone, shallow to deep, to one fused map per pyramid level."""
         *shallower, x = maps
         reduced = []
         for reduce, fuse, stage in zip(self.reduce, self.fuse, self.top_down, strict=True):

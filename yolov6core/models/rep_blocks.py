@@ -1,6 +1,6 @@
 """The forms of the 3x3 block: plain, scaled linear branches (search), RepVGG and QARepVGG branches.
 
-All compute, once deployed, one 3x3 convolution with bias and an activation; they differ in how that kernel is learned.
+All deploy to one 3x3 convolution with bias and an activation; they differ in the way the kernel is learned.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yolov6core.models.blocks import BATCH_NORM, ConvAct, ConvBNAct, deployed_conv, fold_batch_norm
+from yolov6core.models.blocks import ConvAct, ConvBNAct, batch_norm, deployed_conv, fold_batch_norm
 
 
 def pointwise_as_3x3(weight: Tensor) -> Tensor:
-    """A 1x1 kernel [O, I, 1, 1] in the middle of a 3x3 kernel [O, I, 3, 3] of zeros."""
+    """A 1x1 kernel [O, I, 1, 1] in the centre of a 3x3 kernel [O, I, 3, 3] of zeros."""
     return F.pad(weight, (1, 1, 1, 1))
 
 
@@ -28,14 +28,14 @@ def identity_as_1x1(scale: Tensor, *, groups: int = 1) -> Tensor:
 
 
 def keeps_shape(conv: nn.Conv2d) -> bool:
-    """Whether input and output of a convolution have one shape, so that an identity branch can stand beside it."""
+    """Whether input and output of a convolution have the same shape, so that an identity branch is possible."""
     return conv.in_channels == conv.out_channels and conv.stride == (1, 1)
 
 
 def skipped(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """The pixels of [B, C, H, W] that a strided convolution is centred on: a 1x1 convolution reads no others.
+    """The pixels of [B, C, H, W] at the centres of a strided convolution: a 1x1 convolution reads no others.
 
-    The stride itself crashes torch 2.13's backward pass on the CPU for few input channels in the channels-last layout.
+    A stride in the 1x1 convolution crashes torch 2.13's backward pass on the CPU for few channels-last input channels.
     """
     return x[:, :, :: conv.stride[0], :: conv.stride[1]]
 
@@ -49,7 +49,7 @@ class ConvBN(nn.Module):
         super().__init__()
         padding = kernel // 2 * dilation
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels, **BATCH_NORM)
+        self.bn = batch_norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
@@ -64,7 +64,7 @@ class RepVGGBlock(nn.Module):
         super().__init__()
         self.dense = ConvBN(in_channels, out_channels, kernel=3, stride=stride, groups=groups, dilation=dilation)
         self.pointwise = ConvBN(in_channels, out_channels, kernel=1, groups=groups)
-        self.identity = nn.BatchNorm2d(in_channels, **BATCH_NORM) if keeps_shape(self.dense.conv) else None
+        self.identity = batch_norm(in_channels) if keeps_shape(self.dense.conv) else None
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,9 +85,9 @@ class RepVGGBlock(nn.Module):
 
 
 class QARepVGGBlock(nn.Module):
-    """ReLU(BN(BN(3x3) + 1x1 + identity)), QARepVGG (2212.01593): one norm after the sum keeps the fused kernel tame.
+    """ReLU(BN(BN(3x3) + 1x1 + identity)), QARepVGG (2212.01593): one norm after the sum bounds the fused kernel.
 
-    With `average` (its second version) a 3x3 mean of the input is added where the identity is.
+    With `average` (the second version) a 3x3 mean of the input is added where the identity is.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class QARepVGGBlock(nn.Module):
         super().__init__()
         self.dense = ConvBN(in_channels, out_channels, kernel=3, stride=stride, groups=groups, dilation=dilation)
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels, **BATCH_NORM)
+        self.bn = batch_norm(out_channels)
         self.act = nn.ReLU(inplace=True)
         self.identity = keeps_shape(self.dense.conv)
         self.average = average and self.identity
@@ -132,7 +132,7 @@ class QARepVGGBlock(nn.Module):
 
 
 class ChannelScale(nn.Module):
-    """A learned factor per channel: what the hyper-search is after."""
+    """A learned factor per channel, the result of the hyper-search."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class ChannelScale(nn.Module):
 class ScaledLinearBlock(nn.Module):
     """ReLU(BN(s3 * 3x3(x) + s1 * 1x1(x) + s0 * x)): the CSLA block of RepOptimizer's hyper-search (2205.15242).
 
-    Identity only where the shape is kept. All scales start at one, so that the distance from one is what was learned.
+    It has an identity only where the shape is kept. All scales start at 1; their distance from 1 is learned.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class ScaledLinearBlock(nn.Module):
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, stride, groups=groups, bias=False)
         self.scale_pointwise = ChannelScale(out_channels)
         self.scale_identity = ChannelScale(out_channels) if keeps_shape(self.conv) else None
-        self.bn = nn.BatchNorm2d(out_channels, **BATCH_NORM)
+        self.bn = batch_norm(out_channels)
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -197,5 +197,5 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
 
 
 def activation_of(block: str) -> type[nn.Module]:
-    """What the plain convolutions beside blocks of this form are activated by."""
+    """Activation of the plain convolutions in networks with blocks of this form."""
     return {"conv_silu": nn.SiLU, "conv_hardswish": nn.Hardswish}.get(block, nn.ReLU)

@@ -1,8 +1,9 @@
-"""What a stage of backbone or neck is made of: a run of blocks, a CSP stack, or MBLA branches."""
+"""The stages of backbone and neck: a run of blocks, a CSP stack, or MBLA branches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,14 @@ Block = Callable[..., nn.Module]
 
 
 def repeat_block(block: Block, in_channels: int, out_channels: int, count: int) -> nn.Sequential:
-    """`count` blocks in a row, the first of which changes the number of channels."""
+    """`count` blocks in a row; the first one changes the number of channels."""
     return nn.Sequential(
         block(in_channels, out_channels), *(block(out_channels, out_channels) for _ in range(count - 1))
     )
 
 
 class ShortcutScale(nn.Module):
-    """The factor of a shortcut, learned from one on."""
+    """The factor of a shortcut, learned from 1 on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,12 +32,12 @@ class ShortcutScale(nn.Module):
         return x * self.weight
 
     def deployed(self) -> ShortcutScale | None:
-        """Nothing where the factor is still one (as in every official checkpoint): an INT8 shortcut is then one add."""
+        """None if the factor is still 1 (as in all official checkpoints): an INT8 shortcut is then one addition."""
         return None if self.weight.is_meta or self.weight.item() == 1 else self
 
 
 class Bottleneck(nn.Module):
-    """A few 3x3 blocks with a shortcut around them, all of one width."""
+    """Some 3x3 blocks of one width, with a shortcut around them."""
 
     def __init__(self, block: Block, channels: int, *, blocks: int) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class CSPStage(nn.Module):
 
 
 class MBLAStage(nn.Module):
-    """Multi-branch auxiliary layers (YOLOv6 4.0): branches of growing depth, every output of which is kept."""
+    """Multi-branch auxiliary layers (YOLOv6 4.0): branches of growing depth; the outputs of all units are kept."""
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class MBLAStage(nn.Module):
         kept = [parts[0]]
         for index, branch in enumerate(self.branches, start=1):
             kept.append(parts[index])
-            for unit in branch:
+            for unit in cast(nn.Sequential, branch):
                 kept.append(unit(kept[-1]))
         return self.fuse(torch.cat(kept, dim=1))
 

@@ -1,10 +1,13 @@
-"""The table of networks. Sizes differ in numbers, families in the parts that these numbers are built of."""
+"""The table of networks. Sizes of a family differ in numbers, families also in their parts."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
+
+Stage = Literal["rep", "csp", "mbla", "lite"]
+"""The unit that stages repeat: 3x3 blocks, a CSP stack of residual pairs, MBLA branches, or the Lite units."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,12 @@ class ModelSpec:
     """Multiplier of the channel counts."""
     block: str = "repvgg"
     """Form of the 3x3 blocks in the published recipe, see `rep_blocks.BLOCKS`."""
-    stage: Literal["rep", "csp", "mbla", "lite"] = "rep"
-    """What a stage repeats: 3x3 blocks, a CSP stack of residual pairs, MBLA branches, or the Lite units."""
+    stage: Stage = "rep"
+    """The unit that stages repeat."""
     csp_ratio: float = 0.5
     """Hidden channels of a CSP or MBLA stage, as a share of its output channels."""
     fusion: Literal["concat", "bifusion"] = "bifusion"
-    """How the top-down path merges maps: the deeper two, or three with the next shallower one (2301.05586, 2.1)."""
+    """Maps that the top-down path merges: two, or three with one more shallower map (2301.05586, 2.1)."""
     pool: Literal["sppf", "csp_sppf"] = "sppf"
     """Pooling pyramid at the end of the backbone."""
     backbone_channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
@@ -30,9 +33,9 @@ class ModelSpec:
     backbone_repeats: tuple[int, ...] = (6, 12, 18, 6)
     """Blocks of each stage, before `depth`."""
     top_down: tuple[int, ...] = (256, 128)
-    """Channels of the neck's way to fine resolution, before `width`. Lite: the one count of all, taken as it is."""
+    """Channels of the neck's top-down path, before `width`. Lite: the same count everywhere, without `width`."""
     bottom_up: tuple[int, ...] = (256, 512)
-    """Channels of the way back."""
+    """Channels of the bottom-up path."""
     neck_repeats: int = 12
     """Blocks of each stage in the neck, before `depth`."""
     strides: tuple[int, ...] = (8, 16, 32)
@@ -141,13 +144,13 @@ VARIANTS: dict[str, ModelSpec] = {
     "yolov6_lite_s": replace(LITE, width=0.7),
     "yolov6_lite_m": replace(LITE, width=1.1),
     "yolov6_lite_l": replace(LITE, width=1.5),
-    # Not a published size: small enough that a test builds, trains and quantizes it in a second.
+    # Not published: small enough that a test builds, trains and quantizes it in a second.
     "test": replace(V2, depth=0.17, width=0.0625),
 }
 
 
 def variant(name: str) -> ModelSpec:
-    """Look a network up.
+    """Spec of a network by its name.
 
     Raises:
         ValueError: unknown name; the message lists the known ones.

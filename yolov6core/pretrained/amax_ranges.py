@@ -1,9 +1,9 @@
-"""Calibrated ranges of other toolkits: `_amax` tensors by layer, as state dicts of quantized networks hold them.
+"""Calibrated ranges of other toolkits: `_amax` tensors by layer in the state dicts of quantized networks.
 
-NVIDIA's pytorch-quantization names them `<layer>._input_quantizer._amax` and `<layer>._weight_quantizer._amax`,
-nvidia-modelopt leaves the first underscore of the quantizers out. Both are symmetric: the input has one number, the
-weights have one per output channel, shaped [O, 1, 1, 1]. Upsampling is a transposed convolution there, shaped
-[1, O, 1, 1], whose channels share what our `PixelUpsampling` has for each place in the square.
+NVIDIA's pytorch-quantization names them `<layer>._input_quantizer._amax` and `<layer>._weight_quantizer._amax`;
+nvidia-modelopt omits the first underscore of the quantizers. Both are symmetric: the input has one number, the weights
+have one per output channel, shaped [O, 1, 1, 1]. Upsampling is a transposed convolution there, with one number per
+channel, shaped [1, O, 1, 1]; our `PixelUpsampling` has one for each channel and place in the square.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
+from yolov6core.quant.fake_quant import QuantConv2d, Range
 from yolov6core.quant.graph_ops import Kind, kind_of
 from yolov6core.quant.insert import QuantizedModel, convolution_names, describe, set_float_layers_, state_of
 
@@ -29,9 +30,9 @@ def to_amax(
     """Ranges of all quantized convolutions as `_amax` tensors on the CPU: inputs [], weights [O, 1, 1, 1].
 
     Args:
-        gm: calibrated model. Of an asymmetric range the larger magnitude is written.
-        style: whose names.
-        rename: our module path -> the layer's name in the other network; default the same.
+        gm: calibrated model. For an asymmetric range, the larger magnitude is written.
+        style: toolkit whose names are used.
+        rename: our module path -> name of the layer in the other network; default the same.
 
     Raises:
         ValueError: unknown style, or a range that is not calibrated.
@@ -46,8 +47,7 @@ def to_amax(
             raise ValueError(f"{row.name}: the range of its input is not calibrated; calibrate or load ranges first")
         places, name = _places(gm, row.name), _name_there(gm, row.name)
         name = rename(name) if rename else name
-        conv = gm.get_submodule(row.name)
-        weights = conv.weight_range().detach().cpu()
+        weights = _convolution(gm, row.name).weight_range().detach().cpu()
         weights = weights.reshape(-1, places).amax(dim=1)
         state[f"{name}.{prefix}input_quantizer._amax"] = torch.tensor(max(-row.amin, row.amax))
         shape = (-1, 1, 1, 1) if places == 1 else (1, -1, 1, 1)
@@ -56,31 +56,33 @@ def to_amax(
 
 
 def from_amax_(gm: QuantizedModel, state: Mapping[str, Tensor], *, rename: Callable[[str], str] | None = None) -> None:
-    """Take the ranges of another toolkit's state dict, in place; its other entries are left alone.
+    """Take the ranges from a state dict of another toolkit, in place; other entries of the dict are ignored.
 
-    Convolutions without ranges there become float layers. A scale group gets the largest of its readers' ranges, from 0
-    on where only ReLU makes its values. Weight ranges are frozen, those of float layers as the weights are. Groups that
-    nobody quantized there keep what they have; only the dialect with edges "all" uses them.
+    Convolutions without ranges there become float layers. A scale group gets the largest range of its readers; the
+    range starts at 0 if ReLU makes all values. Weight ranges are frozen; float layers get the range of their weights.
+    Groups that were not quantized there keep their range; only the dialect with edges "all" uses them.
 
     Args:
         gm: the same network, calibrated or not.
         state: plain state dict in either naming; `module.` of data-parallel training before a name is dropped.
-        rename: a layer's name there -> our module path; default the same.
+        rename: name of a layer there -> our module path; default the same.
 
     Raises:
-        ValueError: no `_amax` of a convolution of ours, only one of the two of a layer, a wrong shape, or a number that
-            is negative or not finite. The model is then as it was.
+        ValueError: no `_amax` of our convolutions, only one of the two of a layer, a wrong shape, or a number that is
+            negative or not finite. The model is then unchanged.
     """
     inputs, weights = _by_layer(gm, state, rename)
     ranges = _group_ranges(gm, inputs)
     set_float_layers_(gm, [name for name in convolution_names(gm) if name not in inputs])
     for group, (amin, amax) in ranges.items():
-        gm.ranges[group].set_(amin, amax)
+        own = gm.get_submodule(f"ranges.{group}")
+        assert isinstance(own, Range), "groups have no other modules"
+        own.set_(amin, amax)
     for name in convolution_names(gm):
-        conv = gm.get_submodule(name)
+        conv = _convolution(gm, name)
         conv.freeze_ranges_()
         if name in weights:
-            conv.weight_amax.copy_(weights[name])
+            conv.get_buffer("weight_amax").copy_(weights[name])
 
 
 def _by_layer(
@@ -105,7 +107,7 @@ def _by_layer(
             inputs[name] = float(value)
         else:
             places = _places(gm, name)
-            channels = gm.get_submodule(name).out_channels // places
+            channels = _convolution(gm, name).out_channels // places
             if value.numel() not in (1, channels):
                 raise ValueError(f"{key} has shape {list(value.shape)}; the layer has {channels} output channels")
             weights[name] = value.detach().flatten().float().expand(channels).repeat_interleave(places)
@@ -116,14 +118,20 @@ def _by_layer(
     return inputs, weights
 
 
+def _convolution(gm: QuantizedModel, name: str) -> QuantConv2d:
+    conv = gm.get_submodule(name)
+    assert isinstance(conv, QuantConv2d), "convolution_names lists no other module"
+    return conv
+
+
 def _places(gm: QuantizedModel, name: str) -> int:
-    """Output pixels for each input pixel of a convolution that is followed by its own shuffle, 1 for any other."""
+    """Output pixels per input pixel of a convolution with its own shuffle behind it; 1 for others."""
     shuffle = getattr(gm.get_submodule(name.rpartition(".")[0]), "shuffle", None)
     return shuffle.upscale_factor**2 if isinstance(shuffle, nn.PixelShuffle) else 1
 
 
 def _name_there(gm: QuantizedModel, name: str) -> str:
-    """What the layer is called in a network whose upsampling is a transposed convolution."""
+    """Name of the layer in a network whose upsampling is a transposed convolution."""
     return name if _places(gm, name) == 1 else name.removesuffix(".conv")
 
 

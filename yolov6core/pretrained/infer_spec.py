@@ -1,4 +1,4 @@
-"""The ModelSpec that a state dictionary belongs to, read off names and shapes of its tensors."""
+"""The ModelSpec of a state dictionary, inferred from names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from yolov6core.models.variants import LITE, ModelSpec
+from yolov6core.models.variants import LITE, ModelSpec, Stage
 
 
 def infer_spec(tensors: Mapping[str, Tensor]) -> ModelSpec:
-    """Channels and repeats as they are (depth and width 1); what tensors do not show keeps its default.
+    """A spec with the channels and repeats of the tensors, and depth and width 1.
 
-    That are the activation (`block`), the box loss and the anchors. Official checkpoints of a user's own depth and
-    width are read so.
+    Tensors do not show the activation (`block`), the box loss and the anchors: these keep their defaults. This
+    serves checkpoints whose depth and width are not published.
 
     Args:
         tensors: under our names, in training or deployed form.
 
     Raises:
-        ValueError: the tensors are not those of a YOLOv6 network.
+        ValueError: the tensors do not belong to a YOLOv6 network.
     """
     reader = _Reader(tensors)
     try:
@@ -31,7 +31,7 @@ def infer_spec(tensors: Mapping[str, Tensor]) -> ModelSpec:
 
 
 def explicit(spec: ModelSpec) -> ModelSpec:
-    """The same network with multipliers of one, and without what tensors do not show."""
+    """The same network with depth and width 1, and with defaults for values that tensors do not show."""
     plain = ModelSpec()
     lite = spec.stage == "lite"
     neck = (lambda count: count) if lite else spec.channels
@@ -53,7 +53,7 @@ def explicit(spec: ModelSpec) -> ModelSpec:
 
 
 def _even(spec: ModelSpec) -> Callable[[int], int]:
-    """Repeats as stages count them: CSP and MBLA stages hold pairs."""
+    """Repeats as stages count them: CSP and MBLA stages consist of pairs."""
     return spec.repeats if spec.stage == "rep" else lambda count: 2 * max(spec.repeats(count) // 2, 1)
 
 
@@ -96,13 +96,13 @@ class _Reader:
             bottom_up=neck,
         )
 
-    def _stage(self) -> str:
+    def _stage(self) -> Stage:
         if "neck.top_down.0.split.conv.weight" in self.tensors:
             return "mbla"
         return "csp" if "neck.top_down.0.main.conv.weight" in self.tensors else "rep"
 
     def _ratio(self, stages: Sequence[str], kind: str) -> float:
-        """A ratio that gives the hidden channels of every stage back when its product is rounded down."""
+        """A ratio whose product with the output channels, rounded down, gives the hidden channels of every stage."""
         inner = "main" if kind == "csp" else "branches.0.0.blocks.0"
         pairs = [(self._outputs(f"{stage}.{inner}"), self._outputs(f"{stage}.fuse")) for stage in stages]
         return (max(hidden / out for hidden, out in pairs) + min((hidden + 1) / out for hidden, out in pairs)) / 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,10 @@ MAX_MODULES = 100_000  # the largest official models have a few thousand; more i
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """What the optimizer knew. Indices are torch's: parameters counted through the groups in order.
+    """State of the optimizer. Parameter indices are torch's: counted through the groups in order.
 
     Attributes:
-        groups: one table per parameter group: `params`, its indices, and its plain settings such as `lr`.
+        groups: one table per parameter group: `params` (indices) and plain settings such as `lr`.
         momentum: parameter index -> momentum buffer, float32, shape of the parameter.
     """
 
@@ -32,7 +32,7 @@ class OptimizerState:
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """What an official file holds; None where it does not say.
+    """Contents of an official file; None for missing values.
 
     Attributes:
         kind: "trainer" with an average or an optimizer beside the model; "stripped" for modules alone;
@@ -40,12 +40,12 @@ class OfficialCheckpoint:
         parts: "model" and, in trainer files, "ema" -> state dictionary with official names, in the order of
             `state_dict()`; float16 in official files, batch counts int64.
         epoch: the last finished epoch, from 0.
-        updates: how often the average was updated.
+        updates: number of updates of the average.
         results: AP50 and AP50:95 of the last evaluation, or as many numbers as the file has.
         names: class names.
         num_classes: number of classes.
         strides: pixels per cell of each level, finest first.
-        block: class name of the backbone's stem, such as "RepVGGBlock": what tensors do not tell of the 3x3 blocks.
+        block: class name of the backbone's stem, such as "RepVGGBlock"; tensors do not show the form of 3x3 blocks.
         optimizer: settings and momentum buffers, in trainer files.
     """
 
@@ -67,13 +67,13 @@ class OfficialCheckpoint:
 
 
 def read_official_checkpoint(path: Path) -> OfficialCheckpoint:
-    """Read a `.pt` file of the official trainer, or one with the tensors of a model alone. Nothing of it is run.
+    """Read a `.pt` file of the official trainer, or one with the tensors of a model alone. No code in it is run.
 
-    Tensors keep their stored types. Accepted are the trainer's table, a whole module, a table of named tensors, and
-    such a table under `model`.
+    Tensors keep their stored types. Four forms are accepted: the trainer's table, a whole module, a table of named
+    tensors, and a table of named tensors under `model`.
 
     Raises:
-        ValueError: the file cannot be read (see `read_torch_archive`) or holds something else.
+        ValueError: the file cannot be read (see `read_torch_archive`) or has another form.
     """
     archive = read_torch_archive(path)
     root = archive.root
@@ -117,7 +117,7 @@ def _state(archive: TorchArchive, name: str, part: Any) -> dict[str, Tensor]:
 
 
 def _named_records(path: Path, root: Stub) -> Iterator[tuple[str, TensorRecord]]:
-    """Names and tensors in the order of `state_dict()`: own parameters, own buffers that are kept, then children."""
+    """Names and tensors in the order of `state_dict()`: own parameters, own persistent buffers, then children."""
     pending = [("", 0, root)]
     visited = 0
     while pending:
@@ -128,7 +128,7 @@ def _named_records(path: Path, root: Stub) -> Iterator[tuple[str, TensorRecord]]
                 f"{path} has a module that contains itself at {prefix!r:.100}; the file is forged: delete it"
             )
         dropped = module.attributes.get("_non_persistent_buffers_set")
-        buffers = _table(path, module, "_buffers", without=dropped if isinstance(dropped, set) else set())
+        buffers = _table(path, module, "_buffers", without=dropped if isinstance(dropped, set) else ())
         own = [*_table(path, module, "_parameters"), *buffers]
         for name, value in own:
             if not isinstance(value, TensorRecord):
@@ -146,8 +146,8 @@ def _named_records(path: Path, root: Stub) -> Iterator[tuple[str, TensorRecord]]
         pending += reversed(children)
 
 
-def _table(path: Path, module: Stub, name: str, without: set[str] = frozenset()) -> list[tuple[str, Any]]:
-    """Entries of one of a module's three tables, empty ones and those in `without` left out."""
+def _table(path: Path, module: Stub, name: str, without: Container[str] = ()) -> list[tuple[str, Any]]:
+    """Entries of one of a module's three tables, except empty entries and names in `without`."""
     table = module.attributes.get(name)
     if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
         raise ValueError(f"{path} has a {module.class_name!r} without a table {name}; save it again with torch.save")
@@ -155,11 +155,12 @@ def _table(path: Path, module: Stub, name: str, without: set[str] = frozenset())
 
 
 def _description(archive: TorchArchive, model: Stub) -> dict[str, Any]:
-    """Class names, class count and strides as far as the model's plain attributes tell."""
+    """Class names, class count, strides and block, from the model's plain attributes."""
     names, strides = model.attributes.get("names"), model.attributes.get("stride")
-    plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        names = None
     return {
-        "names": tuple(names) if plain else None,
+        "names": None if names is None else tuple(names),
         "num_classes": _whole(model.attributes.get("nc")),
         "strides": tuple(archive.tensor(strides).flatten().long().tolist())
         if isinstance(strides, TensorRecord)
@@ -172,9 +173,10 @@ def _class_of(model: Stub, path: tuple[str, ...]) -> str | None:
     """Class name, without its module, of the submodule at `path`."""
     for name in path:
         children = model.attributes.get("_modules")
-        model = children.get(name) if isinstance(children, dict) else None
-        if not isinstance(model, Stub):
+        child = children.get(name) if isinstance(children, dict) else None
+        if not isinstance(child, Stub):
             return None
+        model = child
     return model.class_name.rsplit(".", 1)[-1]
 
 
@@ -182,8 +184,11 @@ def _optimizer(archive: TorchArchive, value: Any) -> OptimizerState | None:
     if not isinstance(value, dict):
         return None
     groups, states = value.get("param_groups"), value.get("state")
-    tables = [*groups, *states.values()] if isinstance(groups, list) and isinstance(states, dict) else [None]
-    if not all(isinstance(table, dict) for table in tables):
+    if (
+        not isinstance(groups, list)
+        or not isinstance(states, dict)
+        or not all(isinstance(table, dict) for table in (*groups, *states.values()))
+    ):
         raise ValueError(f"{archive.path} has an optimizer without param_groups or state; strip or download it again")
     momentum = {index: state.get("momentum_buffer") for index, state in states.items()}
     return OptimizerState(
@@ -193,7 +198,7 @@ def _optimizer(archive: TorchArchive, value: Any) -> OptimizerState | None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Numbers, switches and flat lists of them."""
+    """Whether a value is None, a number, a switch or a flat list of these."""
     items = value if isinstance(value, list) else [value]
     return all(item is None or isinstance(item, int | float) for item in items)
 

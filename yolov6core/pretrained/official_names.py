@@ -1,4 +1,4 @@
-"""Names of the official checkpoints' tensors in terms of ours: tables of renames, applied to state dictionaries."""
+"""Official tensor names to our names: tables of renames, applied to state dictionaries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 Rename = tuple[str, str | Callable[[re.Match], str]]
-"""A pattern over the name and what stands for it; all of a table are applied, in order."""
+"""A pattern over the name and its replacement; all entries of a table are applied, in order."""
 
 STAGE = r"((?:stages\.\d\.1|top_down\.\d|bottom_up\.\d)\.)"
 
@@ -99,7 +99,7 @@ LITE: tuple[Rename, ...] = (
 )
 
 CONSTANTS = re.compile(r"^detect\.proj(_conv\.weight)?$")
-"""Bin values of the distance distribution: stored as tensors there, computed here."""
+"""Bin values of the distance distribution: official files store them, our head computes them."""
 
 
 def rename_official(name: str, table: tuple[Rename, ...] = (*THREE_LEVELS, *COMMON)) -> str:
@@ -110,7 +110,7 @@ def rename_official(name: str, table: tuple[Rename, ...] = (*THREE_LEVELS, *COMM
 
 
 def table_for(names: set[str]) -> tuple[Rename, ...]:
-    """The renames of the family that these official names belong to."""
+    """The renames for the family of these official names."""
     if any(name.startswith("backbone.lite_effiblock_1.") for name in names):
         return (*LITE, *COMMON)
     if any(name.startswith("neck.Rep_p5.") for name in names):

@@ -1,6 +1,6 @@
 """Files written by `torch.save`: a zip archive of one pickle and one record of raw numbers per storage.
 
-Nothing of the file is run (`torch_pickle`), and every view is checked against the storage it looks into.
+No code in the file is run (`torch_pickle`), and every view is checked against its storage.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ MAX_PICKLE_BYTES = 64 * 2**20  # a small official checkpoint has 0.3 MB; the len
 
 @dataclass(frozen=True)
 class TorchArchive:
-    """What a file holds: `root` with stubs and tensor records in it, and the storages as flat tensors by key."""
+    """Contents of a file: `root` with stubs and tensor records in it, and the storages as flat tensors by key."""
 
     path: Path
     root: Any
     storages: dict[str, Tensor]
 
     def tensor(self, record: TensorRecord) -> Tensor:
-        """The tensor of a record: on the CPU, of the stored type, sharing memory with other views of its storage.
+        """The tensor of a record: on the CPU, of the stored dtype, in the memory of its storage.
 
         Raises:
-            ValueError: the view reaches outside of its storage, or repeats elements of it.
+            ValueError: the view reaches outside of its storage, or repeats elements.
         """
         storage, offset, size, stride = record
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -46,11 +46,11 @@ class TorchArchive:
 
 
 def read_torch_archive(path: Path) -> TorchArchive:
-    """Read a file of `torch.save` in the zip form that torch has written since version 1.6.
+    """Read a file of `torch.save` in the zip form of torch 1.6 and later.
 
     Raises:
-        ValueError: the file is absent, of another format, damaged, or asks for something that is not on the list of
-            `torch_pickle`; the message names the file and what was found.
+        ValueError: the file is missing, has another format, is damaged, or asks for a name that is not on the list of
+            `torch_pickle`; the message names the file and the finding.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file; give the path of a downloaded checkpoint")
@@ -91,7 +91,7 @@ def _check_format(head: bytes) -> None:
 
 
 def _records(archive: zipfile.ZipFile, file_bytes: int) -> dict[str, zipfile.ZipInfo]:
-    """Records by their name inside the archive's one folder, such as `data.pkl` and `data/0`."""
+    """Records by their name inside the only folder of the archive, such as `data.pkl` and `data/0`."""
     members = archive.infolist()
     pickles = [item.filename for item in members if item.filename.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:

@@ -1,10 +1,10 @@
-"""The pickle inside a file of `torch.save`, read with a closed list of what it may ask for.
+"""The pickle inside a file of `torch.save`, read with a closed list of allowed names.
 
 A pickle can call any function of the machine that opens it. Here:
 
 - tensors become descriptions (`TensorRecord`), because a real tensor would obey further instructions of the pickle;
-- objects of `yolov6` and `torch.nn` classes become a `Stub` that keeps their attributes; no name is ever imported;
-- anything else is refused.
+- objects of `yolov6` and `torch.nn` classes become a `Stub` that keeps their attributes; no name is imported;
+- all other names are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 MAX_EXTENT = 2**31  # larger sizes, strides and offsets do not occur and would overflow inside torch
 
-# What protocols 2 to 4 write. Left out: protocols 0 and 1, the extension registry, buffers outside of the pickle.
+# Instructions of protocols 2 to 4, without the extension registry and without buffers outside of the pickle.
 OPCODES = """
     PROTO FRAME STOP MARK POP POP_MARK BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE
     NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
@@ -45,7 +45,7 @@ NUMPY_TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8",
 
 
 class Refusal(ValueError):
-    """Something in a file that is not read; the message lacks the file's name, which the caller puts before it."""
+    """A file has content that is not accepted; the caller puts the name of the file before the message."""
 
 
 class StorageRef(NamedTuple):
@@ -69,7 +69,7 @@ class TensorRecord(NamedTuple):
 
 
 class Stub:
-    """An object of a class of `yolov6` or `torch.nn`: the attributes that the file gives it, and nothing it can do."""
+    """An object of a class of `yolov6` or `torch.nn`: it has the attributes in the file, but no methods."""
 
     __slots__ = ("attributes",)
     class_name = ""
@@ -80,7 +80,7 @@ class Stub:
         return stub
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Ignores what the pickle passes."""
+        """Ignores all arguments of the pickle."""
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
@@ -89,11 +89,11 @@ class Stub:
 
 
 def read_pickle(data: bytes) -> tuple[Any, list[StorageRef]]:
-    """The object in a pickle, made of plain Python values, stubs and tensor records, and the storages it refers to.
+    """The object in a pickle, made of plain Python values, stubs and tensor records, and its storages.
 
     Raises:
-        Refusal: the pickle asks for something that is not on the list.
-        Exception: of nearly any type, where the pickle is damaged.
+        Refusal: the pickle asks for a name or instruction that is not on the list.
+        Exception: of nearly any type, if the pickle is damaged.
     """
     _check_opcodes(data)
     unpickler = _Unpickler(BytesIO(data))
@@ -101,7 +101,7 @@ def read_pickle(data: bytes) -> tuple[Any, list[StorageRef]]:
 
 
 def _check_opcodes(data: bytes) -> None:
-    """Stop before loading at instructions that torch does not write and at those that take memory without bound.
+    """Refuse instructions that torch does not write, and indices that take unbounded memory, before loading.
 
     The memo of CPython's unpickler (before 3.15) is an array: one instruction with a high index takes gigabytes.
     """
@@ -109,12 +109,12 @@ def _check_opcodes(data: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name not in written:
             raise Refusal(f"uses the pickle instruction {opcode.name}; torch.save does not: save it again with torch")
-        if opcode.name == "LONG_BINPUT" and argument > len(data):
+        if opcode.name == "LONG_BINPUT" and isinstance(argument, int) and argument > len(data):
             raise Refusal(f"keeps an object under index {argument} in a pickle of {len(data)} bytes; it is forged")
 
 
 class _Call:
-    """A function that the file may call. A plain one would let the file set its attributes."""
+    """A function that the file may call. The file could set attributes of a plain function."""
 
     __slots__ = ("_function",)
 
@@ -129,7 +129,7 @@ class _Call:
 
 
 class _OrderedDict(dict):
-    """Stands for collections.OrderedDict; attributes that torch hangs on it (`_metadata`) are not kept."""
+    """Stands for collections.OrderedDict; attributes that torch adds to it (`_metadata`) are not kept."""
 
     __slots__ = ()
 
@@ -159,7 +159,7 @@ def _numpy_scalar(kind: Any, raw: Any) -> int | float | bool:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """Bytes, as protocol 2 spells them."""
+    """Bytes in the form of protocol 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise Refusal(f"encodes text as {_brief(encoding)}; only latin1 occurs in checkpoints: download it again")
     return text.encode("latin-1")
@@ -183,12 +183,12 @@ def _parameter(data: Any, *_: Any) -> TensorRecord:
 
 
 def _brief(value: Any) -> str:
-    """A text or the type of anything else: what a hostile pickle nests can be too long to print."""
+    """A short text for a text, the type for other values: a hostile pickle can nest values too long to print."""
     return repr(value[:100]) if isinstance(value, str) else f"of type {type(value).__name__}"
 
 
 def _allowed() -> dict[tuple[str, str], Any]:
-    """Everything that a file may name: fresh objects for each file, none of which it can change for the next."""
+    """All names that a file may use. The objects are new for each file, so no file can change them for the next."""
     scalar = _Call(_numpy_scalar)
     return {
         ("torch._utils", "_rebuild_tensor_v2"): _Call(_tensor_record),
@@ -206,7 +206,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """The standard one with its two ways out, names and storages, closed; `storages` are those it met, by key."""
+    """The standard unpickler, with names and storages limited to the list; `storages` are the ones it met, by key."""
 
     def __init__(self, file: BytesIO) -> None:
         super().__init__(file)
