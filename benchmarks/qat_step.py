@@ -39,7 +39,7 @@ RECIPE = SimpleNamespace(  # a learning rate of almost nothing: the weights stay
     epochs=100, lr=1e-7, final_lr_factor=0.1, momentum=0.9, weight_decay=0.0, warmup_epochs=0, iou="siou"
 )
 TERMS = SimpleNamespace(
-    detection=1.0, match_class=1.0, match_box=1.0, match_dfl=1.0, features=1.0, temperature=1.0, iou="siou"
+    detection=1.0, distill_class=1.0, distill_box=1.0, distill_dfl=1.0, features=1.0, temperature=1.0, iou="siou"
 )
 
 

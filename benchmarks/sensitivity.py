@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from stages._evaluation import image_batches, predictor
 from stages._models import load_float_model, load_quantized
 from stages._ranking import log_agreement, measure_exactly, readout
+from torch import Tensor, nn
+
 from yolov6core.checkpoint import load_checkpoint
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.evaluation.evaluator import EvalResult, evaluate

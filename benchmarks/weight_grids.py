@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from lite_coco128 import METHODS, Images, published_network
-from torch import Tensor, nn
-
 from stages._evaluation import evaluate_split
 from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model
+from torch import Tensor, nn
+
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.equalize import equalize, input_peaks
 from yolov6core.quant.insert import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from safetensors.torch import save
 
@@ -10,7 +11,7 @@ from stages import paths
 from stages.shell import required
 from yolov6core.atomic import full_disk_explained, replace_folder, write_whole
 from yolov6core.errors import UserError
-from yolov6core.pretrained.amax_ranges import from_amax_, to_amax
+from yolov6core.pretrained.amax_ranges import Style, from_amax_, to_amax
 from yolov6core.pretrained.range_file import read_range_file
 from yolov6core.quant.insert import insert_quantizers, set_dialect_
 from yolov6core.tasks.networks import load_float
@@ -52,7 +53,7 @@ def export_ranges(kind: str, *, out: Path, style: str) -> str:
         raise UserError(f"kind {kind!r} has no ranges; give ptq, partial or qat")
     model, _ = load_quantized(required(paths.WEIGHTS[kind], made_by=paths.MADE_BY[kind]))
     try:
-        state = to_amax(set_dialect_(model, "trt"), style=style)
+        state = to_amax(set_dialect_(model, "trt"), style=cast(Style, style))
     except ValueError as error:
         raise UserError(f"{kind}: {error}") from None
     with full_disk_explained(out):

@@ -17,10 +17,10 @@ import cv2
 from stages import paths
 from stages.params import PrepareParams
 from yolov6core.atomic import replace_folder, write_json, write_text
-from yolov6core.datasets.annotated import PROBLEM_KINDS, DatasetError, Problem, ReadDataset, count_problems
+from yolov6core.datasets.annotated import PROBLEM_KINDS, DatasetError, Problem, count_problems
 from yolov6core.datasets.check import BoxRules, check_images
 from yolov6core.datasets.coco import is_coco, read_coco
-from yolov6core.datasets.images import Images
+from yolov6core.datasets.images import Images, ReadDataset
 from yolov6core.datasets.split import remove_shared, seeded_part, stratified_part
 from yolov6core.datasets.statistics import class_rows, collect_boxes, statistics_picture
 from yolov6core.datasets.voc import is_voc, read_voc

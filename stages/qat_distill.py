@@ -175,7 +175,10 @@ def _calibrate_again(
 ) -> None:
     """Calibrate the trained weights by the method of the start; keep the new ranges unless select gets worse."""
     assert card.quantization is not None, "it was read as a quantized network"
-    method = Method.parse(card.quantization.method)
+    try:
+        method = Method.parse(card.quantization.method)
+    except ValueError as error:
+        raise UserError(f"qat.scales reestimate: {error}; choose fixed or learned") from None
     before = get_ranges(student)
     images = image_batches(
         DetectionDataset(paths.DATASET, "calib"),

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from yolov6core.losses.distill import channel_wise_kl, class_kl, distance_kl, fade, output_matching
+from yolov6core.losses.distill import channel_wise_kl, class_kl, distance_kl, fade, plain_output_distillation
 
 
 def _normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -74,26 +74,26 @@ def test_class_kl_keeps_its_digits_in_float32(temperature: float, spread: float)
     torch.testing.assert_close(student.grad, exact_student.grad.float(), rtol=1e-4, atol=1e-5)
 
 
-def test_output_matching_pulls_towards_the_teacher() -> None:
+def test_plain_output_distillation_pulls_towards_the_teacher() -> None:
     teacher = (_normal(2, 20, 3, seed=1), _normal(2, 20, 4, seed=2).abs() + 0.5)
     student = (_normal(2, 20, 3).requires_grad_(), (_normal(2, 20, 4, seed=3).abs() + 0.5).requires_grad_())
-    assert all(abs(term.item()) < 1e-5 for term in output_matching(teacher, teacher).values())
+    assert all(abs(term.item()) < 1e-5 for term in plain_output_distillation(teacher, teacher).values())
     optimizer = torch.optim.Adam(student, lr=0.1)
-    first = sum(output_matching(student, teacher).values()).item()
+    first = sum(plain_output_distillation(student, teacher).values()).item()
     for _ in range(100):
         optimizer.zero_grad()
-        sum(output_matching(student, teacher).values()).backward()
+        sum(plain_output_distillation(student, teacher).values()).backward()
         optimizer.step()
-    assert sum(output_matching(student, teacher).values()).item() < 0.1 * first
+    assert sum(plain_output_distillation(student, teacher).values()).item() < 0.1 * first
 
 
-def test_output_matching_does_not_grow_with_the_batch() -> None:
+def test_plain_output_distillation_does_not_grow_with_the_batch() -> None:
     student, teacher = (
         (_normal(2, 20, 3), torch.ones(2, 20, 4)),
         (_normal(2, 20, 3, seed=1), torch.full((2, 20, 4), 2.0)),
     )
-    once = output_matching(student, teacher, temperature=2)
-    twice = output_matching(
+    once = plain_output_distillation(student, teacher, temperature=2)
+    twice = plain_output_distillation(
         *(tuple(item.repeat(2, 1, 1) for item in pair) for pair in (student, teacher)), temperature=2
     )
     for name, term in once.items():
@@ -103,7 +103,7 @@ def test_output_matching_does_not_grow_with_the_batch() -> None:
 def test_the_teacher_gets_no_gradient() -> None:
     teacher = (_normal(1, 5, 3, seed=1).requires_grad_(), torch.ones(1, 5, 4, requires_grad=True))
     student = (_normal(1, 5, 3).requires_grad_(), torch.full((1, 5, 4), 2.0, requires_grad=True))
-    terms = [*output_matching(student, teacher).values(), class_kl(student[0], teacher[0])]
+    terms = [*plain_output_distillation(student, teacher).values(), class_kl(student[0], teacher[0])]
     sum(terms).backward()
     assert teacher[0].grad is None and teacher[1].grad is None and student[0].grad.any()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def integer_arithmetic() -> IntegerArithmetic:
     return IntegerArithmetic("saturating" if "saturating" in seen else "exact", runtimes, flags)
 
 
-def resolved(cpu: str) -> str:
+def resolved(cpu: CpuSums | Literal["auto"]) -> CpuSums:
     """`auto` replaced by the sums of the CPU at hand; `exact` and `saturating` as they are."""
     return integer_arithmetic().sums if cpu == "auto" else cpu
 

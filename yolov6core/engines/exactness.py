@@ -19,8 +19,8 @@ def deviation_from_exact(folder: Path, batches: Sequence[np.ndarray]) -> float |
         folder: of the engine.
         batches: images float32 RGB [B, 3, H, W] in 0..1.
 
-    Returns: None where there is nothing to compare: on GPUs, for float engines, and with suppression in the graph, which
-    changes length and order of the lists.
+    Returns: None where there is nothing to compare: on GPUs, for float engines, and with suppression in the graph,
+    which changes length and order of the lists.
     """
     info = read_info(folder)
     if info.device != "CPU" or not info.wanted_int8 or info.interface.nms != "none":

@@ -75,17 +75,17 @@ def fade(epoch: int, epochs: int, *, end: float = 0.01) -> float:
     return 1 + (end - 1) * (1 - math.cos(math.pi * epoch / epochs)) / 2
 
 
-def output_matching(
+def plain_output_distillation(
     student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], *, temperature: float = 1.0
 ) -> dict[str, Tensor]:
     """Match raw outputs (class logits [B, A, C], distances [B, A, 4] in strides) with the teacher's at every anchor.
 
-    It needs no labels and no distance bins. `match_class` is the KL divergence of the independent class probabilities
-    at `temperature`, times temperature^2. `match_box` is 1 - GIoU of the two boxes at an anchor, weighted by the
+    It needs no labels and no distance bins. `distill_class` is the KL divergence of the independent class probabilities
+    at `temperature`, times temperature^2. `distill_box` is 1 - GIoU of the two boxes at an anchor, weighted by the
     teacher's best score, because boxes of background anchors have no meaning. Both are divided by the sum of that score
     over the batch (at least 1), so they do not grow with batch or image size.
 
-    Returns: {"match_class", "match_box"}, float32 scalars.
+    Returns: {"distill_class", "distill_box"}, float32 scalars.
     """
     cls_logits, distances = (item.float() for item in student)
     teacher_logits, teacher_distances = (item.detach().float() for item in teacher)
@@ -98,24 +98,24 @@ def output_matching(
     outward = distances.new_tensor((-1.0, -1.0, 1.0, 1.0))  # boxes around an anchor at the origin
     box_loss = giou_loss(distances * outward, teacher_distances * outward)
     return {
-        "match_class": (cross - entropy) * temperature**2 / normaliser,
-        "match_box": (box_loss * confidence).sum() / normaliser,
+        "distill_class": (cross - entropy) * temperature**2 / normaliser,
+        "distill_box": (box_loss * confidence).sum() / normaliser,
     }
 
 
-def matching_terms(
+def output_distillation(
     student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], *, temperature: float
 ) -> dict[str, Tensor]:
-    """`output_matching` of raw outputs; for distance bins it uses their means and adds `match_dfl`.
+    """`plain_output_distillation` of raw outputs; for distance bins it uses their means and adds `distill_dfl`.
 
     student, teacher: class logits [B, A, C], and distances [B, A, 4] in strides or logits [B, A, 4 * K] of K bins.
-    `match_dfl` is the KL divergence of the bins, weighted like the boxes by the teacher's best score at each anchor.
+    `distill_dfl` is the KL divergence of the bins, weighted like the boxes by the teacher's best score at each anchor.
     """
     if student[1].shape[-1] == 4:
-        return output_matching(student, teacher, temperature=temperature)
+        return plain_output_distillation(student, teacher, temperature=temperature)
     means = [(logits, expected_distances(bins.float())) for logits, bins in (student, teacher)]
-    terms = output_matching(*means, temperature=temperature)
+    terms = plain_output_distillation(*means, temperature=temperature)
     pair = [bins.flatten(0, 1).unflatten(-1, (4, -1)) for _, bins in (student, teacher)]  # [B * A, 4, K]
     confidence = teacher[0].float().sigmoid().amax(dim=-1).flatten()  # [B * A]
     divergence = distance_kl(*pair, temperature=temperature)
-    return terms | {"match_dfl": (divergence * confidence).sum() / confidence.sum().clamp(min=1)}
+    return terms | {"distill_dfl": (divergence * confidence).sum() / confidence.sum().clamp(min=1)}

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
-from yolov6core.quant.fake_quant import QuantConv2d, Range
+from yolov6core.quant.fake_quant import ActivationQuantizer, QuantConv2d
 from yolov6core.quant.graph_ops import Kind, kind_of
 from yolov6core.quant.insert import QuantizedModel, convolution_names, describe, set_float_layers_, state_of
 
@@ -76,7 +76,7 @@ def from_amax_(gm: QuantizedModel, state: Mapping[str, Tensor], *, rename: Calla
     set_float_layers_(gm, [name for name in convolution_names(gm) if name not in inputs])
     for group, (amin, amax) in ranges.items():
         own = gm.get_submodule(f"ranges.{group}")
-        assert isinstance(own, Range), "groups have no other modules"
+        assert isinstance(own, ActivationQuantizer), "groups have no other modules"
         own.set_(amin, amax)
     for name in convolution_names(gm):
         conv = _convolution(gm, name)

@@ -117,7 +117,7 @@ def _official(path: Path) -> GivenWeights:
     part = "average" if "ema" in file.parts else "model"
     trained = "" if file.epoch is None else f", epoch {file.epoch}"
     found = f"official {file.kind} file, {part}{trained}"
-    return GivenWeights(path, dict(file.weights), found, file.names, OFFICIAL_BLOCKS.get(file.block))
+    return GivenWeights(path, dict(file.weights), found, file.names, OFFICIAL_BLOCKS.get(file.block or ""))
 
 
 def _safetensors(path: Path) -> GivenWeights:
@@ -243,4 +243,6 @@ def block_for(given: GivenWeights, published: str) -> str:
 def empty_network(spec: ModelSpec, block: str, given: GivenWeights) -> Detector:
     """A network in the form of a file: its class count, its auxiliary head, deployed if it is."""
     network = build_detector(spec, num_classes=given.num_classes, block=block, aux_head=given.aux_head)
-    return deploy_(network.eval()) if given.deployed else network
+    if given.deployed:
+        deploy_(network.eval())
+    return network

@@ -164,6 +164,12 @@ def convolution_names(gm: QuantizedModel) -> list[str]:
     return list(dict.fromkeys(targets))
 
 
+def quantized_convolutions(gm: QuantizedModel) -> list[QuantConv2d]:
+    """All convolutions, the float ones too, in order of execution."""
+    modules = (gm.get_submodule(name) for name in convolution_names(gm))
+    return [module for module in modules if isinstance(module, QuantConv2d)]
+
+
 def quantizable_names(gm: QuantizedModel) -> list[str]:
     """Module paths of the convolutions that are quantized by default: all but the prediction convolutions."""
     predictions = state_of(gm).predictions

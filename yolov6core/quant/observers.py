@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -42,6 +42,12 @@ class Method:
 
     def __str__(self) -> str:
         return self.kind if self.percentile is None else f"percentile_{self.percentile:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> Method:
+        """Inverse of `str`. Raises ValueError for text that names no method."""
+        kind, _, percentile = text.partition("_")
+        return cls(cast(Any, kind), float(percentile) if percentile else None)
 
 
 class Histogram:

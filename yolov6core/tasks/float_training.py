@@ -80,7 +80,8 @@ class FloatTraining:
         network.to(device=torch.device(processes.device), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.start(network)
         if recipe.sync_norm:
-            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            # In place below the root, which is no batch norm.
+            torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
         batches = training_batches(
             self.dataset, self.card, recipe, augment=self.augment, workers=self.workers, processes=processes
         )

@@ -17,7 +17,7 @@ from yolov6core.evaluation.evaluator import EvalResult
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.head import decode
 from yolov6core.quant.insert import QuantizedModel
-from yolov6core.quant.selection import SURE, Score, significant_drop
+from yolov6core.quant.selection import SIGNIFICANT, Score, significant_drop
 from yolov6core.quant.sensitivity import Readout, detection_readout, exact_results, quantized_names, spearman
 from yolov6core.tasks.float_comparison import score_of
 
@@ -78,8 +78,8 @@ def measure_exactly(
 def log_correlations(columns: Columns) -> None:
     """Log the rank correlations of the fast measure with the exact ones."""
     names = list(columns["fast"])
-    sure = [name for name in names if columns["drop"][name] > SURE * columns["noise"][name]]
-    logger.info("the mAP drop of %d of %d layers exceeds %g standard errors", len(sure), len(names), SURE)
+    sure = [name for name in names if columns["drop"][name] > SIGNIFICANT * columns["noise"][name]]
+    logger.info("the mAP drop of %d of %d layers exceeds %g standard errors", len(sure), len(names), SIGNIFICANT)
     series = {"exact": names, "disagreement": names, "drop": names}
     for column, chosen in (*series.items(), ("drop", sure)):
         if len(chosen) > 1:

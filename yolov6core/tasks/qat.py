@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,8 @@ class QatTask:
         terms: dict[str, Tensor] = {}
         if self.parts.detection:
             targets = batch[1].to(self.processes.device)
-            terms |= self.criterion(*raw, targets, image_size=(images.shape[-2], images.shape[-1]), epoch=epoch)
+            size = (images.shape[-2], images.shape[-1])
+            terms |= self.criterion(raw[0], raw[1], targets, image_size=size, epoch=epoch)
         if taught is not None and self.parts.outputs:
             share = _share_of_batch(taught[0], self.processes)
             distilled = output_distillation(raw, taught, temperature=self.temperature)
@@ -132,9 +134,10 @@ class RecordedOutputs:
         """`names`: module paths."""
         self._names, self._found = tuple(names), dict[str, Tensor]()
         for name in self._names:
-            network.get_submodule(name).register_forward_hook(
-                lambda _module, _inputs, output, name=name: self._found.__setitem__(name, output)
-            )
+            network.get_submodule(name).register_forward_hook(partial(self._record, name))
+
+    def _record(self, name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self._found[name] = output
 
     def tensors(self) -> list[Tensor]:
         """Outputs of the last forward pass, in the order of the names."""

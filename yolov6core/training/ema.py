@@ -40,4 +40,4 @@ class ModelEma:
                 targets.append(current[name])
             else:
                 average.copy_(current[name])
-        torch._foreach_lerp_(floats, targets, 1 - decay)
+        torch._foreach_lerp_(floats, targets, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]  # no public name

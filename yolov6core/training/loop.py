@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import islice
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -81,11 +83,11 @@ def train_one_epoch(
         state.optimizer.zero_grad(set_to_none=True)
         for batch in window:
             terms = compute_losses(batch)
-            total = sum(weights[name] * term for name, term in terms.items())
+            total = reduce(add, (weights[name] * term for name, term in terms.items()))
             mean = total / len(window)
             (mean if state.scaler is None else state.scaler.scale(mean)).backward()
             # Only now, because reading a number waits for the device: the backward pass is on its way meanwhile.
-            progress.add(_finite(terms | {"total": total}, batch, state))
+            progress.add(_finite({**terms, "total": total}, batch, state))
         _update(state)
         after_step(progress)
     if not progress.batches:

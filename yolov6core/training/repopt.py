@@ -132,7 +132,12 @@ def attach_multipliers(model: nn.Module, scales: Mapping[str, BlockScales]) -> C
     for block, conv in scaled_convolutions(model, scales):
         multiplier = gradient_multiplier(conv.weight.shape, scales[block]).to(conv.weight)
         handles.append(conv.weight.register_hook(lambda grad, multiplier=multiplier: grad * multiplier))
-    return lambda: [handle.remove() for handle in handles] and None
+
+    def stop() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return stop
 
 
 def scaled_convolutions(model: nn.Module, scales: Mapping[str, BlockScales]) -> list[tuple[str, nn.Conv2d]]:
