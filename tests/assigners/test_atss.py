@@ -1,4 +1,4 @@
-"""ATSS: what must hold for any boxes, small levels, and cases worked out by hand."""
+"""ATSS: invariants for any boxes, small levels, and cases worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task-aligned assignment: what must hold for any prediction, and cases worked out by hand."""
+"""Task-aligned assignment: invariants for any prediction, and cases worked out by hand."""
 
 from __future__ import annotations
 

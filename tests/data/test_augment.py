@@ -140,7 +140,7 @@ def test_a_broken_image_does_not_stop_training(make_dataset, caplog, mosaic) -> 
 
 
 def test_a_mosaic_does_not_reach_into_the_next(make_dataset) -> None:
-    """The canvas is used again: samples must not depend on what was drawn before."""
+    """The canvas is used again: samples must not depend on earlier ones."""
     dataset = DetectionDataset(make_dataset(count=6), "train")
     options = {"image_size": (64, 64), "mosaic": 1.0, "mixup": 1.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
     used = TrainTransform(dataset, **options)
@@ -155,7 +155,7 @@ def test_a_mosaic_does_not_reach_into_the_next(make_dataset) -> None:
     "strengths", [{}, {"scale": 0.9, "translate": 0.5}, {"degrees": 20.0}, {"shear": 5.0, "scale": 0.9}], ids=str
 )
 def test_images_out_of_sight_are_not_read_and_nobody_sees_it(make_dataset, monkeypatch, strengths) -> None:
-    """Pixels, boxes and random numbers are those of a mosaic of all four images."""
+    """Pixels, boxes and random numbers equal a mosaic of all four images."""
     dataset = DetectionDataset(make_dataset(), "train")
     transform = TrainTransform(dataset, image_size=(96, 128), mosaic=1.0, mixup=0.2, **strengths)
     read = []

@@ -1,4 +1,4 @@
-"""What the CPU at hand is said to do, and what follows for engines."""
+"""Integer arithmetic of the CPU at hand, and its consequences for engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw maps, pixels as input, metadata, onnxsim: what files take and give beside float images and all boxes."""
+"""Raw maps, pixels as input, metadata, onnxsim: inputs and outputs other than float images and all boxes."""
 
 import numpy as np
 import onnx

@@ -101,7 +101,7 @@ def test_cache_version_is_written_as_tensorrt_does():
 
 
 class Library:
-    """What the adapter asks of a TensorRT library before it parses a file."""
+    """The part of a TensorRT library that the adapter uses before it parses a file."""
 
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
     ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")

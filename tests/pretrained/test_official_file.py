@@ -1,4 +1,4 @@
-"""What an official checkpoint file tells, on files that torch.save writes here and on forged ones."""
+"""Official checkpoint files: contents of files that torch.save writes here, and refusal of forged ones."""
 
 from __future__ import annotations
 

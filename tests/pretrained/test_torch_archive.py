@@ -1,4 +1,4 @@
-"""Files of torch.save: what is read equals what was saved; views, records and archives that lie are refused."""
+"""Files of torch.save: tensors come back as they were saved; forged views, records and archives are refused."""
 
 from __future__ import annotations
 

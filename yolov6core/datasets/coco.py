@@ -87,7 +87,7 @@ def _read_file(
         size = None
         if entry.get("height") and entry.get("width"):
             told = (entry["height"], entry["width"])
-            # Not always whole numbers: checking compares them with the file, whatever they are.
+            # Files may hold any values here; the check compares them with the image file.
             size = cast(tuple[int, int], tuple(side if isinstance(side, int | float) else str(side) for side in told))
         yield AnnotatedImage(found, size, tuple(objects.get(entry["id"], ())))
 

@@ -101,7 +101,7 @@ def _bars(counts: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
 def _density(points: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Density of points (x, y) in 0..1 on a logarithmic scale of colours; the origin is at the top left."""
     counts = np.zeros((_BINS, _BINS))
-    for first in range(0, len(points), _AT_ONCE):  # histogram2d copies what it counts several times
+    for first in range(0, len(points), _AT_ONCE):  # histogram2d copies its points several times
         x, y = points[first : first + _AT_ONCE].T
         counts += np.histogram2d(y, x, bins=_BINS, range=((0, 1), (0, 1)))[0]
     scaled = np.log1p(counts) / max(float(np.log1p(counts.max())), 1e-9)

@@ -74,8 +74,8 @@ def read_voc(
         val_split: the same for validation.
         origin: see `voc_box`.
 
-    Returns: splits `train` and `val`, or `all` where no tree has lists and none is named like a split; sizes are those
-        in the annotations.
+    Returns: splits `train` and `val`, or `all` where no tree has lists and none is named like a split; sizes come
+        from the annotations.
 
     Raises:
         DatasetError: no VOC tree, or a missing list.

@@ -59,7 +59,7 @@ class Interface:
         if self.form == "raw" and self.nms != "none":
             raise ValueError(f"nms {self.nms!r} suppresses decoded boxes; choose form 'decoded', or nms 'none'")
         if self.form == "raw" and not self.strides:
-            raise ValueError("form 'raw' needs the strides of the levels, to decode what comes out")
+            raise ValueError("form 'raw' needs the strides of the levels, to decode its outputs")
         if not 1 <= self.max_detections <= MAX_CANDIDATES:
             raise ValueError(f"max_detections is {self.max_detections}; 1 to {MAX_CANDIDATES} are possible")
         if self.nms == "topk" and not self.max_detections <= self.candidates <= MAX_CANDIDATES:
