@@ -21,10 +21,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor, nn
-
 from stages._losses import LOSS_WEIGHTS, detection_criterion
 from stages._training import make_learner
+from torch import Tensor, nn
+
 from stages.qat_distill import distillation_losses, loss_weights
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector

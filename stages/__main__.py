@@ -13,8 +13,8 @@ import typer
 
 from stages import params as sections
 from stages import paths
-from stages.params import read_params
 from stages.shell import errors_as_exit_codes
+from yolov6core.param_sections import read_params
 
 PIPELINE, AROUND = "Pipeline", "Around it"
 ParamsFile = Annotated[
@@ -37,8 +37,9 @@ def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads prepare.root. Writes labels, split lists, COCO files and a report to artifacts/dataset, and
     metrics/prepare.json. Obeys the section prepare.
     """
-    (prepare,) = read_params(params, sections.PrepareParams)
     with errors_as_exit_codes():
+        (prepare,) = read_params(params, sections.PrepareParams)
+
         from stages.prepare_voc2yolo import prepare_voc2yolo
 
         prepare_voc2yolo(prepare)
@@ -51,10 +52,11 @@ def search_scales(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/dataset. Trains a network of scaled linear branches and writes its scales to artifacts/scales. Obeys
     the sections model, augment and search.
     """
-    model, augment, search, runtime = read_params(
-        params, sections.ModelParams, sections.AugmentParams, sections.SearchParams, sections.RuntimeParams
-    )
     with errors_as_exit_codes():
+        model, augment, search, runtime = read_params(
+            params, sections.ModelParams, sections.AugmentParams, sections.SearchParams, sections.RuntimeParams
+        )
+
         from stages.search_scales import search_scales
 
         search_scales(model, augment, search, runtime, params=params)
@@ -67,15 +69,16 @@ def train_repopt(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/dataset, artifacts/scales and given weights. Writes artifacts/train and metrics/train.json. Obeys
     the sections model, augment and train, and eval for what counts as a detection.
     """
-    model, augment, train, evaluation, runtime = read_params(
-        params,
-        sections.ModelParams,
-        sections.AugmentParams,
-        sections.TrainParams,
-        sections.EvalParams,
-        sections.RuntimeParams,
-    )
     with errors_as_exit_codes():
+        model, augment, train, evaluation, runtime = read_params(
+            params,
+            sections.ModelParams,
+            sections.AugmentParams,
+            sections.TrainParams,
+            sections.EvalParams,
+            sections.RuntimeParams,
+        )
+
         from stages.train_repopt import train_repopt
 
         train_repopt(model, augment, train, evaluation, runtime, params=params)
@@ -87,8 +90,9 @@ def detect_cpu(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
     Resolves ptq.cpu by the CPU at hand and writes .cpu.json. Obeys the section ptq.
     """
-    (ptq,) = read_params(params, sections.PtqParams)
     with errors_as_exit_codes():
+        (ptq,) = read_params(params, sections.PtqParams)
+
         from stages.detect_cpu import detect_cpu
 
         detect_cpu(ptq)
@@ -101,8 +105,9 @@ def ptq_calib(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/train and artifacts/dataset. Writes ranges and the calibrated network to artifacts/ptq, and
     metrics/ptq.json. Obeys the section ptq, and eval for what counts as a detection.
     """
-    ptq, evaluation, runtime = read_params(params, sections.PtqParams, sections.EvalParams, sections.RuntimeParams)
     with errors_as_exit_codes():
+        ptq, evaluation, runtime = read_params(params, sections.PtqParams, sections.EvalParams, sections.RuntimeParams)
+
         from stages.ptq_calib import ptq_calib
 
         ptq_calib(ptq, evaluation, runtime)
@@ -116,10 +121,11 @@ def sensitivity(params: ParamsFile = DEFAULT_PARAMS) -> None:
     artifacts/sensitivity, and metrics/partial.json. Obeys the section sensitivity, and eval for what counts as a
     detection.
     """
-    section, evaluation, runtime = read_params(
-        params, sections.SensitivityParams, sections.EvalParams, sections.RuntimeParams
-    )
     with errors_as_exit_codes():
+        section, evaluation, runtime = read_params(
+            params, sections.SensitivityParams, sections.EvalParams, sections.RuntimeParams
+        )
+
         from stages.sensitivity import sensitivity
 
         sensitivity(section, evaluation, runtime)
@@ -132,10 +138,11 @@ def qat_distill(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/ptq (or artifacts/sensitivity) and artifacts/train, the teacher. Writes artifacts/qat and
     metrics/qat.json. Obeys the sections augment and qat, and eval for what counts as a detection.
     """
-    augment, qat, evaluation, runtime = read_params(
-        params, sections.AugmentParams, sections.QatParams, sections.EvalParams, sections.RuntimeParams
-    )
     with errors_as_exit_codes():
+        augment, qat, evaluation, runtime = read_params(
+            params, sections.AugmentParams, sections.QatParams, sections.EvalParams, sections.RuntimeParams
+        )
+
         from stages.qat_distill import qat_distill
 
         qat_distill(augment, qat, evaluation, runtime, params=params)
@@ -148,8 +155,9 @@ def export_onnx(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/train, ptq, sensitivity and qat. Writes a file for each model and dialect to artifacts/onnx. Obeys
     the section export.
     """
-    export, runtime = read_params(params, sections.ExportParams, sections.RuntimeParams)
     with errors_as_exit_codes():
+        export, runtime = read_params(params, sections.ExportParams, sections.RuntimeParams)
+
         from stages.export_onnx import export_onnx
 
         export_onnx(export, runtime)
@@ -161,8 +169,9 @@ def build_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
     Reads artifacts/onnx. Writes engines of the runtime at hand to artifacts/engines. Obeys the section engine.
     """
-    (engine,) = read_params(params, sections.EngineParams)
     with errors_as_exit_codes():
+        (engine,) = read_params(params, sections.EngineParams)
+
         from stages.build_trt import build_trt
 
         build_trt(engine)
@@ -175,8 +184,9 @@ def eval_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/engines and artifacts/dataset. Writes tables, curves and pictures to artifacts/eval, and
     metrics/eval. Obeys the section eval.
     """
-    (evaluation,) = read_params(params, sections.EvalParams)
     with errors_as_exit_codes():
+        (evaluation,) = read_params(params, sections.EvalParams)
+
         from stages.eval_trt import eval_trt
 
         eval_trt(evaluation)

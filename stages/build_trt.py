@@ -15,6 +15,7 @@ from stages.params import EngineParams
 from yolov6core.atomic import replace_folder
 from yolov6core.data.transforms import network_input
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
+from yolov6core.engines.complaints import missing_int8
 from yolov6core.engines.cpu import warning
 from yolov6core.engines.exactness import deviation_from_exact
 from yolov6core.engines.registry import RUNTIMES, pick_runtime
@@ -108,13 +109,5 @@ def _stored_images(path: Path) -> list[np.ndarray]:
 
 def _log_build(kind: str, info: EngineInfo) -> None:
     logger.info("%-8s %s; built in %.1f s", kind, info.describe(), info.build_s)
-    if 0 <= info.int8_convs < info.wanted_int8:
-        logger.warning(
-            "%s: FLOAT LAYERS THAT SHOULD BE INT8: the file quantizes %d convolutions, %s runs only %d of them "
-            "in INT8; float: %s",
-            kind,
-            info.wanted_int8,
-            info.runtime,
-            info.int8_convs,
-            ", ".join(info.float_layers),
-        )
+    if text := missing_int8(info):
+        logger.warning("%s: %s", kind, text)

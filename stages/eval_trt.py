@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from stages import paths
-from stages.eval_report import write_curves, write_rounds, write_samples, write_summary, write_tables
 from stages.params import EvalParams
 from stages.plain_values import limits_of
 from stages.shell import required
 from yolov6core.atomic import replace_folder, write_json
 from yolov6core.data.dataset import DetectionDataset
+from yolov6core.engines.complaints import missing_int8, no_gain
 from yolov6core.engines.cpu import is_wrong_here, warning
 from yolov6core.engines.latency import speedup
-from yolov6core.engines.registry import open_engine, open_exact
-from yolov6core.engines.runtime import SIDECAR, Engine, EngineInfo, EngineMismatch, RuntimeMissing
+from yolov6core.engines.registry import open_exact
+from yolov6core.engines.runtime import SIDECAR, Engine, EngineInfo
 from yolov6core.errors import UserError, logger
 from yolov6core.evaluation.evaluator import EvalResult
+from yolov6core.tasks.comparison_files import write_curves, write_rounds, write_samples, write_summary, write_tables
 from yolov6core.tasks.engine_evaluation import Times, evaluate_engine, measure_engines
+from yolov6core.tasks.open_engine import open_folder
 
 METRICS = paths.METRICS / "eval"
-REBUILD = "rebuild it here with 'dvc repro --force build-trt'"
 TIME_DIGITS = 3
 """Digits of measured times; more would be noise."""
 
@@ -50,7 +51,8 @@ def eval_trt(
     rows = {kind: _row(kind, infos[kind], results[kind], times, engines_dir / kind) for kind in engines}
     for kind, info in infos.items():
         _warn_of_cpu(info, results[kind], engines_dir / kind, dataset, how)
-        _warn_if_pointless(kind, rows[kind], info)
+        for text in filter(None, (no_gain(info, rows[kind].get("speedup")), missing_int8(info))):
+            logger.warning("%s: %s", kind, text)
     with replace_folder(out) as folder:
         write_tables(folder, rows, infos, results)
         write_curves(folder, dataset, results)
@@ -63,16 +65,7 @@ def eval_trt(
 
 
 def _open(folder: Path) -> dict[str, Engine]:
-    engines = {}
-    for kind in paths.KINDS:
-        if not (folder / kind).is_dir():
-            continue
-        try:
-            engines[kind] = open_engine(folder / kind)
-        except EngineMismatch as error:
-            raise UserError(f"{folder / kind}: {error}; {REBUILD}") from None
-        except RuntimeMissing as error:
-            raise UserError(f"{folder / kind}: {error}; choose another engine.runtime, or {REBUILD}") from None
+    engines = {kind: open_folder(folder / kind) for kind in paths.KINDS if (folder / kind).is_dir()}
     if not engines:
         raise UserError(f"{folder} holds no engines: run 'dvc repro build-trt' first")
     return engines
@@ -118,25 +111,3 @@ def _warn_of_cpu(
         right, found = evaluate_engine(exact, dataset, **how).stats["map50_95"], result.stats["map50_95"]
         lost = f"; mAP50:95 is {found:.4f} here and {right:.4f} in exact arithmetic"
     logger.warning("%s: %s%s", folder.name, text, lost)
-
-
-def _warn_if_pointless(kind: str, row: dict[str, Any], info: EngineInfo) -> None:
-    """Say loudly what makes an INT8 engine pointless."""
-    if info.wanted_int8 and row.get("speedup", 2.0) <= 1:
-        logger.warning(
-            "%s IS NOT FASTER THAN FLOAT (%.3g times). %d of %d convolutions run in INT8 with %s, float layers: "
-            "%s; 'python -m stages doctor' shows the CPU's INT8 instructions",
-            kind,
-            row["speedup"],
-            info.int8_convs,
-            info.convs,
-            info.runtime,
-            ", ".join(info.float_layers) or "those that the file leaves float",
-        )
-    if 0 <= info.int8_convs < info.wanted_int8:
-        logger.warning(
-            "%s: FLOAT LAYERS THAT SHOULD BE INT8: %d; float layers: %s",
-            kind,
-            info.wanted_int8 - info.int8_convs,
-            ", ".join(info.float_layers),
-        )

@@ -9,12 +9,10 @@ from yolov6core.errors import UserError
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.cost import cost_of
 from yolov6core.models.variants import VARIANTS
-from yolov6core.models.variants import variant as look_up
+from yolov6core.pretrained.identify import identify
 from yolov6core.pretrained.weights import (
     GivenWeights,
-    block_for,
     empty_network,
-    fitting_variants,
     load_weights_,
     read_weights,
 )
@@ -36,7 +34,7 @@ def import_checkpoint(
         UserError: the file is refused or fits no network; the message names tensors and counts.
     """
     given = read_weights(checkpoint)
-    name, block = _identify(given, variant)
+    name, block = identify(given, variant)
     spec = VARIANTS[name]
     network = empty_network(spec, block, given)
     match = load_weights_(network, given, where="checkpoint")
@@ -66,26 +64,6 @@ def import_checkpoint(
         lines.append(f"deployed: {cost.deployed_parameters:,} parameters, {cost.gflops:.2f} GFLOPs at {side} pixels")
         lines.append(f"-> {out}: set train.weights to it, model.variant to {name} and train.block to {block}")
     return "\n".join(lines)
-
-
-def _identify(given: GivenWeights, variant: str | None) -> tuple[str, str]:
-    if variant is not None:
-        try:
-            return variant, block_for(given, look_up(variant).block)
-        except ValueError as error:
-            raise UserError(f"--variant: {error}") from None
-    found = fitting_variants(given)
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise UserError(
-            f"{given.path} ({given.found}; {len(given.tensors)} tensors, {given.num_classes} classes) has the tensors "
-            "of no network in the table; give the nearest with --variant to see what differs"
-        )
-    raise UserError(
-        f"{given.path} fits {' and '.join(name for name, _ in found)}, which differ in nothing that tensors show; "
-        "say which with --variant"
-    )
 
 
 def _names(given: GivenWeights, names: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,23 +1,16 @@
 """`params.yaml`: one strict pydantic model a section, in the order of the file; no torch, so that answers come at once.
 
-The file itself explains the keys; `stages.param_reading` reads it.
+The file itself explains the keys; `yolov6core.param_sections` reads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from stages.param_reading import RENAMED as RENAMED
-from stages.param_reading import SECTIONS as SECTIONS
-from stages.param_reading import ParamsError as ParamsError
-from stages.param_reading import Section, show
-from stages.param_reading import describe as describe
-from stages.param_reading import load_params as load_params
-from stages.param_reading import parse_params as parse_params
-from stages.param_reading import read_params as read_params
+from yolov6core.param_sections import Section, show
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]+$", description="text that is not empty, without null characters")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -39,7 +32,26 @@ def _whole(value: object) -> object:
 WHOLE = BeforeValidator(_whole)  # pydantic takes True and 1.0 for the literal 1
 
 
-class ModelParams(Section, section="model"):
+class ProjectSection(Section):
+    """A section of this project, with the names that keys and values had until version 0.1."""
+
+    renamed: ClassVar = {
+        "plain_epochs": "close_mosaic_epochs",
+        "accumulate_to": "nominal_batch_size",
+        "max_norm": "grad_clip_norm",
+        "atss_epochs": "atss_warmup_epochs",
+        "branch": "aux_head",
+        "new_tensors": "reinit",
+        "wild_ratio": "outlier_ratio",
+        "chains": "cross_layer",
+        "match_class": "distill_class",
+        "match_box": "distill_box",
+        "match_dfl": "distill_dfl",
+        "features": "distill_features",
+    }
+
+
+class ModelParams(ProjectSection, section="model"):
     """The network; shared by every stage that builds one."""
 
     variant: str
@@ -59,7 +71,7 @@ class ModelParams(Section, section="model"):
         return self.image_size[0], self.image_size[1]
 
 
-class AugmentParams(Section, section="augment"):
+class AugmentParams(ProjectSection, section="augment"):
     """Random changes of training images; shared by every stage that trains."""
 
     mosaic: Share
@@ -76,7 +88,7 @@ class AugmentParams(Section, section="augment"):
     multi_scale: Annotated[float, Field(ge=0, le=0.9)]
 
 
-class PrepareParams(Section, section="prepare"):
+class PrepareParams(ProjectSection, section="prepare"):
     """Where the dataset lies, how it is read, what is left out, how it is split."""
 
     root: Text
@@ -101,7 +113,7 @@ class PrepareParams(Section, section="prepare"):
             yield "train_split and val_split need at least one name each"
 
 
-class LoopParams(Section):
+class LoopParams(ProjectSection):
     """Keys of every training: `search`, `train` and `qat`."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)]
@@ -177,7 +189,7 @@ class TrainParams(TrainingParams, section="train"):
             yield f"reinit is {show(self.reinit)}, but weights is null; all tensors are new then"
 
 
-class PtqParams(Section, section="ptq"):
+class PtqParams(ProjectSection, section="ptq"):
     """How activation ranges are chosen, what is done to the network, and which accuracy it must keep."""
 
     method: Literal["auto", "max", "percentile", "mse", "entropy"]
@@ -199,7 +211,7 @@ class PtqParams(Section, section="ptq"):
             yield "percentiles is empty, but method is percentile; give at least one"
 
 
-class SensitivityParams(Section, section="sensitivity"):
+class SensitivityParams(ProjectSection, section="sensitivity"):
     """How layers are ranked, and how much the float ones may cost or must gain."""
 
     metric: Literal["fast", "exact"]
@@ -235,7 +247,7 @@ class QatParams(LoopParams, section="qat"):
             yield "all of detection, distill_class, distill_box and distill_features are 0; nothing would be learned"
 
 
-class ExportParams(Section, section="export"):
+class ExportParams(ProjectSection, section="export"):
     """The form of the ONNX files, and how far they may be from torch."""
 
     opset: Annotated[Literal[17, 18, 19, 20], WHOLE]
@@ -274,7 +286,7 @@ class ExportParams(Section, section="export"):
             )
 
 
-class EngineParams(Section, section="engine"):
+class EngineParams(ProjectSection, section="engine"):
     """The runtime, and how its engines run."""
 
     runtime: Literal["auto", "tensorrt", "tensorrt_rtx", "openvino", "onnxruntime"]
@@ -291,7 +303,7 @@ class EngineParams(Section, section="engine"):
             yield f"calibration_cache is for runtime tensorrt, runtime is {self.runtime}"
 
 
-class EvalParams(Section, section="eval"):
+class EvalParams(ProjectSection, section="eval"):
     """Detection thresholds, and how long latency is measured."""
 
     score_threshold: Share
@@ -303,7 +315,7 @@ class EvalParams(Section, section="eval"):
     samples: Annotated[int, Field(ge=0, le=1000)]
 
 
-class RuntimeParams(Section, section="runtime"):
+class RuntimeParams(ProjectSection, section="runtime"):
     """How the stages run on this machine. No stage depends on it in `dvc.yaml`: a change re-runs nothing."""
 
     threads: Threads

@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import gc
-import json
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import cv2
 
 from stages import paths
 from stages.params import PrepareParams
-from yolov6core.atomic import replace_folder, write_json, write_text
-from yolov6core.datasets.annotated import PROBLEM_KINDS, DatasetError, Problem, count_problems
+from yolov6core.atomic import replace_folder, write_json
+from yolov6core.datasets.annotated import DatasetError, Problem, count_problems
 from yolov6core.datasets.check import BoxRules, check_images
 from yolov6core.datasets.coco import is_coco, read_coco
 from yolov6core.datasets.images import Images, ReadDataset
+from yolov6core.datasets.prepared import PreparedDataset
 from yolov6core.datasets.split import remove_shared, seeded_part, stratified_part
-from yolov6core.datasets.statistics import class_rows, collect_boxes, statistics_picture
 from yolov6core.datasets.voc import is_voc, read_voc
-from yolov6core.datasets.write import write_dataset
 from yolov6core.datasets.yolo import is_yolo, read_yolo
-from yolov6core.datasets.yolo_folder import add_yolo_folder
 from yolov6core.errors import UserError, logger
 
 METRICS = paths.METRICS / "prepare.json"
-NAMED_IN_SUMMARY = 3
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The checked dataset in memory, everything sorted by path; `boxes` counts those of every class by split."""
-
-    splits: dict[str, Images]
-    calib: Images
-    boxes: dict[str, Counter[str]]
-    names: list[str]
-    problems: list[Problem]
 
 
 def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = paths.DATASET, metrics: Path = METRICS) -> dict[str, int]:
@@ -69,31 +48,22 @@ def _no_cycle_search() -> Iterator[None]:
 def _prepare_and_write(prepare: PrepareParams, *, out: Path, metrics: Path) -> dict[str, int]:
     try:
         prepared = _prepare(prepare)
-        figures = _figures(prepared)
-        _summarise(prepared, figures)
+        prepared.log_summary()
         if prepare.strict and prepared.problems:
             raise UserError(
                 f"{len(prepared.problems)} problem(s) in {prepare.root}, named above, and prepare.strict is true; "
                 "mend the data, or set strict to false to go on without what cannot be used"
             )
         with replace_folder(out) as folder:
-            write_dataset(folder, prepared.splits, prepared.names, calib=prepared.calib)
-            write_text(folder / "dataset.yaml", _dataset_yaml(prepare, prepared))
-            if prepare.images != "reference":
-                both = sorted((*prepared.splits["train"], *prepared.splits["select"]), key=lambda image: image.path)
-                parts = {"train": both, "val": prepared.splits["val"]}
-                shown, copy = out.as_posix(), prepare.images == "copy"
-                add_yolo_folder(folder, parts, prepared.names, shown_as=shown, copy=copy)
-            write_json(folder / "report.json", _report(prepared.problems))
-            _write_statistics(folder, prepared)
+            prepared.write(folder, shown_as=out.as_posix(), images=prepare.images)
     except DatasetError as error:
         raise UserError(str(error)) from error
-    write_json(metrics, _totals(prepared))
+    write_json(metrics, prepared.totals())
     logger.info("-> %s", out)
-    return figures
+    return prepared.figures()
 
 
-def _prepare(prepare: PrepareParams) -> Prepared:
+def _prepare(prepare: PrepareParams) -> PreparedDataset:
     """Read, check and split."""
     source = _read(prepare)
     problems = list(source.problems)
@@ -106,7 +76,7 @@ def _prepare(prepare: PrepareParams) -> Prepared:
     calib, _ = train.divide(seeded_part(train, prepare.calib_images, prepare.seed))
     boxes = {split: images.class_counts() for split, images in splits.items()}
     names = list(prepare.classes or source.names or sorted(set().union(*boxes.values())))
-    return Prepared(splits, calib, boxes, names, problems)
+    return PreparedDataset(prepare.root, splits, calib, boxes, names, problems)
 
 
 def _need_enough(prepare: PrepareParams, checked: dict[str, Images], problems: list[Problem]) -> None:
@@ -167,80 +137,3 @@ def _read(prepare: PrepareParams) -> ReadDataset:
         f"no dataset in prepare.root {prepare.root}: looked for VOC (Annotations/*.xml, or *.xml beside the images), "
         "COCO (annotations/instances_<split>.json) and YOLO (images/ and labels/)"
     )
-
-
-def _figures(prepared: Prepared) -> dict[str, int]:
-    """Counts of every split and of every kind of problem."""
-    figures = {f"{split}_images": len(images) for split, images in prepared.splits.items()}
-    figures["calib_images"] = len(prepared.calib)
-    figures |= {f"{split}_boxes": boxes.total() for split, boxes in prepared.boxes.items()}
-    figures["classes"] = len(prepared.names)
-    figures["problems"] = len(prepared.problems)
-    return figures | {f"problem_{kind}": count for kind, count in count_problems(prepared.problems).items()}
-
-
-def _totals(prepared: Prepared) -> dict[str, int]:
-    """What the metrics file says: few keys, because `dvc metrics show` makes a column of each."""
-    return {
-        "images": sum(map(len, prepared.splits.values())),
-        "boxes": sum(boxes.total() for boxes in prepared.boxes.values()),
-        "classes": len(prepared.names),
-        "problems": len(prepared.problems),
-    }
-
-
-def _summarise(prepared: Prepared, figures: dict[str, int]) -> None:
-    """Log the splits, the classes and every kind of problem with the first files concerned."""
-    for split, images in prepared.splits.items():
-        logger.info("%-6s %6d images %7d boxes", split, len(images), figures[f"{split}_boxes"])
-    logger.info("calib  %6d images of train", len(prepared.calib))
-    for name in prepared.names:
-        logger.info(
-            "class  %s: %s", name, ", ".join(f"{count[name]} {split}" for split, count in prepared.boxes.items())
-        )
-        if not prepared.boxes["train"][name]:
-            logger.warning("class %s has no box in train: it cannot be learnt", name)
-    for kind, meaning in PROBLEM_KINDS.items():
-        found = [problem for problem in prepared.problems if problem.kind == kind]
-        if found:
-            logger.warning("%s: %d (%s)", kind, len(found), meaning)
-        for problem in found[:NAMED_IN_SUMMARY]:
-            logger.warning("  %s %s", problem.where, problem.detail)
-        if len(found) > NAMED_IN_SUMMARY:
-            logger.warning("  ... all in report.json")
-
-
-def _report(problems: list[Problem]) -> dict[str, Any]:
-    counts = count_problems(problems)
-    return {
-        "kinds": {kind: {"count": count, "meaning": PROBLEM_KINDS[kind]} for kind, count in counts.items()},
-        "problems": [{"kind": p.kind, "where": p.where, "detail": p.detail} for p in problems],
-    }
-
-
-def _write_statistics(folder: Path, prepared: Prepared) -> None:
-    """`statistics.csv` of every split and class, `statistics.jpg` of all boxes to train on."""
-
-    rows = []
-    for split, images in prepared.splits.items():  # one at a time: in memory, arrays take as much as the images
-        boxes = collect_boxes(images, prepared.names)
-        rows += class_rows(split, boxes, prepared.names)
-        if split == "train":
-            encoded = cv2.imencode(".jpg", statistics_picture(boxes, prepared.names))[1]
-            (folder / "statistics.jpg").write_bytes(encoded.tobytes())
-    with open(folder / "statistics.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _dataset_yaml(prepare: PrepareParams, prepared: Prepared) -> str:
-    """Class names, root and counts; JSON's strings and lists are YAML's too."""
-
-    def text(value: Any) -> str:
-        return json.dumps(value, ensure_ascii=False)
-
-    lines = [f"root: {text(prepare.root)}", f"nc: {len(prepared.names)}", f"names: {text(prepared.names)}"]
-    counts = {split: len(images) for split, images in prepared.splits.items()} | {"calib": len(prepared.calib)}
-    lines += ["images:", *(f"  {split}: {count}" for split, count in counts.items())]
-    return "\n".join([*lines, ""])

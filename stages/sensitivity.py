@@ -5,27 +5,25 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from stages import paths
 from stages.params import EvalParams, RuntimeParams, SensitivityParams
 from stages.plain_values import limits_of
-from stages.shell import fingerprint, required
+from stages.shell import required
 from yolov6core.atomic import replace_folder, write_json
+from yolov6core.code_version import fingerprint
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
-from yolov6core.engines.runtime import RuntimeMissing
 from yolov6core.errors import logger
 from yolov6core.evaluation.evaluator import EvalResult
 from yolov6core.evaluation.ranking_plot import ranking_picture
-from yolov6core.export.layer_times import openvino_layer_times
 from yolov6core.models.card import NetworkCard
 from yolov6core.quant.insert import QuantizedModel, set_float_layers_, state_of
 from yolov6core.quant.selection import Budget, Choice, Layer, Score, choose_float_layers, given_float_layers
-from yolov6core.quant.sensitivity import fast_sensitivity, layer_macs
+from yolov6core.quant.sensitivity import fast_sensitivity
 from yolov6core.tables import write_rows
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.float_comparison import retention, score_of
+from yolov6core.tasks.layer_costs import Costs, layer_costs
 from yolov6core.tasks.layer_ranking import Columns, log_correlations, measure_exactly, readout
 from yolov6core.tasks.networks import load_float
 from yolov6core.tasks.quantized_networks import load_quantized, matching_layers, save_quantized
@@ -36,14 +34,6 @@ STATE_ROOT = paths.RESUME / "sensitivity"
 """Exact measurements of an interrupted run."""
 WORST = 5
 """Layers that the log names."""
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Cost of each float layer, as a share of the INT8 network's `unit`."""
-
-    unit: str
-    shares: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -95,7 +85,9 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
     if params.metric == "exact":
         columns |= _exact(measured)
         log_correlations(columns)
-    costs = layer_costs(model, card, params=params, runtime=runtime)
+    latency_matters = params.max_drop is not None or params.max_slowdown is not None
+    by_openvino = params.cost == "openvino" or (params.cost == "auto" and latency_matters and runtime.device == "cpu")
+    costs = layer_costs(model, card.image_size, by_openvino=by_openvino, threads=runtime.threads)
     layers = _layers(columns[params.metric], costs)
     choice = _choose(measured, layers, params=params)
     set_float_layers_(model, measured.always_float | set(choice.float_layers))
@@ -123,24 +115,6 @@ def _state_path(on_select: SplitEvaluator) -> Path:
     labels = (paths.DATASET / "select.txt", paths.DATASET / "annotations" / "instances_select.json")
     how = fingerprint(on_select.batch_size, vars(on_select.limits), files=(paths.WEIGHTS["ptq"], *labels))
     return STATE_ROOT / f"{how}.json"
-
-
-def layer_costs(
-    model: QuantizedModel, card: NetworkCard, *, params: SensitivityParams, runtime: RuntimeParams
-) -> Costs:
-    """Costs by OpenVINO's counters where latency is part of the problem and the CPU runs the engines, else arithmetic.
-
-    Measured times differ a little from run to run. A ranking that does not need them does without.
-    """
-    needed = params.max_drop is not None or params.max_slowdown is not None
-    try:
-        if params.cost == "openvino" or (params.cost == "auto" and needed and runtime.device == "cpu"):
-            times = openvino_layer_times(model, image_size=card.image_size, threads=runtime.threads)
-            return Costs("INT8 latency", {name: extra / times.int8 for name, extra in times.extra.items()})
-    except RuntimeMissing as error:
-        logger.warning("sensitivity.cost %s: %s; multiply-adds are counted instead", params.cost, error)
-    device = next(model.parameters()).device
-    return Costs("arithmetic", layer_macs(model, torch.zeros(1, 3, *card.image_size, device=device)))
 
 
 def _layers(values: dict[str, float], costs: Costs) -> list[Layer]:

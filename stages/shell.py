@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import shlex
@@ -18,7 +16,9 @@ import typer
 
 from stages.paths import RESUME
 from yolov6core.atomic import full_disk_explained
+from yolov6core.code_version import fingerprint, is_loaded, source_digests
 from yolov6core.errors import Interrupted, UserError, logger
+from yolov6core.param_sections import ParamsError
 
 
 def setup_logging() -> None:
@@ -28,7 +28,8 @@ def setup_logging() -> None:
 
 @contextlib.contextmanager
 def errors_as_exit_codes() -> Iterator[None]:
-    """Turn UserError into its message and exit code 1, Ctrl-C into exit code 130; others keep their traceback.
+    """Turn errors into messages: wrong parameters end in exit code 2, UserError in 1, Ctrl-C in 130; others keep their
+    traceback.
 
     A full disk is a UserError, too. At the end, a warning names code of the project that was edited in the meantime:
     the outputs come from the old code.
@@ -38,9 +39,9 @@ def errors_as_exit_codes() -> Iterator[None]:
     try:
         with full_disk_explained():
             yield
-    except UserError as error:
+    except (UserError, ParamsError) as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2 if isinstance(error, ParamsError) else 1) from None
     except Interrupted as reason:
         if str(reason):
             typer.echo(str(reason), err=True)
@@ -53,24 +54,13 @@ def errors_as_exit_codes() -> Iterator[None]:
 
 
 def _warn_of_edited_code(before: dict[str, str], after: dict[str, str]) -> None:
-    changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name] and _loaded(name))
+    changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name] and is_loaded(name))
     if changed:
         logger.warning(
             "the code was edited while the stage ran, and the outputs are of neither version for certain: %s. "
             "Run the stage again",
             ", ".join(changed),
         )
-
-
-def _loaded(source: str) -> bool:
-    return source.removesuffix(".py").replace("/", ".") in sys.modules
-
-
-def source_digests() -> dict[str, str]:
-    """SHA-256 of every source file of the project, by its path from the folder of the packages."""
-    root = Path(__file__).parents[1]
-    sources = [path for package in ("stages", "yolov6core") for path in (root / package).rglob("*.py")]
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
 
 
 def required(path: Path, *, made_by: str) -> Path:
@@ -85,14 +75,6 @@ def warn_if_untracked(path: Path, *, tracked: Path, parameter: str) -> None:
     if not path.resolve().is_relative_to(tracked.resolve()):
         message = "%s: %s is outside %s, so 'dvc repro' does not notice when the file changes; put it there"
         logger.warning(message, parameter, path, tracked)
-
-
-def fingerprint(*parts: Any, files: Iterable[Path] = ()) -> str:
-    """Sixteen hex digits that change with the project's code, any of the JSON-serialisable parts, or file contents."""
-    digest = hashlib.sha256(json.dumps([source_digests(), *parts], sort_keys=True, default=str).encode())
-    for path in files:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def state_path(stage: str, *parts: Any, inputs: Iterable[Path] = ()) -> Path:

@@ -10,31 +10,15 @@ import difflib
 import reprlib
 import types
 import typing
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 
-import typer
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from yolov6core.yaml_text import parse_yaml
 
-RENAMED = {
-    "plain_epochs": "close_mosaic_epochs",
-    "accumulate_to": "nominal_batch_size",
-    "max_norm": "grad_clip_norm",
-    "atss_epochs": "atss_warmup_epochs",
-    "branch": "aux_head",
-    "new_tensors": "reinit",
-    "wild_ratio": "outlier_ratio",
-    "chains": "cross_layer",
-    "match_class": "distill_class",
-    "match_box": "distill_box",
-    "match_dfl": "distill_dfl",
-    "features": "distill_features",
-}
-"""Earlier names of keys and values -> names of today, for messages."""
 SECTIONS: dict[str, type[Section]] = {}
 """Name of a section -> its model, in the order of the file."""
 
@@ -44,6 +28,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
     section: ClassVar[str]
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Earlier names of keys and values -> names of today, for messages."""
 
     def __init_subclass__(cls, section: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -89,15 +75,8 @@ def read_params(
     path: Path, a: type[A], b: type[B], c: type[C], d: type[D], e: type[E], f: type[F], /
 ) -> tuple[A, B, C, D, E, F]: ...
 def read_params(path: Path, /, *sections: type[Section]) -> tuple[Section, ...]:
-    """The sections of a parameter file, in the order asked for.
-
-    Prints all problems and exits with code 2 if there are any.
-    """
-    try:
-        return parse_params(load_params(path), *sections, where=str(path))
-    except ParamsError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+    """The sections of a parameter file, in the order asked for. Raises ParamsError that names every problem."""
+    return parse_params(load_params(path), *sections, where=str(path))
 
 
 def load_params(path: Path) -> object:
@@ -145,22 +124,22 @@ def _fill(model: type[S], document: dict[Any, Any], problems: list[str]) -> S | 
     allowed = {key: describe(hint) for key, hint in typing.get_type_hints(model, include_extras=True).items()}
     for key, value in values.items():
         if key not in fields:
-            problems.append(_unknown("parameter", f"{name}.", key, fields))
+            problems.append(_unknown("parameter", f"{name}.", key, fields, model.renamed))
         elif key in wrong:
-            new = RENAMED.get(value) if isinstance(value, str) else None
+            new = model.renamed.get(value) if isinstance(value, str) else None
             renamed = f"{value!r} is renamed to {new!r}" if repr(new) in allowed[key] else ""
             problems.append(f"{name}.{key}: " + (renamed or f"{show(value)} is not allowed; allowed: {allowed[key]}"))
-    missing = [key for key in fields if key not in {*values, *(RENAMED.get(key) for key in values)}]
+    missing = [key for key in fields if key not in {*values, *(model.renamed.get(key) for key in values)}]
     problems += [f"{name}.{key}: missing; allowed: {allowed[key]}" for key in missing]
     problems += [f"{name}: {line}" for line in wrong.get("", "").removeprefix("Value error, ").splitlines()]
     return None
 
 
-def _unknown(kind: str, prefix: str, key: object, known: Collection[str]) -> str:
+def _unknown(kind: str, prefix: str, key: object, known: Collection[str], renamed: Mapping[str, str] = {}) -> str:
     if not isinstance(key, str):
         return f"{prefix}{show(key)}: the name of a {kind} is text"
-    if RENAMED.get(key) in known:
-        return f"{prefix}{key}: renamed to {RENAMED[key]}"
+    if renamed.get(key) in known:
+        return f"{prefix}{key}: renamed to {renamed[key]}"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
     return f"{prefix}{key}: unknown {kind}; {hint}"

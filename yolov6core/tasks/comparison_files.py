@@ -1,4 +1,4 @@
-"""What `eval-trt` writes for people: tables, curves, and pictures."""
+"""Files that compare engines for people: tables, curves and pictures."""
 
 from __future__ import annotations
 

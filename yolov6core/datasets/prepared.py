@@ -1,0 +1,121 @@
+"""A checked dataset, ready to be written: its figures, its report, and the folder that training and evaluation read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+
+from yolov6core.atomic import write_json, write_text
+from yolov6core.datasets.annotated import PROBLEM_KINDS, Problem, count_problems
+from yolov6core.datasets.images import Images
+from yolov6core.datasets.statistics import class_rows, collect_boxes, statistics_picture
+from yolov6core.datasets.write import write_dataset
+from yolov6core.datasets.yolo_folder import add_yolo_folder
+from yolov6core.errors import logger
+from yolov6core.tables import write_rows
+
+NAMED_IN_SUMMARY = 3
+"""Files that the log names for each kind of problem."""
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """The checked dataset in memory, everything sorted by path.
+
+    Attributes:
+        root: folder of the dataset, as the user gave it.
+        splits: `train`, `select` and `val`.
+        calib: images of `train` to calibrate on.
+        boxes: split -> class -> boxes.
+    """
+
+    root: str
+    splits: dict[str, Images]
+    calib: Images
+    boxes: dict[str, Counter[str]]
+    names: list[str]
+    problems: list[Problem]
+
+    def figures(self) -> dict[str, int]:
+        """Counts of every split and of every kind of problem."""
+        figures = {f"{split}_images": len(images) for split, images in self.splits.items()}
+        figures["calib_images"] = len(self.calib)
+        figures |= {f"{split}_boxes": boxes.total() for split, boxes in self.boxes.items()}
+        figures["classes"] = len(self.names)
+        figures["problems"] = len(self.problems)
+        return figures | {f"problem_{kind}": count for kind, count in count_problems(self.problems).items()}
+
+    def totals(self) -> dict[str, int]:
+        """Content of the metrics file: few keys, because `dvc metrics show` makes a column of each."""
+        return {
+            "images": sum(map(len, self.splits.values())),
+            "boxes": sum(boxes.total() for boxes in self.boxes.values()),
+            "classes": len(self.names),
+            "problems": len(self.problems),
+        }
+
+    def log_summary(self) -> None:
+        """Log the splits, the classes and every kind of problem with the first files concerned."""
+        for split, images in self.splits.items():
+            logger.info("%-6s %6d images %7d boxes", split, len(images), self.boxes[split].total())
+        logger.info("calib  %6d images of train", len(self.calib))
+        for name in self.names:
+            counts = ", ".join(f"{count[name]} {split}" for split, count in self.boxes.items())
+            logger.info("class  %s: %s", name, counts)
+            if not self.boxes["train"][name]:
+                logger.warning("class %s has no box in train: it cannot be learnt", name)
+        for kind, meaning in PROBLEM_KINDS.items():
+            found = [problem for problem in self.problems if problem.kind == kind]
+            if found:
+                logger.warning("%s: %d (%s)", kind, len(found), meaning)
+            for problem in found[:NAMED_IN_SUMMARY]:
+                logger.warning("  %s %s", problem.where, problem.detail)
+            if len(found) > NAMED_IN_SUMMARY:
+                logger.warning("  ... all in report.json")
+
+    def write(self, folder: Path, *, shown_as: str, images: Literal["reference", "hardlink", "copy"]) -> None:
+        """Write labels, lists, COCO files, `dataset.yaml`, `report.json` and statistics.
+
+        Args:
+            folder: empty.
+            shown_as: path of the folder once it is in its place.
+            images: whether images stay where they are, or a folder for other YOLO tools is made of them.
+        """
+        write_dataset(folder, self.splits, self.names, calib=self.calib)
+        write_text(folder / "dataset.yaml", self._yaml())
+        if images != "reference":
+            both = sorted((*self.splits["train"], *self.splits["select"]), key=lambda image: image.path)
+            parts = {"train": both, "val": self.splits["val"]}
+            add_yolo_folder(folder, parts, self.names, shown_as=shown_as, copy=images == "copy")
+        write_json(folder / "report.json", self._report())
+        self._write_statistics(folder)
+
+    def _yaml(self) -> str:
+        """Class names, root and counts; strings and lists of JSON are YAML, too."""
+        root, names = (json.dumps(value, ensure_ascii=False) for value in (self.root, self.names))
+        counts = {split: len(images) for split, images in self.splits.items()} | {"calib": len(self.calib)}
+        lines = [f"root: {root}", f"nc: {len(self.names)}", f"names: {names}", "images:"]
+        return "\n".join([*lines, *(f"  {split}: {count}" for split, count in counts.items()), ""])
+
+    def _report(self) -> dict[str, Any]:
+        counts = count_problems(self.problems)
+        return {
+            "kinds": {kind: {"count": count, "meaning": PROBLEM_KINDS[kind]} for kind, count in counts.items()},
+            "problems": [{"kind": p.kind, "where": p.where, "detail": p.detail} for p in self.problems],
+        }
+
+    def _write_statistics(self, folder: Path) -> None:
+        """`statistics.csv` of every split and class, `statistics.jpg` of all boxes to train on."""
+        rows = []
+        for split, images in self.splits.items():  # one at a time: in memory, arrays take as much as the images
+            boxes = collect_boxes(images, self.names)
+            rows += class_rows(split, boxes, self.names)
+            if split == "train":
+                encoded = cv2.imencode(".jpg", statistics_picture(boxes, self.names))[1]
+                (folder / "statistics.jpg").write_bytes(encoded.tobytes())
+        write_rows(folder / "statistics.csv", rows)
