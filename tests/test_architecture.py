@@ -18,9 +18,9 @@ PACKAGES = ("yolov6core", "stages")
 OPTIONAL = {"onnx", "onnxruntime", "onnxsim", "openvino", "tensorrt", "tensorrt_rtx"}
 """Heavy packages that are imported inside functions of `engines` and `export` only."""
 NEEDS_NO_OPTIONAL = ("engines", "export")
-SHARED_BY_STAGES = {"eval_report", "param_reading", "params", "paths", "plain_values", "shell", "trainings"}
+SHARED_BY_STAGES = {"params", "paths", "plain_values", "shell", "trainings"}
 """Modules of `stages` that are no command."""
-VALUES_ARE_TRACKED = {"stages/params.py", "stages/param_reading.py"}
+VALUES_ARE_TRACKED = {"stages/params.py", "yolov6core/param_sections.py"}
 """No dependency in `dvc.yaml`: DVC tracks the values of the sections, and a new bound of one must not train again."""
 LEAVES = {"boxes", "errors", "saturation", "threads", "yaml_text"}
 MAY_IMPORT = {  # package of yolov6core -> packages and modules of yolov6core that it may import, besides itself
@@ -228,7 +228,7 @@ def test_params_of_dvc_yaml_are_the_sections_a_stage_reads(stage):
 
 
 def test_params_yaml_fills_every_section_and_nothing_else():
-    from stages.params import SECTIONS, parse_params
+    from yolov6core.param_sections import SECTIONS, parse_params
 
     document = parse_yaml((ROOT / "params.yaml").read_text(encoding="utf-8"))
     assert list(document) == list(SECTIONS)

@@ -8,8 +8,8 @@ from yolov6core.models.variants import LITE, ModelSpec
 BLOCK_OF_MODE = {"hyper_search": "scaled", None: "conv_hardswish"}
 
 
-def spec_from_config(config: dict, *, branch: str = "none") -> ModelSpec:
-    """A ModelSpec from the official `model` section; the branch for small models keeps plain distances in use."""
+def spec_from_config(config: dict, *, aux_head: str = "none") -> ModelSpec:
+    """A ModelSpec from the official `model` section; the auxiliary head of small models keeps plain distances."""
     backbone, neck, head = config["backbone"], config["neck"], config["head"]
     common = {
         "width": config["width_multiple"],
@@ -36,13 +36,13 @@ def spec_from_config(config: dict, *, branch: str = "none") -> ModelSpec:
         top_down=channels[: levels - 1],
         bottom_up=bottom_up,
         neck_repeats=neck["num_repeats"][0],
-        reg_max=head["reg_max"] if head["use_dfl"] and branch != "distribution" else 0,
+        reg_max=head["reg_max"] if head["use_dfl"] and aux_head != "distribution" else 0,
         anchors=tuple(tuple(level) for level in head.get("anchors_init", ())),
     )
 
 
-def branch_of(options: dict) -> str:
-    """The head's branch for training, from the options that the official network was built with."""
+def aux_head_of(options: dict) -> str:
+    """The auxiliary head, from the options that the official network was built with."""
     if options.get("fuse_ab"):
         return "anchors"
     return "distribution" if options.get("distill_ns") else "none"
@@ -51,10 +51,10 @@ def branch_of(options: dict) -> str:
 def build_from_meta(meta: dict) -> Detector:
     """The network of a golden file, in its training form."""
     mode = meta["training_mode"]
-    branch = branch_of(meta.get("build_options") or {})
+    aux_head = aux_head_of(meta.get("build_options") or {})
     return build_detector(
-        spec_from_config(meta["model_config"], branch=branch),
+        spec_from_config(meta["model_config"], aux_head=aux_head),
         num_classes=meta["num_classes"],
         block=BLOCK_OF_MODE.get(mode, mode),
-        branch=branch,
+        aux_head=aux_head,
     )

@@ -63,10 +63,10 @@ def test_training_form_equals_the_official_network(golden: Callable, name: str) 
     _assert_maps(output.features, arrays, "train/feat_", noise)
 
     found = {"cls": output.cls_logits.sigmoid()}
-    if isinstance(output.branch, tuple):
-        found |= {"cls_ab": output.branch[0].sigmoid(), "reg_ab": output.branch[1], "reg": output.distances}
-    elif output.branch is not None:
-        found |= {"reg_dist": output.branch, "reg_lrtb": output.distances}
+    if isinstance(output.aux, tuple):
+        found |= {"cls_ab": output.aux[0].sigmoid(), "reg_ab": output.aux[1], "reg": output.distances}
+    elif output.aux is not None:
+        found |= {"reg_dist": output.aux, "reg_lrtb": output.distances}
     else:
         found |= {"reg": output.distances}
     assert {f"train64/{key}" for key in found} == {key for key in arrays if key.startswith("train64/")}

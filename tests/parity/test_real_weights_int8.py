@@ -35,7 +35,7 @@ def test_int8_keeps_the_accuracy_of_a_depthwise_network(coco128: DetectionDatase
     pixels = torch.cat([batch.images for batch in coco128.eval_batches(image_size=SIZE, batch_size=16)])
     half = np.sort(np.random.default_rng(0).permutation(len(pixels))[: len(pixels) // 2])
     batches = [part.float() / 255 for part in pixels[torch.from_numpy(half)].split(16)]
-    even = equalize(network, input_peaks(network, batches), chains=False)
+    even = equalize(network, input_peaks(network, batches), cross_layer=False)
     for ours, reference in zip(even(batches[0]), network(batches[0]), strict=True):
         assert torch.equal(ours, reference)
     gm = insert_quantizers(even.to(memory_format=torch.channels_last))

@@ -18,8 +18,9 @@ from yolov6core.models.detector import Detector
 from yolov6core.models.stage_blocks import ShortcutScale
 from yolov6core.pretrained.official_names import from_official
 from yolov6core.training.ema import ModelEma
-from yolov6core.training.loop import Learner, train_one_epoch
+from yolov6core.training.loop import train_one_epoch
 from yolov6core.training.schedule import sgd
+from yolov6core.training.train_state import TrainState
 
 ITEMS = ("iou", "dfl", "class")
 WEIGHTS = {"class": 1.0, "iou": 2.5, "dfl": 0.5, "anchor_class": 1.0, "anchor_iou": 2.5}
@@ -67,8 +68,8 @@ class Losses:
         images, targets = (part.double() for part in batch)
         output = self.model.training_output(images / 255)
         terms = self.criterion(*output[:2], targets, image_size=self.image_size, epoch=0)
-        if output.branch is not None:
-            aided = self.anchor_criterion(*output.branch, targets, image_size=self.image_size)
+        if output.aux is not None:
+            aided = self.anchor_criterion(*output.aux, targets, image_size=self.image_size)
             terms |= {f"anchor_{name}": term for name, term in aided.items()}
         self.seen.append({name: (WEIGHTS[name] * term).item() for name, term in terms.items()})
         return terms
@@ -103,7 +104,7 @@ def test_steps_equal_the_official_trainers(golden: Callable, name: str) -> None:
     optimizer = sgd(model, momentum=0.9, weight_decay=meta["weight_decay_per_group"][1])
     # so long a training that neither decay nor ramp of the average are shortened: the official average
     ema = ModelEma(model, total_steps=10**7)
-    learner = Learner(model, optimizer, RecordedSchedule(steps), ema, max_norm=float("inf"))
+    state = TrainState(model, optimizer, RecordedSchedule(steps), ema, grad_clip_norm=float("inf"))
     losses = Losses(model, meta)
 
     gradients: dict[str, Tensor] = {}
@@ -118,7 +119,7 @@ def test_steps_equal_the_official_trainers(golden: Callable, name: str) -> None:
         tuple(torch.from_numpy(arrays[f"step{step}/{part}"]) for part in ("images_uint8", "targets"))
         for step in range(len(steps))
     ]
-    train_one_epoch(learner, batches, losses, WEIGHTS)
+    train_one_epoch(state, batches, losses, WEIGHTS)
 
     sensitivity = meta["sensitivity"]
     for step, noise in enumerate(sensitivity["loss_items"]):

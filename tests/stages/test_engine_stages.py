@@ -15,7 +15,7 @@ import torch
 
 from stages import doctor, paths
 from stages.build_trt import build_trt
-from stages.eval_trt import _warn_if_pointless, eval_trt
+from stages.eval_trt import eval_trt
 from stages.export_onnx import export_onnx
 from stages.params import EngineParams, EvalParams, ExportParams, RuntimeParams
 from tests.support.dataset_folder import make_dataset
@@ -23,6 +23,7 @@ from tests.support.pipeline import small_card, write_float
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
 from yolov6core.engines import cpu
+from yolov6core.engines.complaints import missing_int8, no_gain
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
 from yolov6core.engines.interface import Interface
 from yolov6core.engines.record import class_names
@@ -264,13 +265,17 @@ def test_float_engine_has_the_map_of_torch(here, tmp_path, runtime):
         assert abs(found[key] - wanted[key]) <= 0.0005
 
 
-def test_an_engine_without_gain_is_shouted_about(caplog):
+def test_an_engine_without_gain_is_shouted_about():
     info = SimpleNamespace(
         wanted_int8=3, int8_convs=1, convs=5, runtime="onnxruntime", float_layers=("stem.conv", "neck.conv")
     )
-    _warn_if_pointless("ptq", {"speedup": 0.8}, info)
-    assert "ptq IS NOT FASTER THAN FLOAT (0.8 times)" in caplog.text
-    assert "FLOAT LAYERS THAT SHOULD BE INT8: 2; float layers: stem.conv, neck.conv" in caplog.text
+    assert no_gain(info, 0.8).startswith("NOT FASTER THAN FLOAT (0.8 times). 1 of 5 convolutions run in INT8")
+    assert missing_int8(info).endswith(
+        "quantizes 3 convolutions, onnxruntime runs only 1 of them in INT8; float layers: stem.conv, neck.conv"
+    )
+    assert not no_gain(info, 1.2) and not no_gain(info, None)
+    info.int8_convs = 3
+    assert not missing_int8(info)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])

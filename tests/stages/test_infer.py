@@ -17,6 +17,7 @@ from stages.__main__ import app
 from stages.infer import Findings, Thresholds, infer
 from tests.support import families
 from yolov6core.errors import UserError
+from yolov6core.tasks import engine_detector
 
 GREEN = (0, 255, 0)
 RUNTIMES = ["openvino", "onnxruntime", "opencv"]
@@ -122,13 +123,11 @@ def test_a_fixed_batch_is_filled_up(tmp_path, patches, folder) -> None:
 
 
 def test_images_are_set_into_the_grey_frame_that_a_file_asks_for(tmp_path, patches, model, folder, monkeypatch) -> None:
-    from yolov6core.engines import runtime
-
     given = onnx.load(model)
     given.metadata_props.add(key="shrink", value="16")
     onnx.save(given, model)
-    fed, real = [], runtime.infer_any
-    monkeypatch.setattr(runtime, "infer_any", lambda engine, batch: fed.append(batch) or real(engine, batch))
+    fed, real = [], engine_detector.infer_any
+    monkeypatch.setattr(engine_detector, "infer_any", lambda engine, batch: fed.append(batch) or real(engine, batch))
     infer(model, str(folder), out=tmp_path / "out")
     frame = np.ones((64, 64), bool)
     frame[8:56, 8:56] = False

@@ -14,21 +14,19 @@ import pytest
 import typer
 from pydantic import Field, ValidationError
 
-from stages.params import (
-    RENAMED,
+from stages.params import AugmentParams, ModelParams, ProjectSection, QatParams, TrainParams
+from stages.shell import errors_as_exit_codes
+from yolov6core.param_sections import (
     SECTIONS,
-    AugmentParams,
-    ModelParams,
     ParamsError,
-    QatParams,
     Section,
-    TrainParams,
     describe,
     load_params,
     parse_params,
     read_params,
 )
 
+RENAMED = ProjectSection.renamed
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / "params.yaml"
 DOCUMENT: dict[str, dict[str, Any]] = load_params(PARAMS)  # type: ignore[assignment]
@@ -371,7 +369,7 @@ def test_mutations_end_in_params_errors_or_success():
 def test_files_that_are_no_parameters_end_in_code_2(tmp_path, capsys, content, part):
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
-    with pytest.raises(typer.Exit) as stop:
+    with pytest.raises(typer.Exit) as stop, errors_as_exit_codes():
         read_params(path, ModelParams)
     assert stop.value.exit_code == 2
     message = capsys.readouterr().err
@@ -382,7 +380,7 @@ def test_missing_files_are_told(tmp_path, capsys):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(ParamsError, match="is missing; run from the project's root or give --params"):
             load_params(path)
-    with pytest.raises(typer.Exit):
+    with pytest.raises(typer.Exit), errors_as_exit_codes():
         read_params(tmp_path / "none.yaml", ModelParams)
     assert "none.yaml is missing" in capsys.readouterr().err
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from stages.draw_sample import draw_sample
-from stages.params import ParamsError, PrepareParams, parse_params
+from stages.params import PrepareParams
 from stages.prepare_voc2yolo import prepare_voc2yolo
 from yolov6core.errors import UserError
+from yolov6core.param_sections import ParamsError, parse_params
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = PrepareParams(
@@ -327,11 +328,9 @@ def test_a_folder_for_other_yolo_tools(voc, tmp_path, images):
     ],
 )
 def test_wrong_parameters_are_refused(key, value):
-    from dataclasses import asdict
-
-    section = asdict(DEFAULTS) | {key: value}
+    section = DEFAULTS.model_dump() | {key: value}
     with pytest.raises(ParamsError, match=key):
-        parse_params({"prepare": section}, prepare=PrepareParams)
+        parse_params({"prepare": section}, PrepareParams)
 
 
 @pytest.fixture

@@ -205,9 +205,9 @@ def test_checkpoints_come_back_as_the_same_network(pipeline):
     boxes, scores = predictor(network, card.strides)(x)
     assert boxes.shape[-1] == 4 and scores.shape[-1] == card.num_classes
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    calibrate(method="max")
     state = torch.get_rng_state()
     load_float(paths.WEIGHTS["float"])
-    calibrate(method="max")
     load_quantized(paths.WEIGHTS["ptq"])
     assert torch.equal(torch.get_rng_state(), state), "networks to be filled from a file draw no random number"
 

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from stages.shell import errors_as_exit_codes, fingerprint
+from stages.shell import errors_as_exit_codes
 from yolov6core.atomic import replace_folder, write_text
+from yolov6core.code_version import fingerprint
 from yolov6core.errors import UserError
 
 
@@ -24,7 +25,7 @@ def test_fingerprint_sees_parts_files_and_code(tmp_path, monkeypatch):
     path.write_text("2")
     assert first != fingerprint({"lr": 1}, files=(path,))
     path.write_text("1")
-    monkeypatch.setattr("stages.shell.source_digests", lambda: {"stages/a.py": "0"})
+    monkeypatch.setattr("yolov6core.code_version.source_digests", lambda: {"stages/a.py": "0"})
     assert first != fingerprint({"lr": 1}, files=(path,))
 
 

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from stages import paths
 from stages.__main__ import app
 from stages.draw_sample import draw_sample
-from stages.params import SECTIONS, Section
 from yolov6core.models.card import NetworkCard, new_card
 from yolov6core.models.detector import Detector, build_detector
 from yolov6core.models.variants import ModelSpec
+from yolov6core.param_sections import SECTIONS, Section
 from yolov6core.tasks.networks import save_float
 from yolov6core.yaml_text import parse_yaml
 

@@ -6,21 +6,21 @@ import torch
 from torch import nn
 
 from yolov6core.losses.detection import DetectionLoss
-from yolov6core.training.distributed import Ranks, device_count, join, with_averaged_gradients
+from yolov6core.training.distributed import ProcessGroup, device_count, join, with_averaged_gradients
 
 
 def test_alone_nothing_changes():
-    ranks = join("cpu")
-    assert ranks == Ranks(rank=0, count=1, device="cpu") and ranks.main
+    processes = join("cpu")
+    assert processes == ProcessGroup(rank=0, count=1, device="cpu") and processes.main
     values = torch.rand(3)
-    assert ranks.sum(values) is values and ranks.mean(values) is values
-    assert ranks.any(True) and not ranks.any(False) and ranks.gather("a") == ["a"]
+    assert processes.sum(values) is values and processes.mean(values) is values
+    assert processes.any(True) and not processes.any(False) and processes.gather("a") == ["a"]
     losses = lambda batch, epoch: {}  # noqa: E731
-    assert with_averaged_gradients(nn.Linear(1, 1), losses, ranks) is losses
+    assert with_averaged_gradients(nn.Linear(1, 1), losses, processes) is losses
 
 
 def test_shares_are_equal_and_miss_nothing_that_divides():
-    shares = [Ranks(rank, 3).share(list(range(8))) for rank in range(3)]
+    shares = [ProcessGroup(rank, 3).share(list(range(8))) for rank in range(3)]
     assert shares == [[0, 1], [2, 3], [4, 5]]
 
 

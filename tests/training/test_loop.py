@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from yolov6core.training.ema import ModelEma
-from yolov6core.training.loop import Course, Learner, NonFiniteLossError, train_one_epoch
+from yolov6core.training.loop import EpochProgress, NonFiniteLossError, train_one_epoch
 from yolov6core.training.resume import load_state, save_state
 from yolov6core.training.schedule import OPTIMIZERS, Schedule, bounded_warmup
+from yolov6core.training.train_state import TrainState
 
 SCHEDULE = Schedule(
     base_lr=0.1,
@@ -22,12 +23,12 @@ SCHEDULE = Schedule(
 )
 
 
-def make_learner(seed: int = 0, optimizer: str = "sgd", **settings) -> Learner:
+def make_learner(seed: int = 0, optimizer: str = "sgd", **settings) -> TrainState:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
     model(torch.zeros(1, 3, 6, 6))
     stepper = OPTIMIZERS[optimizer](model, momentum=0.9, weight_decay=1e-3)
-    return Learner(model, stepper, SCHEDULE, ModelEma(model, total_steps=100), **settings)
+    return TrainState(model, stepper, SCHEDULE, ModelEma(model, total_steps=100), **settings)
 
 
 def batches(epoch: int):
@@ -57,17 +58,17 @@ def test_only_kernels_decay():
 
 
 def test_average_is_the_recursion_of_its_decay():
-    learner = make_learner()
-    weight = learner.model[0].weight
+    state = make_learner()
+    weight = state.model[0].weight
     expected = weight.detach().clone()
     for step in range(1, 6):
         weight.data.add_(1.0)
-        learner.model[1].num_batches_tracked.add_(1)
-        learner.ema.update(learner.model)
-        expected += (weight.detach() - expected) * (1 - learner.ema.decay_at(step))
-    torch.testing.assert_close(learner.ema.model[0].weight, expected)
-    assert learner.ema.model[1].num_batches_tracked.item() == 6, "counters follow instead of being averaged"
-    assert ModelEma(learner.model, total_steps=10**6).decay == 0.9999
+        state.model[1].num_batches_tracked.add_(1)
+        state.ema.update(state.model)
+        expected += (weight.detach() - expected) * (1 - state.ema.decay_at(step))
+    torch.testing.assert_close(state.ema.model[0].weight, expected)
+    assert state.ema.model[1].num_batches_tracked.item() == 6, "counters follow instead of being averaged"
+    assert ModelEma(state.model, total_steps=10**6).decay == 0.9999
 
 
 def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path):
@@ -94,9 +95,9 @@ def test_a_training_interrupted_inside_an_epoch_ends_in_the_same_bytes(tmp_path,
     class Stop(Exception):
         pass
 
-    def stop(course: Course) -> None:
+    def stop(progress: EpochProgress) -> None:
         if broken.step == step:
-            progress = {"batches": course.batches, "sums": course.sums}
+            progress = {"batches": progress.batches, "sums": progress.sums}
             save_state(tmp_path / "s.safetensors", broken, extra={}, progress=progress)
             raise Stop
 
@@ -104,9 +105,9 @@ def test_a_training_interrupted_inside_an_epoch_ends_in_the_same_bytes(tmp_path,
     means = train_one_epoch(straight, batches(0), losses_of(straight.model), {"mse": 1.0})
     with pytest.raises(Stop):
         train_one_epoch(broken, batches(0), losses_of(broken.model), {"mse": 1.0}, after_step=stop)
-    course = Course(**load_state(tmp_path / "s.safetensors", resumed)[1])
-    left = batches(0)[course.batches :]
-    assert means == train_one_epoch(resumed, left, losses_of(resumed.model), {"mse": 1.0}, course=course)
+    progress = EpochProgress(**load_state(tmp_path / "s.safetensors", resumed)[1])
+    left = batches(0)[progress.batches :]
+    assert means == train_one_epoch(resumed, left, losses_of(resumed.model), {"mse": 1.0}, progress=progress)
     assert resumed.step == straight.step
     for key, value in straight.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key]), key
@@ -117,59 +118,57 @@ def test_accumulated_gradients_are_those_of_the_larger_batch():
     whole, parts = make_learner(), make_learner(accumulate=2)
     large = batches(0)[0]
     small = [tuple(half) for half in zip(*(part.chunk(2) for part in large), strict=True)]
-    for learner, given in ((whole, [large]), (parts, small)):
-        train_one_epoch(learner, given, losses_of(learner.model), {"mse": 1.0}, freeze_norm=True)
-        assert learner.step == 1
+    for state, given in ((whole, [large]), (parts, small)):
+        train_one_epoch(state, given, losses_of(state.model), {"mse": 1.0}, freeze_norm=True)
+        assert state.step == 1
     for ours, theirs in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_the_last_step_of_an_epoch_takes_what_is_left():
-    learner = make_learner(accumulate=2)
-    train_one_epoch(learner, batches(0), losses_of(learner.model), {"mse": 1.0})
-    assert learner.step == 3
+    state = make_learner(accumulate=2)
+    train_one_epoch(state, batches(0), losses_of(state.model), {"mse": 1.0})
+    assert state.step == 3
 
 
 def test_adamw_follows_the_schedule():
-    learner = make_learner(optimizer="adamw")
-    train_one_epoch(learner, batches(0)[:1], losses_of(learner.model), {"mse": 1.0})
-    group = learner.optimizer.param_groups[0]
+    state = make_learner(optimizer="adamw")
+    train_one_epoch(state, batches(0)[:1], losses_of(state.model), {"mse": 1.0})
+    group = state.optimizer.param_groups[0]
     assert group["lr"] == SCHEDULE.lr(0) and group["betas"] == (SCHEDULE.momentum_at(0), 0.999)
 
 
 def test_scaled_gradients_make_the_same_step():
     """What float16 needs on CUDA, with the scaler that torch has for the CPU."""
     plain, scaled = make_learner(), make_learner(scaler=torch.amp.GradScaler("cpu"))
-    for learner in (plain, scaled):
-        train_one_epoch(learner, batches(0), losses_of(learner.model), {"mse": 1.0})
+    for state in (plain, scaled):
+        train_one_epoch(state, batches(0), losses_of(state.model), {"mse": 1.0})
     for ours, theirs in zip(plain.model.parameters(), scaled.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_non_finite_loss_stops_before_the_weights_change():
-    learner = make_learner()
-    before = learner.model[0].weight.detach().clone()
+    state = make_learner()
+    before = state.model[0].weight.detach().clone()
     with pytest.raises(NonFiniteLossError, match="mse nan") as error:
-        train_one_epoch(
-            learner, batches(0), lambda _: {"mse": learner.model[0].weight.sum() * float("nan")}, {"mse": 1}
-        )
-    assert torch.equal(before, learner.model[0].weight)
+        train_one_epoch(state, batches(0), lambda _: {"mse": state.model[0].weight.sum() * float("nan")}, {"mse": 1})
+    assert torch.equal(before, state.model[0].weight)
     assert torch.equal(error.value.batch[0], batches(0)[0][0])
 
 
 def test_frozen_norm_uses_and_keeps_its_stored_statistics():
-    learner = make_learner()
-    norm = learner.model[1]
+    state = make_learner()
+    norm = state.model[1]
     norm.running_mean.fill_(0.3)
     norm.running_var.fill_(1.0)
     seen = []
-    learner.model[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    state.model[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     convolved = []
-    learner.model[1].register_forward_pre_hook(lambda _, inputs: convolved.append(inputs[0].detach()))
-    train_one_epoch(learner, batches(0)[:1], losses_of(learner.model), {"mse": 1.0}, freeze_norm=True)
+    state.model[1].register_forward_pre_hook(lambda _, inputs: convolved.append(inputs[0].detach()))
+    train_one_epoch(state, batches(0)[:1], losses_of(state.model), {"mse": 1.0}, freeze_norm=True)
     assert (norm.running_mean == 0.3).all()
     torch.testing.assert_close(seen[0], (convolved[0] - 0.3) / (1 + norm.eps) ** 0.5)
-    train_one_epoch(learner, batches(0)[:1], losses_of(learner.model), {"mse": 1.0})
+    train_one_epoch(state, batches(0)[:1], losses_of(state.model), {"mse": 1.0})
     assert not (norm.running_mean == 0.3).any(), "and the next epoch is an ordinary one again"
 
 
