@@ -35,14 +35,14 @@ class Statistics:
         histograms: scale group -> histogram over all values of the group.
         channel_peaks: tensor (node name) -> largest magnitude of each channel [C], of tensors with four dimensions.
         inputs: scale groups that hold the network's input; its range is known, so it is never clipped.
-        read: scale group -> interval outside which all readers of the group are constant, where there is one.
+        reader_limits: scale group -> interval outside which all readers of the group are constant, where there is one.
         images: number of images.
     """
 
     histograms: dict[str, Histogram]
     inputs: frozenset[str] = frozenset()
     channel_peaks: dict[str, Tensor] = field(default_factory=dict)
-    read: dict[str, tuple[float, float]] = field(default_factory=dict)
+    reader_limits: dict[str, tuple[float, float]] = field(default_factory=dict)
     images: int = 0
 
 
@@ -78,7 +78,9 @@ def collect(gm: QuantizedModel, batches: Iterable[Tensor], *, bins: int = BINS) 
     groups = state_of(gm).groups
     placeholders = (node.name for node in gm.graph.nodes if node.op == "placeholder")
     inputs = frozenset(groups.group_of[name] for name in placeholders if name in groups.group_of)
-    statistics = Statistics({name: Histogram(bins) for name in groups.sources}, inputs, read=_read_limits(gm))
+    statistics = Statistics(
+        {name: Histogram(bins) for name in groups.sources}, inputs, reader_limits=_reader_limits(gm)
+    )
 
     def observe(tensor: str, group: str, value: Tensor) -> None:
         try:
@@ -106,7 +108,7 @@ def collect(gm: QuantizedModel, batches: Iterable[Tensor], *, bins: int = BINS) 
     return statistics
 
 
-def _read_limits(gm: QuantizedModel) -> dict[str, tuple[float, float]]:
+def _reader_limits(gm: QuantizedModel) -> dict[str, tuple[float, float]]:
     """Scale group -> interval outside which all its readers are constant, where it is not all numbers."""
     groups = state_of(gm).groups
     limits: dict[str, tuple[float, float]] = {}
@@ -138,7 +140,7 @@ def ranges(statistics: Statistics, method: Method) -> Ranges:
     found = {}
     for name, histogram in statistics.histograms.items():
         amin, amax = clipped_range(histogram, Method("max") if name in statistics.inputs else method)
-        low, high = statistics.read.get(name, (-math.inf, math.inf))
+        low, high = statistics.reader_limits.get(name, (-math.inf, math.inf))
         found[name] = min(max(amin, low), high), min(max(amax, low), high)
     return found
 
