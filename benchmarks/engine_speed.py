@@ -24,6 +24,7 @@ import onnx
 import torch
 from torch import nn
 
+from yolov6core.base.saturation import CpuSums
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.latency import Latency, measure
@@ -44,7 +45,6 @@ from yolov6core.quant.insert import (
     state_of,
 )
 from yolov6core.quant.observers import Method
-from yolov6core.saturation import CpuSums
 
 COMPARED = (
     ("openvino int8", "openvino float"),

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from yolov6core.base.saturation import CpuSums
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.datasets.coco import read_coco
 from yolov6core.datasets.write import write_dataset
@@ -53,7 +54,6 @@ from yolov6core.quant.insert import (
 )
 from yolov6core.quant.observers import Method
 from yolov6core.quant.sensitivity import detection_readout, fast_sensitivity
-from yolov6core.saturation import CpuSums
 
 SPEC = VARIANTS["yolov6_lite_l"]
 SIZE = (320, 320)

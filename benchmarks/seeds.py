@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.__main__ import STAGES
-from yolov6core.yaml_text import parse_yaml
+from yolov6core.base.yaml_text import parse_yaml
 
 REPOSITORY = Path(__file__).parents[1]
 TORCH_METRICS = {"float": "train", "ptq": "ptq", "partial": "partial", "qat": "qat"}

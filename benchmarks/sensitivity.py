@@ -29,7 +29,7 @@ from stages._models import load_float_model, load_quantized
 from stages._ranking import log_agreement, measure_exactly, readout
 from torch import Tensor, nn
 
-from yolov6core.checkpoint import load_checkpoint
+from yolov6core.base.checkpoint import load_checkpoint
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.evaluation.evaluator import EvalResult, evaluate
 from yolov6core.quant.calibrate import collect, ranges

@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from yolov6core.yaml_text import parse_yaml
+from yolov6core.base.yaml_text import parse_yaml
 
 ROOT = Path(__file__).parents[1]
 OUTS = {
@@ -31,7 +31,7 @@ DEADLY = """
 import os, random, signal, sys
 from stages import _keeper
 from stages.__main__ import app
-from yolov6core import atomic
+from yolov6core.base import atomic
 from yolov6core.training import loop
 
 kind, number = sys.argv.pop(1), int(sys.argv.pop(1))

@@ -23,6 +23,7 @@ from stages._evaluation import evaluate_split
 from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model
 from torch import Tensor, nn
 
+from yolov6core.base.saturation import has_pairs
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.equalize import equalize, input_peaks
 from yolov6core.quant.insert import (
@@ -33,7 +34,6 @@ from yolov6core.quant.insert import (
     set_ranges_,
 )
 from yolov6core.quant.spec import Grid
-from yolov6core.saturation import has_pairs
 
 SEVEN_BITS = Grid(-64, 63, symmetric=True, unsigned=Grid(0, 127, symmetric=False))
 

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from stages import params as sections
-from stages import paths
-from stages.shell import errors_as_exit_codes
+from stages.shared import paths
+from stages.shared.shell import errors_as_exit_codes
 from yolov6core.param_sections import read_params
 
 PIPELINE, AROUND = "Pipeline", "Around it"
@@ -39,7 +39,6 @@ def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """
     with errors_as_exit_codes():
         (prepare,) = read_params(params, sections.PrepareParams)
-
         from stages.prepare_voc2yolo import prepare_voc2yolo
 
         prepare_voc2yolo(prepare)
@@ -56,7 +55,6 @@ def search_scales(params: ParamsFile = DEFAULT_PARAMS) -> None:
         model, augment, search, runtime = read_params(
             params, sections.ModelParams, sections.AugmentParams, sections.SearchParams, sections.RuntimeParams
         )
-
         from stages.search_scales import search_scales
 
         search_scales(model, augment, search, runtime, params=params)
@@ -78,7 +76,6 @@ def train_repopt(params: ParamsFile = DEFAULT_PARAMS) -> None:
             sections.EvalParams,
             sections.RuntimeParams,
         )
-
         from stages.train_repopt import train_repopt
 
         train_repopt(model, augment, train, evaluation, runtime, params=params)
@@ -92,7 +89,6 @@ def detect_cpu(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """
     with errors_as_exit_codes():
         (ptq,) = read_params(params, sections.PtqParams)
-
         from stages.detect_cpu import detect_cpu
 
         detect_cpu(ptq)
@@ -107,7 +103,6 @@ def ptq_calib(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """
     with errors_as_exit_codes():
         ptq, evaluation, runtime = read_params(params, sections.PtqParams, sections.EvalParams, sections.RuntimeParams)
-
         from stages.ptq_calib import ptq_calib
 
         ptq_calib(ptq, evaluation, runtime)
@@ -125,7 +120,6 @@ def sensitivity(params: ParamsFile = DEFAULT_PARAMS) -> None:
         section, evaluation, runtime = read_params(
             params, sections.SensitivityParams, sections.EvalParams, sections.RuntimeParams
         )
-
         from stages.sensitivity import sensitivity
 
         sensitivity(section, evaluation, runtime)
@@ -142,7 +136,6 @@ def qat_distill(params: ParamsFile = DEFAULT_PARAMS) -> None:
         augment, qat, evaluation, runtime = read_params(
             params, sections.AugmentParams, sections.QatParams, sections.EvalParams, sections.RuntimeParams
         )
-
         from stages.qat_distill import qat_distill
 
         qat_distill(augment, qat, evaluation, runtime, params=params)
@@ -157,7 +150,6 @@ def export_onnx(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """
     with errors_as_exit_codes():
         export, runtime = read_params(params, sections.ExportParams, sections.RuntimeParams)
-
         from stages.export_onnx import export_onnx
 
         export_onnx(export, runtime)
@@ -171,7 +163,6 @@ def build_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """
     with errors_as_exit_codes():
         (engine,) = read_params(params, sections.EngineParams)
-
         from stages.build_trt import build_trt
 
         build_trt(engine)
@@ -186,7 +177,6 @@ def eval_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """
     with errors_as_exit_codes():
         (evaluation,) = read_params(params, sections.EvalParams)
-
         from stages.eval_trt import eval_trt
 
         eval_trt(evaluation)
@@ -206,9 +196,9 @@ def infer(
 ) -> None:
     """Detect on an image, folder, video or camera: draws, saves, and prints times."""
     with errors_as_exit_codes():
-        from stages.infer import Thresholds, infer
+        from stages.infer import infer
 
-        infer(engine, source, out=out, runtime=runtime, names=names, thresholds=Thresholds(score, iou))
+        infer(engine, source, out=out, runtime=runtime, names=names, score=score, iou=iou)
 
 
 @app.command("draw-sample", rich_help_panel=AROUND)

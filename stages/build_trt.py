@@ -10,18 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages import paths
 from stages.params import EngineParams
-from yolov6core.atomic import replace_folder
+from stages.shared import paths
+from yolov6core.base.atomic import replace_folder
+from yolov6core.base.errors import UserError, logger
 from yolov6core.data.transforms import network_input
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
-from yolov6core.engines.complaints import missing_int8
-from yolov6core.engines.cpu import warning
+from yolov6core.engines.complaints import missing_int8, unsuitable_cpu
 from yolov6core.engines.exactness import deviation_from_exact
 from yolov6core.engines.registry import RUNTIMES, pick_runtime
 from yolov6core.engines.runtime import BuildSettings, EngineInfo, read_info, write_info
 from yolov6core.engines.tensorrt_engine import TIMING_CACHE
-from yolov6core.errors import UserError, logger
 
 TIMINGS = paths.RESUME / "build-trt"
 """TensorRT's measured kernel times, kept between runs: without them two builds may pick different kernels."""
@@ -87,7 +86,7 @@ def _compared_with_exact(folder: Path, source: Path) -> EngineInfo:
     on another CPU the same file may be right.
     """
     info, stored = read_info(folder), source.with_name(paths.CHECK_IMAGES)
-    told = warning(info)
+    told = unsuitable_cpu(info)
     batches = _stored_images(stored) if stored.is_file() and info.wanted_int8 else []
     if batches and (deviation := deviation_from_exact(folder, batches)) is not None:
         info = replace(info, deviation=round(deviation, 5))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from stages import paths
 from stages.params import PtqParams
-from yolov6core.atomic import write_json
+from stages.shared import paths
+from yolov6core.base.atomic import write_json
+from yolov6core.base.errors import logger
 from yolov6core.engines.cpu import integer_arithmetic, resolved
-from yolov6core.errors import logger
 
 
 def detect_cpu(ptq: PtqParams) -> None:
-    """Write `sums`: `exact` or `saturating`, `ptq.cpu` with `auto` replaced by what the CPU at hand does."""
+    """Write `sums`: `exact` or `saturating`, `ptq.cpu` with `auto` replaced by what the CPU at hand does; and `cpu`."""
     logger.info("this CPU: %s", integer_arithmetic().describe())
     sums = resolved(ptq.cpu)
-    write_json(paths.CPU, {"sums": sums})
+    write_json(paths.CPU, {"cpu": ptq.cpu, "sums": sums})
     logger.info("INT8 is made for CPUs with %s sums (ptq.cpu %s) -> %s", sums, ptq.cpu, paths.CPU)

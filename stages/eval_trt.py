@@ -5,22 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stages import paths
 from stages.params import EvalParams
-from stages.plain_values import limits_of
-from stages.shell import required
-from yolov6core.atomic import replace_folder, write_json
+from stages.shared import paths
+from stages.shared.limits import limits_of
+from stages.shared.shell import required
+from yolov6core.base.atomic import replace_folder, write_json
+from yolov6core.base.errors import UserError, logger
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.engines.complaints import missing_int8, no_gain
-from yolov6core.engines.cpu import is_wrong_here, warning
+from yolov6core.engines.complaints import is_wrong_here, missing_int8, no_gain, unsuitable_cpu
 from yolov6core.engines.latency import speedup
 from yolov6core.engines.registry import open_exact
 from yolov6core.engines.runtime import SIDECAR, Engine, EngineInfo
-from yolov6core.errors import UserError, logger
 from yolov6core.evaluation.evaluator import EvalResult
-from yolov6core.tasks.comparison_files import write_curves, write_rounds, write_samples, write_summary, write_tables
-from yolov6core.tasks.engine_evaluation import Times, evaluate_engine, measure_engines
-from yolov6core.tasks.open_engine import open_folder
+from yolov6core.serving.comparison_files import write_curves, write_rounds, write_samples, write_summary, write_tables
+from yolov6core.serving.engine_evaluation import Times, evaluate_engine, measure_engines
+from yolov6core.serving.open_engine import open_folder
 
 METRICS = paths.METRICS / "eval"
 TIME_DIGITS = 3
@@ -102,7 +101,7 @@ def _warn_of_cpu(
     info: EngineInfo, result: EvalResult, folder: Path, dataset: DetectionDataset, how: dict[str, Any]
 ) -> None:
     """Say whether an engine does not suit the CPU at hand, and the mAP that it loses where its sums are wrong here."""
-    text = warning(info)
+    text = unsuitable_cpu(info)
     if not text:
         return
     lost = ""

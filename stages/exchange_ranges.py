@@ -7,15 +7,15 @@ from typing import cast
 
 from safetensors.torch import save
 
-from stages import paths
-from stages.shell import required
-from yolov6core.atomic import full_disk_explained, replace_folder, write_whole
-from yolov6core.errors import UserError
+from stages.shared import paths
+from stages.shared.shell import required
+from yolov6core.base.atomic import full_disk_explained, replace_folder, write_whole
+from yolov6core.base.errors import UserError
+from yolov6core.int8.quantized_networks import load_quantized, save_quantized
 from yolov6core.pretrained.amax_ranges import Style, from_amax_, to_amax
 from yolov6core.pretrained.range_file import read_range_file
 from yolov6core.quant.insert import insert_quantizers, set_dialect_
 from yolov6core.tasks.networks import load_float
-from yolov6core.tasks.quantized_networks import load_quantized, save_quantized
 
 
 def import_ranges(ranges: Path, *, out: Path) -> str:

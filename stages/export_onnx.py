@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from stages import paths
 from stages.params import ExportParams, RuntimeParams
-from stages.shell import required
-from yolov6core.atomic import replace_folder, write_json
+from stages.shared import paths
+from stages.shared.shell import required
+from yolov6core.base.atomic import replace_folder, write_json
+from yolov6core.base.errors import UserError, logger
+from yolov6core.base.threads import set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
-from yolov6core.engines.compare import Outputs
-from yolov6core.engines.interface import Interface
-from yolov6core.engines.torch_engine import run_module
-from yolov6core.errors import UserError, logger
+from yolov6core.exchange.compare import Outputs
+from yolov6core.exchange.interface import Interface
 from yolov6core.export.check import Tolerance, check_file, complaint, describe
 from yolov6core.export.dialects import grid_of, slow_in_int8, write_traced
 from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, to_onnx
+from yolov6core.int8.quantized_networks import load_quantized
 from yolov6core.models.card import NetworkCard
-from yolov6core.models.decoded import DecodedNetwork
+from yolov6core.models.decoded import DecodedNetwork, run_module
 from yolov6core.quant.insert import (
     QuantizedModel,
     quantizers_off,
@@ -34,8 +35,6 @@ from yolov6core.quant.insert import (
     state_of,
 )
 from yolov6core.tasks.networks import load_float
-from yolov6core.tasks.quantized_networks import load_quantized
-from yolov6core.threads import set_threads
 
 if TYPE_CHECKING:
     import onnx

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolov6core.errors import UserError
+from yolov6core.base.errors import UserError
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.cost import cost_of
 from yolov6core.models.variants import VARIANTS

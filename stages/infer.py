@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from stages import paths
+from stages.shared import paths
+from yolov6core.base.errors import UserError, logger
 from yolov6core.data.frames import Frames, find_frames
-from yolov6core.engines.cpu import warning
-from yolov6core.errors import UserError, logger
+from yolov6core.engines.complaints import unsuitable_cpu
 from yolov6core.evaluation.plots import draw_boxes, save_jpeg
-from yolov6core.tasks.engine_detector import EngineDetector
-from yolov6core.tasks.findings import Findings
-from yolov6core.tasks.open_engine import class_names, open_any
+from yolov6core.serving.engine_detector import EngineDetector
+from yolov6core.serving.findings import Findings
+from yolov6core.serving.open_engine import class_names, open_any
 
 DATASET_NAMES = paths.DATASET / "dataset.yaml"
 CAMERA_RATE = 25.0
 """Frames a second of a video from a camera: a camera that is open cannot be asked again."""
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Weakest score that counts, and the IoU above which the weaker of two boxes of a class goes."""
-
-    score: float = 0.4
-    iou: float = 0.45
 
 
 def infer(
@@ -37,9 +29,16 @@ def infer(
     out: Path = paths.INFER,
     runtime: str = "auto",
     names: Path | None = None,
-    thresholds: Thresholds = Thresholds(),
+    score: float = 0.4,
+    iou: float = 0.45,
 ) -> None:
     """Write drawn pictures (or a video), `detections.json` and `detections.csv` into `out`.
+
+    Args:
+        engine: folder of an engine, or an ONNX file, which `runtime` runs.
+        source: image, folder, video, or number of a camera.
+        names: file of class names, see `class_names`.
+        score, iou: weakest score that counts, and the overlap from which the weaker of two boxes of a class goes.
 
     Raises:
         UserError: no such engine or source, an engine of another place, or no picture that could be read.
@@ -52,13 +51,13 @@ def infer(
         raise UserError(f"--out {out} holds the source itself, whose images would be overwritten; give another folder")
     opened = open_any(engine, runtime)
     logger.info("%s", opened.info.describe())
-    if warning(opened.info):
-        logger.warning("%s", warning(opened.info))
+    if unsuitable_cpu(opened.info):
+        logger.warning("%s", unsuitable_cpu(opened.info))
     detector = EngineDetector(
         opened,
         class_names(names, opened, dataset=DATASET_NAMES),
-        score_threshold=thresholds.score,
-        iou_threshold=thresholds.iou,
+        score_threshold=score,
+        iou_threshold=iou,
     )
     out.mkdir(parents=True, exist_ok=True)
     findings = Findings()

@@ -7,9 +7,10 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages import paths
 from stages.params import PrepareParams
-from yolov6core.atomic import replace_folder, write_json
+from stages.shared import paths
+from yolov6core.base.atomic import replace_folder, write_json
+from yolov6core.base.errors import UserError, logger
 from yolov6core.datasets.annotated import DatasetError, Problem, count_problems
 from yolov6core.datasets.check import BoxRules, check_images
 from yolov6core.datasets.coco import is_coco, read_coco
@@ -18,7 +19,6 @@ from yolov6core.datasets.prepared import PreparedDataset
 from yolov6core.datasets.split import remove_shared, seeded_part, stratified_part
 from yolov6core.datasets.voc import is_voc, read_voc
 from yolov6core.datasets.yolo import is_yolo, read_yolo
-from yolov6core.errors import UserError, logger
 
 METRICS = paths.METRICS / "prepare.json"
 

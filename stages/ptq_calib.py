@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,16 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages import paths
 from stages.params import EvalParams, PtqParams, RuntimeParams
-from stages.plain_values import limits_of
-from stages.shell import required
-from yolov6core.atomic import replace_folder, write_json
+from stages.shared import paths
+from stages.shared.limits import limits_of
+from stages.shared.shell import required
+from yolov6core.base.atomic import replace_folder, write_json
+from yolov6core.base.errors import UserError, logger
+from yolov6core.base.saturation import CpuSums
+from yolov6core.base.tables import write_rows
+from yolov6core.base.threads import set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
-from yolov6core.engines.cpu import resolved
-from yolov6core.errors import UserError, logger
 from yolov6core.evaluation.evaluator import EvalResult
+from yolov6core.int8.float_comparison import FloatComparison, retention
+from yolov6core.int8.quantized_networks import matching_layers, save_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.quant.adaround import round_weights_
 from yolov6core.quant.bias_correction import correct_biases_
@@ -28,12 +33,8 @@ from yolov6core.quant.equalize import depthwise_names, equalize, input_peaks
 from yolov6core.quant.insert import QuantizedModel, insert_quantizers, set_float_layers_, set_ranges_, state_of
 from yolov6core.quant.observers import Method
 from yolov6core.quant.tensor_noise import tensor_noise
-from yolov6core.tables import write_rows
 from yolov6core.tasks.evaluation import SplitEvaluator
-from yolov6core.tasks.float_comparison import FloatComparison, retention
 from yolov6core.tasks.networks import load_float
-from yolov6core.tasks.quantized_networks import matching_layers, save_quantized
-from yolov6core.threads import set_threads
 
 METRICS = paths.METRICS / "ptq.json"
 REPAIR_IMAGES = 16
@@ -113,13 +114,23 @@ def ptq_calib(ptq: PtqParams, evaluation: EvalParams, runtime: RuntimeParams) ->
 
 
 def _with_quantizers(network: nn.Module, ptq: PtqParams) -> QuantizedModel:
-    cpu = resolved(ptq.cpu)
+    cpu = _sums(ptq)
     logger.info("INT8 for CPUs with %s sums (ptq.cpu %s)", cpu, ptq.cpu)
     model = insert_quantizers(
         network, dialect_name=ptq.dialect, quantize_predictions=ptq.predictions == "int8", cpu=cpu
     )
     more = matching_layers(model, ptq.float_layers, where="ptq.float_layers")
     return set_float_layers_(model, state_of(model).float_layers | set(more))
+
+
+def _sums(ptq: PtqParams) -> CpuSums:
+    """The integer sums of the CPUs that INT8 is made for, as `detect-cpu` has found them."""
+    found = json.loads(required(paths.CPU, made_by="detect-cpu").read_text(encoding="utf-8"))
+    if found.get("cpu") != ptq.cpu:
+        raise UserError(
+            f"{paths.CPU} is of ptq.cpu {found.get('cpu')}, not {ptq.cpu}: run 'dvc repro detect-cpu' again"
+        )
+    return found["sums"]
 
 
 def _equalized(network: nn.Module, calibration: Calibration) -> nn.Module:

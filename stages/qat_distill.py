@@ -9,27 +9,28 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stages import paths
 from stages.params import AugmentParams, EvalParams, QatParams, RuntimeParams
-from stages.plain_values import limits_of, recipe_of
-from stages.shell import finish, how_to_continue, required, state_path
-from stages.trainings import spread_over_devices
-from yolov6core.atomic import replace_folder, write_json
+from stages.shared import paths
+from stages.shared.limits import limits_of
+from stages.shared.shell import finish, how_to_continue, required, state_path
+from stages.shared.trainings import recipe_of, spread_over_devices
+from yolov6core.base.atomic import replace_folder, write_json
+from yolov6core.base.errors import UserError, logger
+from yolov6core.base.tables import write_rows
+from yolov6core.base.threads import set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
-from yolov6core.errors import UserError, logger
+from yolov6core.evaluation.evaluator import DetectionLimits
+from yolov6core.int8.float_comparison import FloatComparison
+from yolov6core.int8.qat import QatTask, QatWeights, freeze_unused_
+from yolov6core.int8.quantized_networks import load_quantized, save_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import QuantizedModel, fix_ranges_, get_ranges, learn_ranges_, set_ranges_
 from yolov6core.quant.observers import Method
-from yolov6core.tables import write_rows
-from yolov6core.tasks.evaluation import DetectionLimits, SplitEvaluator
-from yolov6core.tasks.float_comparison import FloatComparison
+from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.float_training import training_batches
 from yolov6core.tasks.networks import load_float
-from yolov6core.tasks.qat import QatTask, QatWeights, freeze_unused_
-from yolov6core.tasks.quantized_networks import load_quantized, save_quantized
-from yolov6core.threads import set_threads
 from yolov6core.training.devices import check_batch
 from yolov6core.training.distributed import ProcessGroup, join, with_averaged_gradients
 from yolov6core.training.fit import fit

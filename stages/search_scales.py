@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages import paths
 from stages.params import AugmentParams, ModelParams, RuntimeParams, SearchParams
-from stages.shell import finish, warn_if_untracked
-from stages.trainings import TrainingSections, spread_over_devices, train_float
-from yolov6core.atomic import replace_folder
-from yolov6core.errors import UserError, logger
+from stages.shared import paths
+from stages.shared.shell import finish, warn_if_untracked
+from stages.shared.trainings import TrainingSections, spread_over_devices, train_float
+from yolov6core.base.atomic import replace_folder
+from yolov6core.base.errors import UserError, logger
+from yolov6core.base.tables import write_rows
 from yolov6core.pretrained.official_file import read_official_checkpoint
 from yolov6core.pretrained.official_names import from_official
-from yolov6core.tables import write_rows
 from yolov6core.tasks.detection import DetectionTask
 from yolov6core.training.repopt import BlockScales, load_scales, save_scales, scale_health, scales_from_state
 

@@ -5,29 +5,29 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages import paths
 from stages.params import EvalParams, RuntimeParams, SensitivityParams
-from stages.plain_values import limits_of
-from stages.shell import required
-from yolov6core.atomic import replace_folder, write_json
-from yolov6core.code_version import fingerprint
+from stages.shared import paths
+from stages.shared.limits import limits_of
+from stages.shared.shell import required
+from yolov6core.base.atomic import replace_folder, write_json
+from yolov6core.base.code_version import fingerprint
+from yolov6core.base.errors import logger
+from yolov6core.base.tables import write_rows
+from yolov6core.base.threads import set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
-from yolov6core.errors import logger
 from yolov6core.evaluation.evaluator import EvalResult
 from yolov6core.evaluation.ranking_plot import ranking_picture
+from yolov6core.int8.float_comparison import retention, score_of
+from yolov6core.int8.layer_costs import Costs, layer_costs
+from yolov6core.int8.layer_ranking import Columns, log_correlations, measure_exactly, readout
+from yolov6core.int8.quantized_networks import load_quantized, matching_layers, save_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.quant.insert import QuantizedModel, set_float_layers_, state_of
 from yolov6core.quant.selection import Budget, Choice, Layer, Score, choose_float_layers, given_float_layers
 from yolov6core.quant.sensitivity import fast_sensitivity
-from yolov6core.tables import write_rows
 from yolov6core.tasks.evaluation import SplitEvaluator
-from yolov6core.tasks.float_comparison import retention, score_of
-from yolov6core.tasks.layer_costs import Costs, layer_costs
-from yolov6core.tasks.layer_ranking import Columns, log_correlations, measure_exactly, readout
 from yolov6core.tasks.networks import load_float
-from yolov6core.tasks.quantized_networks import load_quantized, matching_layers, save_quantized
-from yolov6core.threads import set_threads
 
 METRICS = paths.METRICS / "partial.json"
 STATE_ROOT = paths.RESUME / "sensitivity"

@@ -8,25 +8,26 @@ from pathlib import Path
 
 import torch
 
-from stages import paths
 from stages.params import AugmentParams, EvalParams, ModelParams, RuntimeParams, TrainParams
-from stages.plain_values import card_of, limits_of
-from stages.shell import finish, required, warn_if_untracked
-from stages.trainings import Setup, TrainingSections, spread_over_devices, train_float
-from yolov6core.atomic import replace_folder, write_json
+from stages.shared import paths
+from stages.shared.limits import limits_of
+from stages.shared.shell import finish, required, warn_if_untracked
+from stages.shared.trainings import Setup, TrainingSections, card_of, spread_over_devices, train_float
+from yolov6core.base.atomic import replace_folder, write_json
+from yolov6core.base.errors import UserError, logger
+from yolov6core.base.tables import write_rows
+from yolov6core.base.threads import set_threads
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.errors import UserError, logger
+from yolov6core.evaluation.evaluator import DetectionLimits
 from yolov6core.evaluation.plots import batch_picture, save_jpeg, stack_rows
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.detector import Detector
 from yolov6core.pretrained.weights import GivenWeights, load_weights_, read_weights
-from yolov6core.tables import write_rows
 from yolov6core.tasks.detection import DetectionTask
-from yolov6core.tasks.evaluation import DetectionLimits, SplitEvaluator
+from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.float_training import Task, Trained
 from yolov6core.tasks.networks import fresh_network, save_float
 from yolov6core.tasks.self_distillation import SelfDistillationTask, TeacherWeights
-from yolov6core.threads import set_threads
 from yolov6core.training.repopt import apply_scales_, attach_multipliers, load_scales
 
 METRICS = paths.METRICS / "train.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from yolov6core.boxes import (
+from yolov6core.base.boxes import (
     anchor_points,
     box_iou,
     boxes_to_distances,

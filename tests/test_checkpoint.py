@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([1, 2])}
 META = {"names": ["x", "y"], "image_size": [160, 160]}

@@ -1,6 +1,6 @@
 import pytest
 
-from yolov6core.yaml_text import parse_yaml
+from yolov6core.base.yaml_text import parse_yaml
 
 
 def test_words_are_text_and_numbers_numbers():

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from yolov6core.yaml_text import parse_yaml
+from yolov6core.base.yaml_text import parse_yaml
 
 SECTIONS: dict[str, type[Section]] = {}
 """Name of a section -> its model, in the order of the file."""

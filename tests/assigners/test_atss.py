@@ -8,7 +8,7 @@ from torch import Tensor
 
 from yolov6core.assigners.atss import AtssAssigner, smallest
 from yolov6core.assigners.types import Assignment
-from yolov6core.boxes import anchor_points, box_iou
+from yolov6core.base.boxes import anchor_points, box_iou
 
 CLASSES = 3
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from yolov6core.assigners.tal import TaskAlignedAssigner, top_of_each
 from yolov6core.assigners.types import Assignment
-from yolov6core.boxes import anchor_points
+from yolov6core.base.boxes import anchor_points
 
 SIZE = (64, 96)
 CLASSES = 3

@@ -12,13 +12,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.cpu_modes import run_in
+from yolov6core.base.saturation import overflows
 from yolov6core.engines import cpu
-from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic, is_wrong_here, warning
-from yolov6core.engines.overflow import overflowing_convolutions
+from yolov6core.engines.complaints import is_wrong_here, unsuitable_cpu
+from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
 from yolov6core.engines.registry import RUNTIMES, open_engine, open_exact
 from yolov6core.engines.runtime import BuildSettings
+from yolov6core.exchange.overflow import overflowing_convolutions
 from yolov6core.export.dialects import write_dialect
-from yolov6core.saturation import overflows
 
 SAYS = "from yolov6core.engines.cpu import integer_arithmetic as i; print(i().sums, i().runtimes, i().flags)"
 
@@ -87,13 +88,13 @@ def test_engines_say_which_cpus_they_are_for(built, monkeypatch, runtime, dialec
     full = built(runtime, dialect, full=True)
     assert full.overflowing_convs >= 4
     pretend(monkeypatch, "exact")
-    assert warning(full) == warning(safe) == ""
+    assert unsuitable_cpu(full) == unsuitable_cpu(safe) == ""
     pretend(monkeypatch, "saturating")
-    assert warning(safe) == "" and not is_wrong_here(safe)
+    assert unsuitable_cpu(safe) == "" and not is_wrong_here(safe)
     loud = "WRONG SUMS" if runtime == "openvino" else "INT8 WITHOUT GAIN"
-    assert warning(full).startswith(f"{loud}: {full.overflowing_convs} convolutions")
+    assert unsuitable_cpu(full).startswith(f"{loud}: {full.overflowing_convs} convolutions")
     assert is_wrong_here(full) == (runtime == "openvino")
-    assert warning(dataclasses.replace(full, device="Tesla T4", runtime="tensorrt")) == ""
+    assert unsuitable_cpu(dataclasses.replace(full, device="Tesla T4", runtime="tensorrt")) == ""
 
 
 @pytest.mark.parametrize("runtime, dialect", [("openvino", "openvino"), ("onnxruntime", "ort")])

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from yolov6core.engines.compatibility import check_combination
-from yolov6core.engines.interface import Interface, decode_maps
 from yolov6core.engines.onnx_facts import read_facts
+from yolov6core.exchange.interface import Interface, decode_maps
 from yolov6core.export.dialects import GRID, write_traced
 from yolov6core.export.onnx_export import RAW_OUTPUTS, to_onnx
 from yolov6core.export.onnx_graph import simplified
@@ -115,7 +115,7 @@ def test_pixels_give_what_float_images_give(tmp_path, toy_net, dialect, dynamic)
 
 
 def test_a_cache_names_the_network_input_behind_the_pixels(tmp_path, toy_net):
-    from yolov6core.engines.calibration_cache import read_cache
+    from yolov6core.exchange.calibration_cache import read_cache
 
     trace = to_onnx(toy_net("trt"), input_shape=(1, 3, 32, 32))
     export = write_traced(trace, tmp_path / "a.onnx", dialect="cache", interface=Interface(input="uint8"))

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from tests.support.cpu_modes import run_in
-from yolov6core.engines.calibration_cache import read_cache, write_cache
 from yolov6core.engines.compatibility import check_combination
 from yolov6core.engines.cpu import cpu_facts
+from yolov6core.exchange.calibration_cache import read_cache, write_cache
 from yolov6core.export.dialects import GRID, write_dialect
 from yolov6core.export.onnx_run import open_outputs
 

@@ -11,19 +11,19 @@ import onnx
 import pytest
 
 from tests.support import families
-from yolov6core.engines.calibration_cache import read_cache
-from yolov6core.engines.compare import compare_outputs
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.cpu import integer_arithmetic
-from yolov6core.engines.graph_view import GraphView
-from yolov6core.engines.interface import Interface
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import BuildSettings
-from yolov6core.engines.torch_engine import run_module
+from yolov6core.exchange.calibration_cache import read_cache
+from yolov6core.exchange.compare import compare_outputs
+from yolov6core.exchange.graph_view import GraphView
+from yolov6core.exchange.interface import Interface
 from yolov6core.export import qdq
 from yolov6core.export.dialects import GRID, write_traced
 from yolov6core.export.onnx_export import RAW_OUTPUTS, to_onnx
 from yolov6core.export.onnx_run import open_detector
+from yolov6core.models.decoded import run_module
 from yolov6core.quant.insert import describe, quantizers_off
 
 FLOAT_BOUND = 2e-4

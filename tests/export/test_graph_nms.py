@@ -7,10 +7,10 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from yolov6core.engines.compare import detection_rows, differing_rows
 from yolov6core.engines.compatibility import check_combination
-from yolov6core.engines.interface import DETECTIONS, Interface
 from yolov6core.evaluation.nms import nms
+from yolov6core.exchange.compare import detection_rows, differing_rows
+from yolov6core.exchange.interface import DETECTIONS, Interface
 from yolov6core.export.dialects import write_traced
 from yolov6core.export.graph_nms import INNER, add_nms, with_inner
 from yolov6core.export.onnx_export import to_onnx

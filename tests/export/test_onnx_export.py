@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from yolov6core.engines.onnx_notes import get_note, set_note
+from yolov6core.exchange.onnx_notes import get_note, set_note
 from yolov6core.export.dialects import write_dialect
 from yolov6core.export.onnx_export import to_onnx
 

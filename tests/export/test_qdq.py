@@ -6,7 +6,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from yolov6core.engines.graph_view import GraphView, count_quantized, integer_types
+from yolov6core.exchange.graph_view import GraphView, count_quantized, integer_types
 from yolov6core.export import qdq
 from yolov6core.export.dialects import write_dialect
 from yolov6core.export.onnx_export import to_onnx

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from yolov6core.engines.graph_view import GraphView
+from yolov6core.exchange.graph_view import GraphView
 from yolov6core.export import qdq, shuffles
 from yolov6core.export.dialects import write_traced
 from yolov6core.export.onnx_export import to_onnx

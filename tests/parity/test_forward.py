@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.parity.conftest import golden_files
 from tests.parity.official import build_from_meta
-from yolov6core.boxes import cxcywh_to_xyxy
+from yolov6core.base.boxes import cxcywh_to_xyxy
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import Detector
 from yolov6core.models.head import decode

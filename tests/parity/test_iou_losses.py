@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from yolov6core.boxes import boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes, pairwise_iou, xyxy_to_cxcywh
+from yolov6core.base.boxes import boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes, pairwise_iou, xyxy_to_cxcywh
 from yolov6core.losses.functional import BOX_LOSSES
 
 CONVENTIONS = (("xyxy", "1e-10"), ("xywh", "1e-07"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.parity.conftest import GOLDEN, golden_files
-from yolov6core.boxes import cxcywh_to_xyxy
+from yolov6core.base.boxes import cxcywh_to_xyxy
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.head import decode
 from yolov6core.pretrained.infer_spec import infer_spec

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.parity.conftest import SHARED
-from yolov6core.boxes import cxcywh_to_xyxy
+from yolov6core.base.boxes import cxcywh_to_xyxy
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.evaluation.evaluator import evaluate
 from yolov6core.models.blocks import deploy_

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from yolov6core.base.saturation import channel_amax
 from yolov6core.pretrained.amax_ranges import from_amax_, to_amax
 from yolov6core.quant.insert import (
     freeze_weight_ranges_,
@@ -14,7 +15,6 @@ from yolov6core.quant.insert import (
     set_float_layers_,
     state_of,
 )
-from yolov6core.saturation import channel_amax
 
 
 @pytest.mark.parametrize("style", ["pytorch-quantization", "modelopt"])

@@ -39,7 +39,7 @@ EXECUTORS = {
     "torch._utils._rebuild_tensor_v2.__globals__": name("torch._utils", "_rebuild_tensor_v2.__globals__"),
     "torch._dynamo.x": name("torch._dynamo", "x"),
     "torch.nnx.x": name("torch.nnx", "x"),
-    "yolov6core.checkpoint.save_checkpoint": name("yolov6core.checkpoint", "save_checkpoint"),
+    "yolov6core.base.checkpoint.save_checkpoint": name("yolov6core.base.checkpoint", "save_checkpoint"),
     "yolov6x.models.Model": name("yolov6x.models", "Model"),
     "copyreg._reconstructor": name("copyreg", "_reconstructor"),
 }

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from yolov6core.base.saturation import channel_amax
 from yolov6core.quant.calibrate import collect, health, range_table, ranges
 from yolov6core.quant.insert import get_ranges, insert_quantizers, set_dialect_, set_ranges_
 from yolov6core.quant.observers import Method
 from yolov6core.quant.spec import DIALECTS, MIN_SCALE
 from yolov6core.quant.weights import weight_scale
-from yolov6core.saturation import channel_amax
 
 METHODS = [Method("max"), Method("percentile", 99.9), Method("mse"), Method("entropy")]
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from yolov6core.base.saturation import channel_amax
 from yolov6core.quant.fake_quant import ActivationQuantizer, QuantConv2d, fake_quantize
 from yolov6core.quant.spec import DIALECTS, INT8, MIN_SCALE, UINT8, Grid, dialect
 from yolov6core.quant.weights import fake_quantize_weights, weight_scale
-from yolov6core.saturation import channel_amax
 
 GRIDS = {"int8": INT8, "uint8": UINT8}
 

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from yolov6core.base.saturation import channel_amax
 from yolov6core.quant.adaround import round_weights_
 from yolov6core.quant.bias_correction import correct_biases_
 from yolov6core.quant.insert import (
@@ -19,7 +20,6 @@ from yolov6core.quant.insert import (
 from yolov6core.quant.paired_run import visit_convolutions
 from yolov6core.quant.tensor_noise import tensor_noise
 from yolov6core.quant.weights import weight_scale
-from yolov6core.saturation import channel_amax
 
 
 def narrowed(gm):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from yolov6core.base.saturation import channel_amax, integer_limits, overflows, pair_peak
 from yolov6core.quant.adaround import round_weights_
 from yolov6core.quant.fake_quant import QuantConv2d
 from yolov6core.quant.insert import (
@@ -21,7 +22,6 @@ from yolov6core.quant.insert import (
     state_of,
 )
 from yolov6core.quant.weights import weight_scale
-from yolov6core.saturation import channel_amax, integer_limits, overflows, pair_peak
 
 SHAPES = {
     "dense": ((16, 8, 3, 3), 1),

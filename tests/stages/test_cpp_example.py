@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 import pytest
 
-from stages.infer import Thresholds, infer
-from yolov6core.engines.onnx_notes import set_note
+from stages.infer import infer
 from yolov6core.engines.registry import RUNTIMES
 from yolov6core.engines.runtime import BuildSettings
+from yolov6core.exchange.onnx_notes import set_note
 
 SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
 
@@ -48,7 +48,7 @@ def detect(program: Path, model: Path, image: np.ndarray, folder: Path) -> np.nd
 
 def detect_in_python(model: Path, image: np.ndarray, folder: Path) -> np.ndarray:
     cv2.imwrite(str(folder / "image.png"), image)
-    infer(model, str(folder / "image.png"), out=folder / "out", runtime="openvino", thresholds=Thresholds(0.1, 0.45))
+    infer(model, str(folder / "image.png"), out=folder / "out", runtime="openvino", score=0.1, iou=0.45)
     rows = json.loads((folder / "out" / "detections.json").read_text())["images"][0]["detections"]
     return np.array([[row["class"], row["score"], *row["box"]] for row in rows]).reshape(-1, 6)
 

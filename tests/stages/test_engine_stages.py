@@ -13,30 +13,31 @@ import pandas as pd
 import pytest
 import torch
 
-from stages import doctor, paths
+from stages import doctor
 from stages.build_trt import build_trt
 from stages.eval_trt import eval_trt
 from stages.export_onnx import export_onnx
 from stages.params import EngineParams, EvalParams, ExportParams, RuntimeParams
+from stages.shared import paths
 from tests.support.dataset_folder import make_dataset
 from tests.support.pipeline import small_card, write_float
+from yolov6core.base.errors import UserError
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
 from yolov6core.engines import cpu
 from yolov6core.engines.complaints import missing_int8, no_gain
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
-from yolov6core.engines.interface import Interface
 from yolov6core.engines.record import class_names
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import RuntimeMissing, infer_any
-from yolov6core.errors import UserError
 from yolov6core.evaluation.evaluator import evaluate
+from yolov6core.exchange.interface import Interface
+from yolov6core.int8.quantized_networks import save_quantized
 from yolov6core.models.decoded import predictor
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, set_ranges_, state_of
 from yolov6core.quant.observers import Method
 from yolov6core.tasks.networks import load_float
-from yolov6core.tasks.quantized_networks import save_quantized
 
 WEIGHTS = paths.WEIGHTS
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from stages import paths
+from stages.shared import paths
 from tests.support.pipeline import run_small, small_card, small_project
-from yolov6core.checkpoint import load_checkpoint
+from yolov6core.base.checkpoint import load_checkpoint
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import VARIANTS

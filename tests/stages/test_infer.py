@@ -14,10 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from stages.__main__ import app
-from stages.infer import Findings, Thresholds, infer
+from stages.infer import infer
 from tests.support import families
-from yolov6core.errors import UserError
-from yolov6core.tasks import engine_detector
+from yolov6core.base.errors import UserError
+from yolov6core.serving import engine_detector
+from yolov6core.serving.findings import Findings
 
 GREEN = (0, 255, 0)
 RUNTIMES = ["openvino", "onnxruntime", "opencv"]
@@ -208,8 +209,7 @@ def test_networks_with_four_levels_or_distance_bins_are_run(tmp_path, name, runt
     image = np.random.default_rng(0).integers(0, 256, (*families.IMAGE, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "image.png"), image)
     write_dialect(module, tmp_path / "m.onnx", dialect="openvino", input_shape=(1, 3, *families.IMAGE))
-    thresholds = Thresholds(score=0.0, iou=0.45)
-    infer(tmp_path / "m.onnx", str(tmp_path / "image.png"), out=tmp_path / "o", runtime=runtime, thresholds=thresholds)
+    infer(tmp_path / "m.onnx", str(tmp_path / "image.png"), out=tmp_path / "o", runtime=runtime, score=0.0)
     found = np.array([[*row["box"], row["score"], row["class"]] for row in found_in(tmp_path / "o")[0]["detections"]])
     with torch.inference_mode():
         pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))[None] / 255

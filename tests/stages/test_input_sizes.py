@@ -9,9 +9,9 @@ import cv2
 import pytest
 import torch
 
-from stages.paths import DATASET
+from stages.shared.paths import DATASET
 from tests.support.pipeline import run_small, small_card, small_project
-from yolov6core.checkpoint import load_checkpoint
+from yolov6core.base.checkpoint import load_checkpoint
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import DatasetView, image_batches
 from yolov6core.models.decoded import predictor

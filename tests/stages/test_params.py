@@ -15,7 +15,7 @@ import typer
 from pydantic import Field, ValidationError
 
 from stages.params import AugmentParams, ModelParams, ProjectSection, QatParams, TrainParams
-from stages.shell import errors_as_exit_codes
+from stages.shared.shell import errors_as_exit_codes
 from yolov6core.param_sections import (
     SECTIONS,
     ParamsError,

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from stages.__main__ import app
 from stages.draw_sample import draw_sample
 from tests.support.pipeline import ROOT, STAGES, small_params
+from yolov6core.base.yaml_text import parse_yaml
 from yolov6core.training import fit
-from yolov6core.yaml_text import parse_yaml
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from stages.draw_sample import draw_sample
 from stages.params import PrepareParams
 from stages.prepare_voc2yolo import prepare_voc2yolo
-from yolov6core.errors import UserError
+from yolov6core.base.errors import UserError
 from yolov6core.param_sections import ParamsError, parse_params
 
 ROOT = Path(__file__).parents[2]

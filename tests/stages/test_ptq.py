@@ -9,27 +9,30 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stages import paths, ptq_calib
+from stages import ptq_calib
 from stages.detect_cpu import detect_cpu
 from stages.draw_sample import draw_sample
 from stages.prepare_voc2yolo import prepare_voc2yolo
+from stages.shared import paths
 from tests.support.pipeline import section, small_card
-from yolov6core.checkpoint import load_checkpoint
+from yolov6core.base.checkpoint import load_checkpoint
+from yolov6core.base.errors import UserError
+from yolov6core.base.saturation import overflows
 from yolov6core.engines.cpu import integer_arithmetic
-from yolov6core.errors import UserError
+from yolov6core.int8.quantized_networks import load_quantized
 from yolov6core.quant.insert import convolution_names, get_ranges, state_of
 from yolov6core.quant.weights import weight_scale
-from yolov6core.saturation import overflows
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.networks import fresh_network, load_float, save_float
-from yolov6core.tasks.quantized_networks import load_quantized
 
 WEIGHTS = paths.WEIGHTS["ptq"]
 PTQ = {"method": "mse", "percentiles": [99.99], "cpu": "exact", "batch_size": 4, "min_retention": 0.0}
 
 
 def calibrate(**changes: object) -> None:
-    ptq_calib.ptq_calib(section("ptq", **PTQ | changes), section("eval"), section("runtime", threads=1))
+    ptq = section("ptq", **PTQ | changes)
+    detect_cpu(ptq)
+    ptq_calib.ptq_calib(ptq, section("eval"), section("runtime", threads=1))
 
 
 @pytest.fixture(scope="module")

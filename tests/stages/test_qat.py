@@ -15,14 +15,18 @@ import pytest
 import torch
 from torch import nn
 
-from stages import paths, qat_distill
+from stages import qat_distill
 from stages.draw_sample import draw_sample
 from stages.params import QatParams
 from stages.prepare_voc2yolo import prepare_voc2yolo
+from stages.shared import paths
 from tests.support.pipeline import section, small_card
 from tests.support.quantized_start import pixels, write_start
+from yolov6core.base.errors import UserError
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.errors import UserError
+from yolov6core.int8 import qat as task
+from yolov6core.int8.qat import QatTask, QatWeights, distilled_maps
+from yolov6core.int8.quantized_networks import load_quantized
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.detector import build_detector
@@ -30,11 +34,8 @@ from yolov6core.models.variants import VARIANTS, ModelSpec
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import get_ranges, insert_quantizers, set_ranges_
 from yolov6core.quant.observers import Method
-from yolov6core.tasks import qat as task
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.networks import load_float
-from yolov6core.tasks.qat import QatTask, QatWeights, distilled_maps
-from yolov6core.tasks.quantized_networks import load_quantized
 from yolov6core.training.repopt import BlockScales, save_scales
 
 RUNTIME = section("runtime", threads=1, cache_mib=64)

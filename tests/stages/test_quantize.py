@@ -10,20 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from stages import paths, ptq_calib, sensitivity
+from stages import ptq_calib, sensitivity
+from stages.detect_cpu import detect_cpu
 from stages.draw_sample import draw_sample
 from stages.prepare_voc2yolo import prepare_voc2yolo
+from stages.shared import paths
 from tests.support.pipeline import section, small_card, write_float
-from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.base.errors import UserError
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.errors import UserError
+from yolov6core.int8.float_comparison import retention
+from yolov6core.int8.quantized_networks import load_quantized, matching_layers, save_quantized
 from yolov6core.models.decoded import predictor
 from yolov6core.quant.insert import freeze_weight_ranges_, get_ranges, insert_quantizers, state_of
 from yolov6core.quant.sensitivity import OneLayer
 from yolov6core.tasks.evaluation import SplitEvaluator
-from yolov6core.tasks.float_comparison import retention
 from yolov6core.tasks.networks import load_float
-from yolov6core.tasks.quantized_networks import load_quantized, matching_layers, save_quantized
 
 RUNTIME = section("runtime", threads=1)
 SENSITIVITY = {
@@ -40,7 +42,9 @@ SENSITIVITY = {
 
 def calibrate(**changes: object) -> None:
     options = {"percentiles": [99.9, 99.99], "cpu": "exact", "batch_size": 4} | changes
-    ptq_calib.ptq_calib(section("ptq", **options), section("eval"), RUNTIME)
+    ptq = section("ptq", **options)
+    detect_cpu(ptq)
+    ptq_calib.ptq_calib(ptq, section("eval"), RUNTIME)
 
 
 def rank(**changes: object) -> None:

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stages import shell
 from stages.__main__ import app
 from stages.draw_sample import draw_sample
+from stages.shared import shell
 from tests.support.pipeline import ROOT, small_params
-from yolov6core import atomic
+from yolov6core.base import atomic
 from yolov6core.losses import detection
 from yolov6core.training import interruption, loop
 
@@ -44,7 +44,7 @@ def finished(tmp_path_factory) -> dict[str, bytes]:
     (folder / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for stage in ("prepare-voc2yolo", "search-scales", "train-repopt", "ptq-calib", "qat-distill"):
+        for stage in ("prepare-voc2yolo", "search-scales", "train-repopt", "detect-cpu", "ptq-calib", "qat-distill"):
             assert run(stage)[0] == 0
         return {"folder": folder} | {stage: out.read_bytes() for stage, out in OUTS.items()}
 
@@ -113,7 +113,7 @@ def test_killed_and_stopped_at_drawn_steps(project, monkeypatch, stage):
 DRIVER = """
 import os, signal, sys
 from stages.__main__ import app
-from yolov6core import atomic
+from yolov6core.base import atomic
 from yolov6core.training import interruption, loop
 
 kind, number = sys.argv.pop(1), int(sys.argv.pop(1))

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from stages.shell import errors_as_exit_codes
-from yolov6core.atomic import replace_folder, write_text
-from yolov6core.code_version import fingerprint
-from yolov6core.errors import UserError
+from stages.shared.shell import errors_as_exit_codes
+from yolov6core.base.atomic import replace_folder, write_text
+from yolov6core.base.code_version import fingerprint
+from yolov6core.base.errors import UserError
 
 
 def test_fingerprint_sees_parts_files_and_code(tmp_path, monkeypatch):
@@ -25,7 +25,7 @@ def test_fingerprint_sees_parts_files_and_code(tmp_path, monkeypatch):
     path.write_text("2")
     assert first != fingerprint({"lr": 1}, files=(path,))
     path.write_text("1")
-    monkeypatch.setattr("yolov6core.code_version.source_digests", lambda: {"stages/a.py": "0"})
+    monkeypatch.setattr("yolov6core.base.code_version.source_digests", lambda: {"stages/a.py": "0"})
     assert first != fingerprint({"lr": 1}, files=(path,))
 
 
@@ -58,7 +58,7 @@ def test_a_library_that_found_no_room_is_understood(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="iostream"):
         build()
     left = SimpleNamespace(free=4096)
-    monkeypatch.setattr("yolov6core.atomic.shutil.disk_usage", lambda path: left if Path(path).is_dir() else None)
+    monkeypatch.setattr("yolov6core.base.atomic.shutil.disk_usage", lambda path: left if Path(path).is_dir() else None)
     with pytest.raises(UserError, match="out could not be written \\(No space left"):
         build()
     assert not list(tmp_path.iterdir())

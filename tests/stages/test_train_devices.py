@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 import torch
 
-from stages import paths
+from stages.shared import paths
 from tests.support.pipeline import ROOT, run_small, small_card, small_project, write_small_params
 from tests.support.quantized_start import write_start
-from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.data.dataset import DetectionDataset
 
 SIZES = {"multi_scale": 0.5}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.pipeline import run_small, small_params, small_project
-from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
 
 WEIGHTS = Path("artifacts/train/weights.safetensors")
 

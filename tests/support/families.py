@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yolov6core.base.saturation import CpuSums
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.head import decode
@@ -24,7 +25,6 @@ from yolov6core.quant.insert import (
     set_ranges_,
 )
 from yolov6core.quant.observers import Method
-from yolov6core.saturation import CpuSums
 
 FAMILIES = {
     "yolov6n_v2": "concat fusion, distances",

@@ -14,15 +14,15 @@ from click.testing import Result
 from torch import nn
 from typer.testing import CliRunner
 
-from stages import paths
 from stages.__main__ import app
 from stages.draw_sample import draw_sample
+from stages.shared import paths
+from yolov6core.base.yaml_text import parse_yaml
 from yolov6core.models.card import NetworkCard, new_card
 from yolov6core.models.detector import Detector, build_detector
 from yolov6core.models.variants import ModelSpec
 from yolov6core.param_sections import SECTIONS, Section
 from yolov6core.tasks.networks import save_float
-from yolov6core.yaml_text import parse_yaml
 
 ROOT = Path(__file__).parents[2]
 STAGES = list(parse_yaml((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
@@ -76,11 +76,11 @@ def run_small(stage: str, *arguments: str, **changes: dict) -> Result:
 
 @contextmanager
 def small_project(folder: Path, *, images: int) -> Iterator[Path]:
-    """Be in a folder with a prepared dataset of drawn images (five classes), and no scales."""
+    """Be in a folder with a prepared dataset of drawn images (five classes), the CPU's sums, and no scales."""
     draw_sample(folder / "data" / "sample_voc", images=images, seed=20240)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for stage in ("prepare-voc2yolo", "search-scales"):
+        for stage in ("prepare-voc2yolo", "search-scales", "detect-cpu"):
             result = run_small(stage, search={"scales": "off"})
             assert result.exit_code == 0, result.output
         yield folder

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from stages import paths
+from stages.shared import paths
 from tests.support.pipeline import write_float
+from yolov6core.int8.quantized_networks import save_quantized
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import NetworkCard
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import insert_quantizers, set_ranges_
 from yolov6core.quant.observers import Method
-from yolov6core.tasks.quantized_networks import save_quantized
 
 
 def pixels(count: int = 4) -> torch.Tensor:

@@ -18,7 +18,7 @@ from yolov6core.assigners.matching import (
     settle,
 )
 from yolov6core.assigners.types import Assignment
-from yolov6core.boxes import box_iou, pairwise_iou
+from yolov6core.base.boxes import box_iou, pairwise_iou
 
 UNION_FLOOR = 1e-6  # px^2
 

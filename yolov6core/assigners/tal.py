@@ -19,7 +19,7 @@ from yolov6core.assigners.matching import (
     settle,
 )
 from yolov6core.assigners.types import Assignment
-from yolov6core.boxes import box_iou, pairwise_iou
+from yolov6core.base.boxes import box_iou, pairwise_iou
 
 EPS = 1e-9
 

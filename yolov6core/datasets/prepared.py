@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import cv2
 
-from yolov6core.atomic import write_json, write_text
+from yolov6core.base.atomic import write_json, write_text
+from yolov6core.base.errors import logger
+from yolov6core.base.tables import write_rows
 from yolov6core.datasets.annotated import PROBLEM_KINDS, Problem, count_problems
 from yolov6core.datasets.images import Images
 from yolov6core.datasets.statistics import class_rows, collect_boxes, statistics_picture
 from yolov6core.datasets.write import write_dataset
 from yolov6core.datasets.yolo_folder import add_yolo_folder
-from yolov6core.errors import logger
-from yolov6core.tables import write_rows
 
 NAMED_IN_SUMMARY = 3
 """Files that the log names for each kind of problem."""

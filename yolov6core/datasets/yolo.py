@@ -6,10 +6,10 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
+from yolov6core.base.yaml_text import parse_yaml
 from yolov6core.data.image_header import IMAGE_SUFFIXES, ImageError, read_image_header
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, is_safe_name
 from yolov6core.datasets.images import Images, ReadDataset
-from yolov6core.yaml_text import parse_yaml
 
 _NAME_FILES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from yolov6core.engines.calibration_cache import FIRST_VERSION, LAST_VERSION
-from yolov6core.engines.graph_view import integer_types
-from yolov6core.engines.interface import Interface
-from yolov6core.engines.onnx_notes import get_note
+from yolov6core.exchange.calibration_cache import FIRST_VERSION, LAST_VERSION
+from yolov6core.exchange.graph_view import integer_types
+from yolov6core.exchange.interface import Interface
+from yolov6core.exchange.onnx_notes import get_note
 
 if TYPE_CHECKING:
     import onnx

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.runtime import EngineInfo
 
 
@@ -24,3 +25,24 @@ def no_gain(info: EngineInfo, speedup: float | None) -> str:
         f"NOT FASTER THAN FLOAT ({speedup:.3g} times). {info.int8_convs} of {info.convs} convolutions run in INT8 with "
         f"{info.runtime}, float layers: {layers}; 'python -m stages doctor' shows the CPU's INT8 instructions"
     )
+
+
+def saturates_here(info: EngineInfo) -> bool:
+    """Whether an engine has weights whose sums saturate on the CPU at hand."""
+    return info.device == "CPU" and info.overflowing_convs > 0 and integer_arithmetic().of(info.runtime) == "saturating"
+
+
+def is_wrong_here(info: EngineInfo) -> bool:
+    """Whether an engine computes wrong sums on the CPU at hand. ONNX Runtime is set to add in 32 bits where needed."""
+    return saturates_here(info) and info.runtime != "onnxruntime"
+
+
+def unsuitable_cpu(info: EngineInfo) -> str:
+    """A message on an engine whose weights do not suit the CPU at hand; empty where they do."""
+    if not saturates_here(info):
+        return ""
+    found = f"{info.overflowing_convs} convolutions have weights that overflow the 16-bit sums of this CPU (no VNNI)"
+    mend = "calibrate with ptq.cpu saturating (auto takes it here), export and build again"
+    if is_wrong_here(info):
+        return f"WRONG SUMS: {found}: {mend}"
+    return f"INT8 WITHOUT GAIN: {found}, so that {info.runtime} adds in 32 bits, about as slow as float: {mend}"

@@ -13,23 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from yolov6core.saturation import CpuSums
-
-if TYPE_CHECKING:
-    from yolov6core.engines.runtime import EngineInfo
+from yolov6core.base.saturation import CpuSums
 
 EXACT_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8")
 """Features of x86 CPUs that add products of 8-bit integers in 32 bits."""
 ARM = ("aarch64", "arm64")
 CHANNELS = 64
 """Channels of the convolution that proves it: 1x1, all weights 127, all activations the largest integer."""
-
-OPENVINO_EXACT = {"LP_TRANSFORMS_MODE": "NO"}
-"""Option that keeps OpenVINO from integer kernels: it adds the rounded numbers in float32."""
 
 
 @dataclass(frozen=True)
@@ -88,27 +82,6 @@ def cpu_facts() -> dict[str, str]:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     lines = (line.partition(":") for line in text.splitlines())
     return {key.strip(): value.strip() for key, _, value in lines}
-
-
-def saturates_here(info: EngineInfo) -> bool:
-    """Whether an engine has weights whose sums saturate on the CPU at hand."""
-    return info.device == "CPU" and info.overflowing_convs > 0 and integer_arithmetic().of(info.runtime) == "saturating"
-
-
-def is_wrong_here(info: EngineInfo) -> bool:
-    """Whether an engine computes wrong sums on the CPU at hand. ONNX Runtime is set to add in 32 bits where needed."""
-    return saturates_here(info) and info.runtime != "onnxruntime"
-
-
-def warning(info: EngineInfo) -> str:
-    """A message on an engine whose weights do not suit the CPU at hand; empty where they do."""
-    if not saturates_here(info):
-        return ""
-    found = f"{info.overflowing_convs} convolutions have weights that overflow the 16-bit sums of this CPU (no VNNI)"
-    mend = "calibrate with ptq.cpu saturating (auto takes it here), export and build again"
-    if is_wrong_here(info):
-        return f"WRONG SUMS: {found}: {mend}"
-    return f"INT8 WITHOUT GAIN: {found}, so that {info.runtime} adds in 32 bits, about as slow as float: {mend}"
 
 
 def _openvino_is_exact() -> bool:

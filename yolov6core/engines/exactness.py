@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from yolov6core.engines.compare import compare_outputs
 from yolov6core.engines.registry import open_engine, open_exact
 from yolov6core.engines.runtime import infer_any, read_info
+from yolov6core.exchange.compare import compare_outputs
 
 
 def deviation_from_exact(folder: Path, batches: Sequence[np.ndarray]) -> float | None:

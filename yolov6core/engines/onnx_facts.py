@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolov6core.engines.compatibility import check_combination
-from yolov6core.engines.graph_view import count_quantized
-from yolov6core.engines.interface import PLAIN, Interface
-from yolov6core.engines.onnx_notes import get_note
+from yolov6core.exchange.graph_view import count_quantized
+from yolov6core.exchange.interface import PLAIN, Interface
+from yolov6core.exchange.onnx_notes import get_note
 
 
 @dataclass(frozen=True)

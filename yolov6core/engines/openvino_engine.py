@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from yolov6core.engines.cpu import OPENVINO_EXACT
 from yolov6core.engines.onnx_facts import read_facts
 from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
 from yolov6core.engines.runtime import (
@@ -20,6 +19,7 @@ from yolov6core.engines.runtime import (
     feed,
     finish,
 )
+from yolov6core.exchange.overflow import OPENVINO_EXACT
 
 NAME = "openvino"
 FILE = "model.xml"

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from yolov6core.engines.cpu import integer_arithmetic
-from yolov6core.engines.graph_view import count_quantized
-from yolov6core.engines.interface import Interface
 from yolov6core.engines.onnx_facts import OnnxFacts
-from yolov6core.engines.onnx_notes import get_note
-from yolov6core.engines.overflow import overflowing_convolutions
 from yolov6core.engines.runtime import BuildSettings, EngineInfo, Shape, write_info
+from yolov6core.exchange.graph_view import count_quantized
+from yolov6core.exchange.interface import Interface
+from yolov6core.exchange.onnx_notes import get_note
+from yolov6core.exchange.overflow import overflowing_convolutions
 
 if TYPE_CHECKING:
     import onnx

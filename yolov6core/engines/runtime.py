@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from yolov6core.engines.interface import Interface
+from yolov6core.exchange.interface import Interface
 
 SIDECAR = "engine.json"
 Shape = tuple[int, ...]

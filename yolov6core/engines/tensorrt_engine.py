@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from yolov6core.engines.calibration_cache import read_cache, write_cache
 from yolov6core.engines.onnx_facts import OnnxFacts, read_facts
-from yolov6core.engines.onnx_notes import INPUT
 from yolov6core.engines.record import Built, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,
@@ -27,6 +25,8 @@ from yolov6core.engines.runtime import (
     finish,
 )
 from yolov6core.engines.tensorrt_import import cuda_device, import_tensorrt, process_logger
+from yolov6core.exchange.calibration_cache import read_cache, write_cache
+from yolov6core.exchange.onnx_notes import INPUT
 
 FILE = "model.engine"
 TIMING_CACHE = "timing.cache"

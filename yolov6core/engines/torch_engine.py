@@ -11,13 +11,6 @@ from yolov6core.engines.runtime import BuildSettings, EngineInfo, feed
 NAME = "torch"
 
 
-@torch.inference_mode()
-def run_module(module: nn.Module, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Run a module that maps images [B, 3, H, W] to (boxes, scores) on arrays, on the device of the module."""
-    boxes, scores = module(torch.from_numpy(images).to(next(module.parameters()).device))
-    return boxes.cpu().numpy(), scores.cpu().numpy()
-
-
 class TorchEngine:
     """A module that maps images [B, 3, H, W] to (boxes, scores), on its own device."""
 
@@ -40,7 +33,9 @@ class TorchEngine:
 
     def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `runtime.Engine`."""
-        return run_module(self._module, feed(images, self.info))
+        with torch.inference_mode():
+            boxes, scores = self._module(torch.from_numpy(feed(images, self.info)).to(self.info.device))
+        return boxes.cpu().numpy(), scores.cpu().numpy()
 
     def stream(self, images: np.ndarray, count: int) -> None:
         """See `runtime.Engine`."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from yolov6core.boxes import pairwise_iou
+from yolov6core.base.boxes import pairwise_iou
 from yolov6core.evaluation.average_precision import trapezoid_area
 from yolov6core.evaluation.matching import match
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov6core.data.transforms import network_input
 from yolov6core.evaluation.coco_map import CocoResult, coco_metrics
 from yolov6core.evaluation.nms import as_float32, nms
 
@@ -83,6 +84,19 @@ class EvalResult:
     seconds: dict[str, float] = field(compare=False)
 
 
+@dataclass(frozen=True)
+class DetectionLimits:
+    """Which detections count in an evaluation, see `nms`."""
+
+    score_threshold: float = 0.03
+    iou_threshold: float = 0.65
+    max_detections: int = 300
+
+
+FIELD_LIMITS = DetectionLimits()
+"""Limits that the field evaluates by."""
+
+
 def evaluate(
     predict: Predict,
     dataset: EvaluationData,
@@ -126,7 +140,7 @@ def in_source_pixels(detections: NDArray[np.float32], geometry: Geometry) -> NDA
 
 def _run(predict: Predict, images: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     with torch.inference_mode():
-        boxes, scores = predict(images.float() / 255)
+        boxes, scores = predict(network_input(images, memory_format=torch.contiguous_format))
     boxes, scores = as_float32(boxes), as_float32(scores)
     shapes: Sequence[int] = (len(images), *boxes.shape[1:2])
     if boxes.ndim != 3 or scores.ndim != 3 or boxes.shape[-1] != 4 or tuple(scores.shape[:2]) != tuple(shapes):

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from yolov6core.engines.compare import Outputs, compare_outputs, detection_rows, differing_rows
-from yolov6core.engines.overflow import overflowing_convolutions
 from yolov6core.evaluation.nms import nms
+from yolov6core.exchange.compare import Outputs, compare_outputs, detection_rows, differing_rows
+from yolov6core.exchange.overflow import overflowing_convolutions
 from yolov6core.export.dialects import Export
 from yolov6core.export.graph_nms import INNER, with_inner
 from yolov6core.export.onnx_run import open_detector, open_outputs

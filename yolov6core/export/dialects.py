@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from yolov6core.engines.calibration_cache import write_cache
-from yolov6core.engines.graph_view import count_quantized, integer_types
-from yolov6core.engines.interface import PLAIN, Interface
-from yolov6core.engines.onnx_notes import INPUT, set_note
+from yolov6core.exchange.calibration_cache import write_cache
+from yolov6core.exchange.graph_view import count_quantized, integer_types
+from yolov6core.exchange.interface import PLAIN, Interface
+from yolov6core.exchange.onnx_notes import INPUT, set_note
 from yolov6core.export.fp16 import to_fp16
 from yolov6core.export.graph_ends import cut_maps, take_pixels
 from yolov6core.export.graph_nms import add_nms

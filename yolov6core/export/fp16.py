@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yolov6core.engines.graph_view import GraphView
+from yolov6core.exchange.graph_view import GraphView
 from yolov6core.export.onnx_graph import rename_tensor
 
 if TYPE_CHECKING:

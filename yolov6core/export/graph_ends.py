@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yolov6core.engines.graph_view import GraphView
-from yolov6core.engines.onnx_notes import INPUT
+from yolov6core.exchange.graph_view import GraphView
+from yolov6core.exchange.onnx_notes import INPUT
 from yolov6core.export.graph_builder import GraphBuilder
 from yolov6core.export.onnx_export import RAW_OUTPUTS
 from yolov6core.export.onnx_graph import rename_tensor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yolov6core.engines.interface import DETECTIONS, Interface
+from yolov6core.exchange.interface import DETECTIONS, Interface
 from yolov6core.export.graph_builder import GraphBuilder
 from yolov6core.export.onnx_export import OUTPUTS
 from yolov6core.export.onnx_graph import rename_tensor

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from yolov6core.atomic import write_whole
-from yolov6core.engines.onnx_notes import INPUT
+from yolov6core.base.atomic import write_whole
+from yolov6core.exchange.onnx_notes import INPUT
 from yolov6core.export.onnx_graph import (
     fix_reshapes,
     fold_constants,

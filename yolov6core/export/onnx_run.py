@@ -12,9 +12,9 @@ from typing import cast
 
 import numpy as np
 
-from yolov6core.engines.cpu import OPENVINO_EXACT
-from yolov6core.engines.interface import Interface
-from yolov6core.engines.onnx_notes import INPUT
+from yolov6core.exchange.interface import Interface
+from yolov6core.exchange.onnx_notes import INPUT
+from yolov6core.exchange.overflow import OPENVINO_EXACT
 
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yolov6core.engines.graph_view import OPENVINO_DOMAIN, SAME_RANGE_OPS, GraphView
+from yolov6core.exchange.graph_view import OPENVINO_DOMAIN, SAME_RANGE_OPS, GraphView
 
 if TYPE_CHECKING:
     import onnx

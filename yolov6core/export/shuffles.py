@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yolov6core.engines.graph_view import GraphView
+from yolov6core.exchange.graph_view import GraphView
 
 if TYPE_CHECKING:
     import onnx

@@ -14,7 +14,7 @@ from torch import Tensor
 from yolov6core.assigners.atss import AtssAssigner
 from yolov6core.assigners.tal import TaskAlignedAssigner
 from yolov6core.assigners.types import Assignment
-from yolov6core.boxes import anchor_points, boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes
+from yolov6core.base.boxes import anchor_points, boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes
 from yolov6core.losses.functional import BOX_LOSSES, distribution_focal, expected_distances, varifocal
 
 

@@ -53,12 +53,10 @@ def deployed_conv(weight: Tensor, bias: Tensor, like: nn.Conv2d) -> nn.Conv2d:
         layout.padding,
         layout.dilation,
         like.groups,
-        device=weight.device,
-        dtype=weight.dtype,
+        device="meta",  # no memory and no random numbers for weights that are replaced at once
     )
-    assert conv.bias is not None, "the default is a bias"
-    conv.weight.data.copy_(weight.detach())
-    conv.bias.data.copy_(bias.detach())
+    conv.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
+    conv.bias = nn.Parameter(bias.detach().clone())
     return conv
 
 

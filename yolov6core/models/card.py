@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
+from yolov6core.base.saturation import CpuSums
 from yolov6core.models.head import AUX_REG_MAX
 from yolov6core.models.variants import ModelSpec, variant
-from yolov6core.saturation import CpuSums
 
 WEIGHT_RANGES = ("follow", "frozen")
 """Weight ranges follow the weights, or keep the values that calibration gave them."""

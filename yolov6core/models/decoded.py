@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yolov6core.models.head import decode
@@ -46,3 +48,10 @@ def predictor(network: nn.Module, strides: Sequence[int]) -> Predict:
         return boxes.cpu(), scores.cpu()
 
     return predict
+
+
+@torch.inference_mode()
+def run_module(module: nn.Module, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Run a module that maps images [B, 3, H, W] to (boxes, scores) on arrays, on the device of the module."""
+    boxes, scores = module(torch.from_numpy(images).to(next(module.parameters()).device))
+    return boxes.cpu().numpy(), scores.cpu().numpy()

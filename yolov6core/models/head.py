@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from yolov6core.boxes import anchor_points, distances_to_boxes
+from yolov6core.base.boxes import anchor_points, distances_to_boxes
 
 PRIOR = 0.01
 """Initial score of every anchor, so that background does not dominate the first steps (RetinaNet, 1708.02002)."""

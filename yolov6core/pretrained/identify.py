@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yolov6core.errors import UserError
+from yolov6core.base.errors import UserError
 from yolov6core.models.variants import variant as look_up
 from yolov6core.pretrained.weights import GivenWeights, block_for, fitting_variants
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from yolov6core.checkpoint import load_checkpoint
-from yolov6core.errors import UserError
+from yolov6core.base.checkpoint import load_checkpoint
+from yolov6core.base.errors import UserError
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.detector import Detector, build_detector

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from yolov6core.base.saturation import WEIGHT_LEVELS, integer_limits
 from yolov6core.quant.fake_quant import QuantConv2d
 from yolov6core.quant.graph_ops import quant_conv
 from yolov6core.quant.insert import QuantizedModel, freeze_weight_ranges_, state_of
 from yolov6core.quant.paired_run import visit_convolutions
 from yolov6core.quant.weights import clamp_, weight_scale
-from yolov6core.saturation import WEIGHT_LEVELS, integer_limits
 
 ZETA, GAMMA = 1.1, -0.1
 """Limits of the stretched sigmoid, which reaches 0 and 1 at finite V."""

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from yolov6core.base.saturation import channel_amax
 from yolov6core.quant.graph_ops import Kind, kind_of, quant_conv
 from yolov6core.quant.insert import QuantizedModel, convolution_names, quantizers_off, state_of
 from yolov6core.quant.observers import BINS, Histogram, Method, clipped_range, noise_ratio_db
 from yolov6core.quant.spec import INT8
-from yolov6core.saturation import channel_amax
 
 Ranges = dict[str, tuple[float, float]]
 """Scale group -> (amin, amax)."""

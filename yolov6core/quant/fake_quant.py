@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yolov6core.base.saturation import WEIGHT_LEVELS, channel_amax, integer_limits, pair_peak
 from yolov6core.quant.learned_scale import learned_quantize
 from yolov6core.quant.spec import MIN_SCALE, Grid
 from yolov6core.quant.weights import fake_quantize_weights, weight_scale
-from yolov6core.saturation import WEIGHT_LEVELS, channel_amax, integer_limits, pair_peak
 
 
 class _RoundToGrid(torch.autograd.Function):

@@ -16,13 +16,13 @@ from typing import Any, cast, get_args
 
 from torch import fx, nn
 
+from yolov6core.base.saturation import CpuSums
 from yolov6core.quant.fake_quant import ActivationQuantizer, QuantConv2d
 from yolov6core.quant.graph_ops import Kind, activation_quantizers, is_prediction, kind_of, quant_conv
 from yolov6core.quant.placement import QuantizerPlacement, insert_placements_, plan_placements, remove_quantizers_
 from yolov6core.quant.scale_groups import ScaleGroups, find_groups
 from yolov6core.quant.spec import Dialect, dialect
 from yolov6core.quant.upsampling import split_upsampling_
-from yolov6core.saturation import CpuSums
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolov6core.base.saturation import WEIGHT_LEVELS, integer_limits
 from yolov6core.quant.spec import MIN_SCALE
-from yolov6core.saturation import WEIGHT_LEVELS, integer_limits
 
 
 class _RoundWeights(torch.autograd.Function):

@@ -1,1 +1,1 @@
-"""The wing that joins models, data, losses, quantization and evaluation: what a stage is a recipe of."""
+"""The wing of float networks: checkpoints, detection task, self-distillation, training, evaluation of a split."""

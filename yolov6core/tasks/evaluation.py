@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import DatasetView
 from yolov6core.evaluation.coco_map import coco_metrics
-from yolov6core.evaluation.evaluator import EvalResult, evaluate
+from yolov6core.evaluation.evaluator import FIELD_LIMITS, DetectionLimits, EvalResult, evaluate
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.decoded import predictor
-from yolov6core.training.distributed import ProcessGroup
+
+Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class DetectionLimits:
-    """Which detections count in an evaluation, see `nms`."""
+class Processes(Protocol):
+    """The processes that share an evaluation, see `training.distributed.ProcessGroup`."""
 
-    score_threshold: float = 0.03
-    iou_threshold: float = 0.65
-    max_detections: int = 300
+    @property
+    def rank(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    def gather(self, item: Item, /) -> list[Item]: ...
 
 
 class SplitEvaluator:
@@ -38,8 +40,8 @@ class SplitEvaluator:
         card: NetworkCard,
         *,
         batch_size: int,
-        limits: DetectionLimits = DetectionLimits(),
-        processes: ProcessGroup | None = None,
+        limits: DetectionLimits = FIELD_LIMITS,
+        processes: Processes | None = None,
         rectangular: bool = False,
     ) -> None:
         """Args:
@@ -48,7 +50,7 @@ class SplitEvaluator:
             during a training. Faster; figures differ a little from those of the square input that engines have.
         """
         self.dataset, self.card, self.batch_size, self.limits = dataset, card, batch_size, limits
-        self.processes = processes or ProcessGroup()
+        self.processes = processes
         self.stride = max(card.strides) if rectangular else None
 
     @cached_property
@@ -57,7 +59,8 @@ class SplitEvaluator:
         return self.dataset.ground_truth()
 
     def __call__(self, network: nn.Module) -> EvalResult:
-        part = (self.processes.rank, self.processes.count)
+        processes = self.processes
+        part = (0, 1) if processes is None else (processes.rank, processes.count)
         view = DatasetView(self.dataset, shrink=self.card.shrink, part=part, stride=self.stride)
         training = network.training
         network.eval()
@@ -73,10 +76,10 @@ class SplitEvaluator:
             )
         finally:
             network.train(training)
-        return found if self.processes.count == 1 else self._joined(found)
+        return found if processes is None or processes.count == 1 else self._joined(found, processes)
 
-    def _joined(self, found: EvalResult) -> EvalResult:
-        shares = self.processes.gather(found.detections)
+    def _joined(self, found: EvalResult, processes: Processes) -> EvalResult:
+        shares = processes.gather(found.detections)
         detections = {image: rows for share in shares for image, rows in share.items()}
         coco = coco_metrics(self.truth, detections)
         return replace(found, stats=coco.stats, per_class=coco.per_class, detections=detections, coco=coco)

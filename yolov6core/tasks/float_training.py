@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from yolov6core.base.errors import UserError
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.epochs import TrainingBatches
-from yolov6core.errors import UserError
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.detector import Detector
 from yolov6core.tasks.evaluation import SplitEvaluator

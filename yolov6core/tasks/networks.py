@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from yolov6core.checkpoint import load_checkpoint, save_checkpoint
-from yolov6core.errors import UserError
+from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.base.errors import UserError
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import CardError, NetworkCard
 from yolov6core.models.detector import Detector, build_detector

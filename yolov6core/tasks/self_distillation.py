@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolov6core.base.errors import UserError
 from yolov6core.data.transforms import network_input
-from yolov6core.errors import UserError
 from yolov6core.losses.self_distillation import SelfDistillationLoss
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import NetworkCard

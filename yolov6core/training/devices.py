@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from yolov6core.errors import UserError, logger
+from yolov6core.base.errors import UserError, logger
 from yolov6core.training.distributed import ProcessGroup
 from yolov6core.training.recipe import Recipe
 

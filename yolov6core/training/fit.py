@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor, nn
 
-from yolov6core.errors import logger
+from yolov6core.base.errors import logger
 from yolov6core.training.interruption import CheckpointManager, ResumePoint, StopRequest, bad_batch_kept, held_alone
 from yolov6core.training.loop import Batch, train_one_epoch
 from yolov6core.training.recipe import Recipe

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from yolov6core.errors import Interrupted, UserError, logger
+from yolov6core.base.errors import Interrupted, UserError, logger
 from yolov6core.training.distributed import ProcessGroup, stop_asked
 from yolov6core.training.loop import EpochProgress, NonFiniteLossError
 from yolov6core.training.resume import load_state, save_state

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from yolov6core.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)

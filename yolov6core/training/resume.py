@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from yolov6core.atomic import write_whole
+from yolov6core.base.atomic import write_whole
 from yolov6core.training.loop import TrainState
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import typer
 
-from stages import paths
 from stages.params import AugmentParams, ModelParams, QatParams, RuntimeParams, SearchParams, TrainParams
-from stages.plain_values import card_of, recipe_of
-from stages.shell import how_to_continue, required, state_path
+from stages.shared import paths
+from stages.shared.shell import how_to_continue, required, state_path
+from yolov6core.base.errors import UserError
+from yolov6core.base.threads import set_threads
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.models.card import NetworkCard
+from yolov6core.evaluation.evaluator import DetectionLimits
+from yolov6core.models.card import NetworkCard, new_card
 from yolov6core.models.detector import Detector
-from yolov6core.tasks.evaluation import DetectionLimits, SplitEvaluator
+from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.float_training import FloatTraining, Task, Trained
-from yolov6core.threads import set_threads
 from yolov6core.training.distributed import ProcessGroup, device_count, join, launch, started_by_torchrun
 from yolov6core.training.interruption import ResumePoint
 from yolov6core.training.recipe import Recipe
@@ -117,3 +118,22 @@ def spread_over_devices(
     if code:
         raise typer.Exit(code)
     return True
+
+
+def recipe_of(section: SearchParams | TrainParams | QatParams) -> Recipe:
+    """The recipe of a training: every field that the section has under the same name."""
+    values = section.model_dump()
+    return Recipe(**{field.name: values[field.name] for field in fields(Recipe) if field.name in values})
+
+
+def card_of(
+    model: ModelParams, *, names: tuple[str, ...], block: str, aux_head: str = "none", deployed: bool = False
+) -> NetworkCard:
+    """The card of the float network. Raises UserError for a variant or size that does not exist."""
+    try:
+        card = new_card(
+            model.variant, block=block, aux_head=aux_head, names=names, image_size=model.size, shrink=model.shrink
+        )
+    except ValueError as error:
+        raise UserError(f"model: {error}") from None
+    return replace(card, deployed=deployed)

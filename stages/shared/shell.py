@@ -14,10 +14,10 @@ from typing import Any
 
 import typer
 
-from stages.paths import RESUME
-from yolov6core.atomic import full_disk_explained
-from yolov6core.code_version import fingerprint, is_loaded, source_digests
-from yolov6core.errors import Interrupted, UserError, logger
+from stages.shared.paths import RESUME
+from yolov6core.base.atomic import full_disk_explained
+from yolov6core.base.code_version import fingerprint, is_loaded, source_digests
+from yolov6core.base.errors import Interrupted, UserError, logger
 from yolov6core.param_sections import ParamsError
 
 

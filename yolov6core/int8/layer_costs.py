@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from yolov6core.base.errors import logger
 from yolov6core.engines.runtime import RuntimeMissing
-from yolov6core.errors import logger
 from yolov6core.export.layer_times import openvino_layer_times
 from yolov6core.quant.insert import QuantizedModel
 from yolov6core.quant.sensitivity import layer_macs

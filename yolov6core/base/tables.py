@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from yolov6core.atomic import write_text
+from yolov6core.base.atomic import write_text
 
 
 def write_rows(

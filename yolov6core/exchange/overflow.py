@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from yolov6core.engines.graph_view import GraphView
-from yolov6core.saturation import overflows
+from yolov6core.base.saturation import overflows
+from yolov6core.exchange.graph_view import GraphView
 
 if TYPE_CHECKING:
     import onnx
+
+OPENVINO_EXACT = {"LP_TRANSFORMS_MODE": "NO"}
+"""Option that keeps OpenVINO from integer kernels: it adds the rounded numbers in float32."""
 
 
 def overflowing_convolutions(model: onnx.ModelProto) -> list[str]:

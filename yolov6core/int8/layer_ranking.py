@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import nn
 
-from yolov6core.atomic import write_text
-from yolov6core.errors import logger
+from yolov6core.base.atomic import write_text
+from yolov6core.base.errors import logger
 from yolov6core.evaluation.agreement import agreement
 from yolov6core.evaluation.evaluator import EvalResult
+from yolov6core.int8.float_comparison import score_of
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.head import decode
 from yolov6core.quant.insert import QuantizedModel
 from yolov6core.quant.selection import SIGNIFICANT, Score, significant_drop
 from yolov6core.quant.sensitivity import Readout, detection_readout, exact_results, quantized_names, spearman
-from yolov6core.tasks.float_comparison import score_of
 
 Columns = dict[str, dict[str, float]]
 """Name of a measure -> layer -> value."""

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from yolov6core.atomic import write_whole
+from yolov6core.base.atomic import write_whole
 
 FORMAT_VERSION = 1
 RENAMED = {"head.branch.": "head.aux_head."}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yolov6core.errors import UserError
+from yolov6core.base.errors import UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, the user's share of it is
 _SCARCE = 2**20

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from yolov6core.base.errors import UserError, logger
+from yolov6core.base.yaml_text import parse_yaml
 from yolov6core.engines.registry import open_engine, open_file
 from yolov6core.engines.runtime import SIDECAR, BuildSettings, Engine, EngineMismatch, RuntimeMissing, read_info
-from yolov6core.errors import UserError, logger
-from yolov6core.yaml_text import parse_yaml
 
 REBUILD = "rebuild it here with 'dvc repro --force build-trt'"
 

@@ -12,9 +12,8 @@ from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import DatasetView
 from yolov6core.engines.latency import Latency, measure
 from yolov6core.engines.runtime import Engine, infer_any
-from yolov6core.evaluation.evaluator import EvalResult, evaluate
-from yolov6core.tasks.engine_detector import EngineDetector
-from yolov6core.tasks.evaluation import DetectionLimits
+from yolov6core.evaluation.evaluator import DetectionLimits, EvalResult, evaluate
+from yolov6core.serving.engine_detector import EngineDetector
 
 STREAM_BATCH = 32
 """Throughput is measured at this batch, where the batch is open and the engine takes as much."""

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov6core.atomic import write_json, write_text
+from yolov6core.base.atomic import write_json, write_text
 from yolov6core.data.frames import Frame
-from yolov6core.tasks.engine_detector import EngineDetector, StepTimes
+from yolov6core.serving.engine_detector import EngineDetector, StepTimes
 
 COLUMNS = ("file", "frame", "class", "name", "score", "x1", "y1", "x2", "y2")
 

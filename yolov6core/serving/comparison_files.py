@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from yolov6core.base.tables import write_rows
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.engines.runtime import EngineInfo
 from yolov6core.evaluation.curves import CONFIDENCES, confusion_pairs, curves_of
@@ -20,8 +21,7 @@ from yolov6core.evaluation.plots import (
     save_jpeg,
     tradeoff_picture,
 )
-from yolov6core.tables import write_rows
-from yolov6core.tasks.engine_evaluation import Times, spread
+from yolov6core.serving.engine_evaluation import Times, spread
 
 DIGITS = 5
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from yolov6core.checkpoint import save_checkpoint
-from yolov6core.errors import UserError
+from yolov6core.base.checkpoint import save_checkpoint
+from yolov6core.base.errors import UserError
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import NetworkCard, QuantizationCard
 from yolov6core.quant.equalize import scaled_inputs, with_input_scales
