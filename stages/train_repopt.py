@@ -58,6 +58,8 @@ def train_repopt(
     for parameter, path in (("train.weights", train.weights), ("train.teacher", train.teacher)):
         if path is not None:
             warn_if_untracked(Path(path), tracked=paths.GIVEN_WEIGHTS, parameter=parameter)
+    if train.teacher is not None and not Path(train.teacher).is_file():
+        raise UserError(f"train.teacher: {train.teacher} does not exist; give the weights.safetensors of a training")
     given = None if train.weights is None else read_weights(Path(train.weights))
     if train.epochs == 0:
         assert given is not None, "the section does not allow it"

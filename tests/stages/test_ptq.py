@@ -115,7 +115,7 @@ def test_the_cpu_is_written_down_and_obeyed(pipeline, cpu):
 def test_dvc_sees_what_the_cpu_is(pipeline, cpu):
     detect_cpu(section("ptq", cpu=cpu))
     expected = integer_arithmetic().sums if cpu == "auto" else cpu
-    assert json.loads(paths.CPU.read_text()) == {"sums": expected}
+    assert json.loads(paths.CPU.read_text()) == {"cpu": cpu, "sums": expected}
 
 
 def test_predictions_are_quantized_on_demand(pipeline):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yolov6core.engines.cpu import integer_arithmetic
+from yolov6core.engines import cpu
 from yolov6core.engines.runtime import EngineInfo
 
 
@@ -29,7 +29,9 @@ def no_gain(info: EngineInfo, speedup: float | None) -> str:
 
 def saturates_here(info: EngineInfo) -> bool:
     """Whether an engine has weights whose sums saturate on the CPU at hand."""
-    return info.device == "CPU" and info.overflowing_convs > 0 and integer_arithmetic().of(info.runtime) == "saturating"
+    if info.device != "CPU" or not info.overflowing_convs:
+        return False
+    return cpu.integer_arithmetic().of(info.runtime) == "saturating"
 
 
 def is_wrong_here(info: EngineInfo) -> bool:

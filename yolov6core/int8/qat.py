@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -134,11 +133,17 @@ class RecordedOutputs:
         """`names`: module paths."""
         self._names, self._found = tuple(names), dict[str, Tensor]()
         for name in self._names:
-            network.get_submodule(name).register_forward_hook(partial(self._record, name))
-
-    def _record(self, name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        self._found[name] = output
+            network.get_submodule(name).register_forward_hook(_recorder(self._found, name))
 
     def tensors(self) -> list[Tensor]:
         """Outputs of the last forward pass, in the order of the names."""
         return [self._found[name] for name in self._names]
+
+
+def _recorder(found: dict[str, Tensor], name: str) -> Callable[[nn.Module, object, Tensor], None]:
+    """A hook that is a function, so that copies of the network (the average) do not copy tensors of its last run."""
+
+    def record(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        found[name] = output
+
+    return record
