@@ -32,7 +32,7 @@ from yolov6core.quant.calibrate import Health, Ranges, Statistics, collect, heal
 from yolov6core.quant.equalize import depthwise_names, equalize, input_peaks
 from yolov6core.quant.insert import QuantizedModel, insert_quantizers, set_float_layers_, set_ranges_, state_of
 from yolov6core.quant.observers import Method
-from yolov6core.quant.tensor_noise import tensor_noise
+from yolov6core.quant.tensor_noise import noise_table, tensor_noise
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.networks import load_float
 
@@ -217,7 +217,7 @@ def _report(
     logger.info("ptq by %s: val mAP50:95 %.4f, %.1f %% of the float %.4f", chosen, score, 100 * kept, float_score)
     if kept >= ptq.min_retention:
         return
-    noisiest = _noisiest_tensors(model, calibration)
+    noisiest = noise_table(tensor_noise(model, [calibration.repair_images()])[:NOISY_TENSORS])
     logger.warning("tensors with the lowest signal-to-noise ratio, mean over their channels:\n%s", noisiest)
     message = (
         f"PTQ keeps {100 * kept:.1f} % of the float mAP50:95 on val, less than ptq.min_retention "
@@ -227,11 +227,3 @@ def _report(
     if ptq.on_failure == "fail":
         raise UserError(message)
     logger.warning(message)
-
-
-def _noisiest_tensors(model: QuantizedModel, calibration: Calibration) -> str:
-    """A table of the tensors that rounding serves worst."""
-    rows = [f"{'tensor':40s} {'dB':>6s} {'worst channel':>13s} {'step':>10s}"]
-    for row in tensor_noise(model, [calibration.repair_images()])[:NOISY_TENSORS]:
-        rows.append(f"{row.tensor:40s} {row.sqnr_db:6.1f} {row.worst_channel_db:13.1f} {row.step:10.3g}")
-    return "\n".join(rows)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from yolov6core.base.checkpoint import save_checkpoint
 from yolov6core.base.errors import UserError
-from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import NetworkCard, QuantizationCard
 from yolov6core.quant.equalize import scaled_inputs, with_input_scales
 from yolov6core.quant.fake_quant import QuantConv2d
@@ -40,7 +39,7 @@ def load_quantized(
     if found is None:
         raise UserError(f"{path} holds a float network; a quantized one is made by 'dvc repro ptq-calib'")
     # Memory without values: quantizers have ranges of their own, which must not be on `meta`.
-    network = deploy_(unfilled_network(card)).to_empty(device="cpu")
+    network = unfilled_network(card, tensors, deployed=True).to_empty(device="cpu")
     network = with_input_scales(network, scaled_inputs(tensors))
     model = insert_quantizers(network, dialect_name=dialect or found.dialect, cpu=found.cpu)
     load_tensors(model, tensors, path=path)

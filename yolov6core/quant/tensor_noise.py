@@ -92,3 +92,10 @@ def tensor_noise(gm: QuantizedModel, batches: Iterable[Tensor]) -> list[TensorNo
         assert scale is not None, "a quantizer without scale raises in the run above"
         rows.append(TensorNoise(tensor, group, mean, worst, scale))
     return sorted(rows, key=lambda row: (row.sqnr_db, row.tensor))
+
+
+def noise_table(rows: Iterable[TensorNoise]) -> str:
+    """Rows as a table for people: dB, dB of the worst channel, and the step of each tensor."""
+    lines = [f"{'tensor':40s} {'dB':>6s} {'worst channel':>13s} {'step':>10s}"]
+    lines += [f"{row.tensor:40s} {row.sqnr_db:6.1f} {row.worst_channel_db:13.1f} {row.step:10.3g}" for row in rows]
+    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from yolov6core.base.errors import UserError
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import CardError, NetworkCard
 from yolov6core.models.detector import Detector, build_detector
+from yolov6core.models.stage_blocks import ShortcutScale
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -33,11 +35,22 @@ def fresh_network(card: NetworkCard) -> Detector:
     return network
 
 
-def unfilled_network(card: NetworkCard) -> Detector:
-    """As `fresh_network`, in evaluation mode, on torch's `meta` device: it takes no memory and draws no random number
-    until the tensors of a file are assigned."""
+def unfilled_network(card: NetworkCard, tensors: Mapping[str, Tensor], *, deployed: bool) -> Detector:
+    """The network of a card on torch's `meta` device, in evaluation mode: it takes no memory and draws no random number
+    until the tensors of a file are assigned.
+
+    Args:
+        tensors: of the file. Deployed networks have a shortcut's factor only where it is not 1.
+        deployed: whether the file holds the deployed form.
+    """
     with torch.device("meta"):
-        return fresh_network(card).eval()
+        network = fresh_network(replace(card, deployed=False)).eval()
+    if deployed:
+        for name, module in network.named_modules():
+            if isinstance(module, ShortcutScale) and f"{name}.weight" in tensors:
+                module.weight = nn.Parameter(tensors[f"{name}.weight"])
+        deploy_(network)
+    return network
 
 
 def stored_network(tensors: Mapping[str, Tensor], card: NetworkCard, *, path: Path) -> Detector:
@@ -46,7 +59,7 @@ def stored_network(tensors: Mapping[str, Tensor], card: NetworkCard, *, path: Pa
     Raises:
         UserError: the tensors of `path` are not those of the network that its card describes.
     """
-    network = unfilled_network(card)
+    network = unfilled_network(card, tensors, deployed=card.deployed)
     load_tensors(network, tensors, path=path, assign=True)
     return network
 
