@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from engine_speed import nncf_model
 from seeds import summary
-from torch import Tensor
-
 from stages._evaluation import DATASET
 from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model
 from stages._params import read_params
+from torch import Tensor
+
 from stages.eval_trt import EvalParams
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.evaluation.evaluator import evaluate

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import cv2
 import torch
-
 from stages._params import load_params, parse_params
+
 from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
 from yolov6core.data.augment import TrainTransform
 from yolov6core.data.dataset import DetectionDataset

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor, nn
-
 from stages._losses import LOSS_WEIGHTS, detection_criterion
 from stages._training import make_learner
+from torch import Tensor, nn
+
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import variant
 from yolov6core.training.loop import Learner

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov6core.base.yaml_text import parse_yaml
 from yolov6core.data.image_header import ImageError, read_image_header, read_jpeg_header
 from yolov6core.data.loader import EvalBatch, eval_batches
 from yolov6core.data.transforms import Image, Labels, Size, fitted_size
-from yolov6core.base.yaml_text import parse_yaml
 
 _JPEG = {".jpg", ".jpeg"}
 _REDUCED_DECODE = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
