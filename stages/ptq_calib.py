@@ -110,7 +110,7 @@ def ptq_calib(ptq: PtqParams, evaluation: EvalParams, runtime: RuntimeParams) ->
         "health": asdict(report),
     }
     _write(model, card, tables=tables, chosen=chosen, statistics=statistics, document=document)
-    _report(model, calibration, *results, chosen=chosen)
+    _write_metrics(model, calibration, *results, chosen=chosen)
 
 
 def _with_quantizers(network: nn.Module, ptq: PtqParams) -> QuantizedModel:
@@ -206,7 +206,7 @@ def _write(
         write_json(folder / "methods.json", document)
 
 
-def _report(
+def _write_metrics(
     model: QuantizedModel, calibration: Calibration, float_val: EvalResult, ptq_val: EvalResult, *, chosen: Method
 ) -> None:
     """Write the metrics, and complain if too little of the float mAP is left."""

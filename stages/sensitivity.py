@@ -93,7 +93,7 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
     set_float_layers_(model, measured.always_float | set(choice.float_layers))
     float_val, partial_val = on_val(network).stats, on_val(model).stats
     _write(measured, layers=layers, columns=columns, costs=costs, choice=choice)
-    _report(partial_val, float_val=float_val["map50_95"], costs=costs, choice=choice)
+    _write_metrics(partial_val, float_val=float_val["map50_95"], costs=costs, choice=choice)
 
 
 def _exact(measured: Measured) -> Columns:
@@ -182,7 +182,7 @@ def _write(measured: Measured, *, layers: list[Layer], columns: Columns, costs: 
         save_quantized(weights, measured.model, card, method=card.quantization.method)
 
 
-def _report(stats: dict[str, float], *, float_val: float, costs: Costs, choice: Choice) -> None:
+def _write_metrics(stats: dict[str, float], *, float_val: float, costs: Costs, choice: Choice) -> None:
     score, count = stats["map50_95"], len(choice.float_layers)
     write_json(METRICS, {"map50_95": score, "map50": stats["map50"], "float_layers": count})
     logger.info(

@@ -125,7 +125,7 @@ def _use_as_given(given: GivenWeights, model: ModelParams, train: TrainParams, *
     scores = SplitEvaluator(dataset, card, batch_size=EVAL_BATCH, limits=limits)(network).stats
     with replace_folder(paths.TRAIN) as folder:
         save_float(folder / WEIGHTS, network, card)
-    _report(scores, f"as given in {given.path}")
+    _write_metrics(scores, f"as given in {given.path}")
 
 
 def _load(network: Detector, given: GivenWeights, *, block: str, reinit: list[str]) -> None:
@@ -165,10 +165,10 @@ def _write(trained: Trained, card: NetworkCard, *, limits: DetectionLimits) -> N
         write_rows(folder / "epochs.csv", trained.run.rows)
         pictures = [batch_picture(*batch, card.names) for batch in islice(trained.batches(0), BATCHES_SHOWN)]
         save_jpeg(stack_rows(pictures), folder / "batch.jpg")
-    _report(scores, f"epoch {trained.run.best_epoch} was best on select")
+    _write_metrics(scores, f"epoch {trained.run.best_epoch} was best on select")
 
 
-def _report(scores: Mapping[str, float], source: str) -> None:
+def _write_metrics(scores: Mapping[str, float], source: str) -> None:
     write_json(METRICS, {"map50_95": scores["map50_95"], "map50": scores["map50"]})
     logger.info(
         "float: val mAP50:95 %.4f, mAP50 %.4f (%s) -> %s", scores["map50_95"], scores["map50"], source, paths.TRAIN

@@ -83,14 +83,14 @@ def _reach(
     """Add or remove the images that change the shares of the classes least, until `count` are chosen."""
     step = 1 if len(chosen) < count else -1
 
-    def harm(place: int) -> tuple[int, float]:
+    def imbalance(place: int) -> tuple[int, float]:
         names = classes[place]
         emptied = sum(taken[name] == 1 for name in names) if step < 0 else sum(not wanted[name] for name in names)
         return emptied, sum((1 + 2 * step * (taken[name] - wanted[name])) / max(wanted[name], 1) for name in names)
 
     while len(chosen) != count:
         candidates = (place for place in order if (place in chosen) == (step < 0))
-        best = min(itertools.islice(candidates, _CANDIDATES), key=harm)
+        best = min(itertools.islice(candidates, _CANDIDATES), key=imbalance)
         if step > 0:
             chosen.add(best)
         else:

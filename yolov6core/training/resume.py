@@ -21,7 +21,7 @@ def save_state(path: Path, state: TrainState, *, extra: Mapping[str, Tensor], pr
 
     Args:
         path: target file.
-        state: what is being trained.
+        state: of the training.
         extra: further tensors to keep, such as the best weights so far.
         progress: JSON-serialisable; says where to continue.
 
