@@ -16,21 +16,21 @@ from stages.shared import paths
 from stages.shared.shell import errors_as_exit_codes
 from yolov6core.param_sections import read_params
 
-PIPELINE, AROUND = "Pipeline", "Around it"
 ParamsFile = Annotated[
     Path, typer.Option("--params", help="The parameter file; its sections are named like the stages.")
 ]
 DEFAULT_PARAMS = Path("params.yaml")
 
 app = typer.Typer(
-    help="From a detection dataset to an INT8 YOLOv6 engine. `dvc repro` runs the stages in order.",
+    help="From a detection dataset to an INT8 YOLOv6 engine. `dvc repro` runs the first ten commands in this order.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes a third of the time that help needs
 )
 
 
-@app.command("prepare-voc2yolo", rich_help_panel=PIPELINE)
+@app.command("prepare-voc2yolo")
 def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Check a VOC, COCO or YOLO dataset and split it.
 
@@ -44,7 +44,7 @@ def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS) -> None:
         prepare_voc2yolo(prepare)
 
 
-@app.command("search-scales", rich_help_panel=PIPELINE)
+@app.command("search-scales")
 def search_scales(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Search RepOptimizer's scales, or take given ones.
 
@@ -60,11 +60,11 @@ def search_scales(params: ParamsFile = DEFAULT_PARAMS) -> None:
         search_scales(model, augment, search, runtime, params=params)
 
 
-@app.command("train-repopt", rich_help_panel=PIPELINE)
+@app.command("train-repopt")
 def train_repopt(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Train the float network with RepOptimizer (or other blocks).
+    """Train the float network.
 
-    Reads artifacts/dataset, artifacts/scales and given weights. Writes artifacts/train and metrics/train.json. Obeys
+    Trains with RepOptimizer, or other blocks. Reads artifacts/dataset, artifacts/scales and given weights. Writes artifacts/train and metrics/train.json. Obeys
     the sections model, augment and train, and eval for what counts as a detection.
     """
     with errors_as_exit_codes():
@@ -81,7 +81,7 @@ def train_repopt(params: ParamsFile = DEFAULT_PARAMS) -> None:
         train_repopt(model, augment, train, evaluation, runtime, params=params)
 
 
-@app.command("detect-cpu", rich_help_panel=PIPELINE)
+@app.command("detect-cpu")
 def detect_cpu(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Say what integer sums INT8 is made for.
 
@@ -94,7 +94,7 @@ def detect_cpu(params: ParamsFile = DEFAULT_PARAMS) -> None:
         detect_cpu(ptq)
 
 
-@app.command("ptq-calib", rich_help_panel=PIPELINE)
+@app.command("ptq-calib")
 def ptq_calib(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Calibrate the float network to INT8.
 
@@ -108,7 +108,7 @@ def ptq_calib(params: ParamsFile = DEFAULT_PARAMS) -> None:
         ptq_calib(ptq, evaluation, runtime)
 
 
-@app.command("sensitivity", rich_help_panel=PIPELINE)
+@app.command("sensitivity")
 def sensitivity(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Rank layers by quantization error and keep few float.
 
@@ -125,7 +125,7 @@ def sensitivity(params: ParamsFile = DEFAULT_PARAMS) -> None:
         sensitivity(section, evaluation, runtime)
 
 
-@app.command("qat-distill", rich_help_panel=PIPELINE)
+@app.command("qat-distill")
 def qat_distill(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Fine-tune the calibrated network with fake quantizers.
 
@@ -141,9 +141,9 @@ def qat_distill(params: ParamsFile = DEFAULT_PARAMS) -> None:
         qat_distill(augment, qat, evaluation, runtime, params=params)
 
 
-@app.command("export-onnx", rich_help_panel=PIPELINE)
+@app.command("export-onnx")
 def export_onnx(params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Write ONNX files of all models and check them against torch.
+    """Write and check ONNX files of all models.
 
     Reads artifacts/train, ptq, sensitivity and qat. Writes a file for each model and dialect to artifacts/onnx. Obeys
     the section export.
@@ -155,7 +155,7 @@ def export_onnx(params: ParamsFile = DEFAULT_PARAMS) -> None:
         export_onnx(export, runtime)
 
 
-@app.command("build-trt", rich_help_panel=PIPELINE)
+@app.command("build-trt")
 def build_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Build engines of all exported models.
 
@@ -168,7 +168,7 @@ def build_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
         build_trt(engine)
 
 
-@app.command("eval-trt", rich_help_panel=PIPELINE)
+@app.command("eval-trt")
 def eval_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Compare all engines on the val split.
 
@@ -182,7 +182,7 @@ def eval_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
         eval_trt(evaluation)
 
 
-@app.command("infer", rich_help_panel=AROUND)
+@app.command("infer")
 def infer(
     engine: Annotated[Path, typer.Option(help="Folder of an engine (artifacts/engines/ptq), or an ONNX file.")],
     source: Annotated[str, typer.Option(help="Image, folder of images, video, or number of a camera.")],
@@ -194,27 +194,33 @@ def infer(
     score: Annotated[float, typer.Option(min=0, max=1, help="Weakest score that counts.")] = 0.4,
     iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which the weaker box goes.")] = 0.45,
 ) -> None:
-    """Detect on an image, folder, video or camera: draws, saves, and prints times."""
+    """Detect on images, videos or a camera.
+
+    Draws and saves the detections, and prints times.
+    """
     with errors_as_exit_codes():
         from stages.infer import infer
 
         infer(engine, source, out=out, runtime=runtime, names=names, score=score, iou=iou)
 
 
-@app.command("draw-sample", rich_help_panel=AROUND)
+@app.command("draw-sample")
 def draw_sample(
     root: Annotated[Path, typer.Option(help="Folder of the VOC tree; its files are replaced.")] = paths.SAMPLE,
     images: Annotated[int, typer.Option(min=4, help="Number of images, every third for validation.")] = 560,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same dataset.")] = 20240,
 ) -> None:
-    """Draw synthetic scenes of shapes and write them as a VOC dataset."""
+    """Draw the sample dataset.
+
+    Writes synthetic scenes of shapes as a VOC tree.
+    """
     with errors_as_exit_codes():
         from stages.draw_sample import draw_sample
 
         typer.echo(draw_sample(root, images=images, seed=seed))
 
 
-@app.command("import-checkpoint", rich_help_panel=AROUND)
+@app.command("import-checkpoint")
 def import_checkpoint(
     checkpoint: Annotated[Path, typer.Argument(help="A .pt of the official trainer, or .safetensors of its tensors.")],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("imported.safetensors"),
@@ -224,7 +230,10 @@ def import_checkpoint(
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the square input [320 for Lite, else 640].")] = None,
 ) -> None:
-    """Convert an official checkpoint, running nothing of it, for `train.weights` (or `search.scales`)."""
+    """Convert an official checkpoint.
+
+    Runs nothing of it. The result is for train.weights (or search.scales).
+    """
     with errors_as_exit_codes():
         from stages.import_checkpoint import import_checkpoint
 
@@ -232,46 +241,58 @@ def import_checkpoint(
         typer.echo(import_checkpoint(checkpoint, out=out, variant=variant, names=given, side=image_size))
 
 
-@app.command("import-ranges", rich_help_panel=AROUND)
+@app.command("import-ranges")
 def import_ranges(
     ranges: Annotated[Path, typer.Argument(help="A .safetensors or .pt file with _amax tensors.")],
     out: Annotated[Path, typer.Option(help="Folder of the quantized network, replaced as a whole.")] = paths.PTQ,
 ) -> None:
-    """Quantize the float network with ranges of pytorch-quantization or modelopt, in place of ptq-calib."""
+    """Take ranges of another toolkit.
+
+    Quantizes the float network with ranges of pytorch-quantization or modelopt, in place of ptq-calib.
+    """
     with errors_as_exit_codes():
         from stages.exchange_ranges import import_ranges
 
         typer.echo(import_ranges(ranges, out=out))
 
 
-@app.command("export-ranges", rich_help_panel=AROUND)
+@app.command("export-ranges")
 def export_ranges(
     kind: Annotated[str, typer.Argument(help="Model: ptq, partial or qat.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")] = Path("ranges.safetensors"),
     style: Annotated[str, typer.Option(help="Names of layers: pytorch-quantization or modelopt.")] = "modelopt",
 ) -> None:
-    """Write the ranges of a quantized network as pytorch-quantization or modelopt name them."""
+    """Write ranges for another toolkit.
+
+    The tensors have the names of pytorch-quantization or modelopt.
+    """
     with errors_as_exit_codes():
         from stages.exchange_ranges import export_ranges
 
         typer.echo(export_ranges(kind, out=out, style=style))
 
 
-@app.command("variants", rich_help_panel=AROUND)
+@app.command("variants")
 def variants(
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 80,
     image_size: Annotated[int, typer.Option(min=64, help="Side of the square input.")] = 640,
 ) -> None:
-    """List the networks: block form, strides, parameters and arithmetic once deployed."""
+    """List the networks and their cost.
+
+    Shows block form, strides, and parameters and arithmetic of the deployed network.
+    """
     with errors_as_exit_codes():
         from stages.variants import table
 
         typer.echo("\n".join(table(classes=classes, side=image_size)))
 
 
-@app.command("doctor", rich_help_panel=AROUND)
+@app.command("doctor")
 def doctor() -> None:
-    """Show versions, devices, what each runtime can do here, and what is missing."""
+    """Show versions, devices and runtimes.
+
+    Says what each runtime can do here, and what is missing.
+    """
     with errors_as_exit_codes():
         from stages.doctor import report
 

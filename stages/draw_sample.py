@@ -1,44 +1,13 @@
-"""draw-sample: draw the sample dataset that stands in the repository (not a DVC stage)."""
+"""`draw-sample`: draw the sample dataset that stands in the repository (not a stage of the pipeline)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-
-from yolov6core.datasets.drawn import draw_scene, voc_xml
-
-JPEG_QUALITY = 90
+from yolov6core.datasets.drawn_tree import write_drawn_tree
 
 
 def draw_sample(root: Path, *, images: int, seed: int) -> str:
-    """Write `Annotations/`, `JPEGImages/` and `ImageSets/Main/{train,val,trainval}.txt` under `root`.
-
-    Args:
-        root: folder of the VOC tree, made where it is missing.
-        images: number of images; every third goes to `val`, the others to `train`.
-        seed: the series of scenes, see `yolov6core.datasets.drawn.draw_scene`.
-
-    Returns: one line for people.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    folders = {name: root / name for name in ("Annotations", "JPEGImages", "ImageSets/Main")}
-    for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
-    splits: dict[str, list[str]] = {"train": [], "val": [], "trainval": []}
-    for index in range(images):
-        stem = f"shapes_{index:04d}"
-        scene = draw_scene(seed, index)
-        done, encoded = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not done:
-            raise OSError(f"OpenCV could not encode {stem}.jpg")
-        (folders["JPEGImages"] / f"{stem}.jpg").write_bytes(encoded.tobytes())
-        (folders["Annotations"] / f"{stem}.xml").write_text(voc_xml(scene, f"{stem}.jpg"), encoding="utf-8")
-        splits["val" if index % 3 == 2 else "train"].append(stem)
-        splits["trainval"].append(stem)
-    for name, stems in splits.items():
-        text = "".join(f"{stem}\n" for stem in stems)
-        (folders["ImageSets/Main"] / f"{name}.txt").write_text(text, encoding="utf-8")
+    """Write the dataset, see `write_drawn_tree`; returns one line for people."""
+    write_drawn_tree(root, images=images, seed=seed)
     return f"{images} images in {root}"

@@ -229,10 +229,9 @@ def test_params_yaml_fills_every_section_and_nothing_else():
 
 
 def test_stages_are_the_commands():
-    from stages.__main__ import PIPELINE, app
+    from stages.__main__ import app
 
-    commands = [command.name for command in app.registered_commands if command.rich_help_panel == PIPELINE]
-    assert commands == STAGES
+    assert [command.name for command in app.registered_commands][: len(STAGES)] == STAGES
     for stage, entry in dvc_stages().items():
         assert entry["cmd"] == f"python -m stages {stage}"
         assert entry["desc"]
