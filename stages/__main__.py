@@ -64,8 +64,9 @@ def search_scales(params: ParamsFile = DEFAULT_PARAMS) -> None:
 def train_repopt(params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Train the float network.
 
-    Trains with RepOptimizer, or other blocks. Reads artifacts/dataset, artifacts/scales and given weights. Writes artifacts/train and metrics/train.json. Obeys
-    the sections model, augment and train, and eval for what counts as a detection.
+    Trains with RepOptimizer, or other blocks. Reads artifacts/dataset, artifacts/scales and given weights. Writes
+    artifacts/train and metrics/train.json. Obeys the sections model, augment and train, and eval for what counts as a
+    detection.
     """
     with errors_as_exit_codes():
         model, augment, train, evaluation, runtime = read_params(
