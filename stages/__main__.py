@@ -13,8 +13,7 @@ import typer
 
 from stages import params as sections
 from stages.shared import paths
-from stages.shared.shell import errors_as_exit_codes
-from yolov6core.param_sections import read_params
+from stages.shared.shell import errors_as_exit_codes, stage_run
 
 ParamsFile = Annotated[
     Path, typer.Option("--params", help="The parameter file; its sections are named like the stages.")
@@ -37,8 +36,8 @@ def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads prepare.root. Writes labels, split lists, COCO files and a report to artifacts/dataset, and
     metrics/prepare.json. Obeys the section prepare.
     """
-    with errors_as_exit_codes():
-        (prepare,) = read_params(params, sections.PrepareParams)
+    with stage_run("prepare-voc2yolo", params) as file:
+        (prepare,) = file.read(sections.PrepareParams)
         from stages.prepare_voc2yolo import prepare_voc2yolo
 
         prepare_voc2yolo(prepare)
@@ -51,9 +50,9 @@ def search_scales(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/dataset. Trains a network of scaled linear branches and writes its scales to artifacts/scales. Obeys
     the sections model, augment and search.
     """
-    with errors_as_exit_codes():
-        model, augment, search, runtime = read_params(
-            params, sections.ModelParams, sections.AugmentParams, sections.SearchParams, sections.RuntimeParams
+    with stage_run("search-scales", params) as file:
+        model, augment, search, runtime = file.read(
+            sections.ModelParams, sections.AugmentParams, sections.SearchParams, sections.RuntimeParams
         )
         from stages.search_scales import search_scales
 
@@ -68,9 +67,8 @@ def train_repopt(params: ParamsFile = DEFAULT_PARAMS) -> None:
     artifacts/train and metrics/train.json. Obeys the sections model, augment and train, and eval for what counts as a
     detection.
     """
-    with errors_as_exit_codes():
-        model, augment, train, evaluation, runtime = read_params(
-            params,
+    with stage_run("train-repopt", params) as file:
+        model, augment, train, evaluation, runtime = file.read(
             sections.ModelParams,
             sections.AugmentParams,
             sections.TrainParams,
@@ -88,8 +86,8 @@ def detect_cpu(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
     Resolves ptq.cpu by the CPU at hand and writes .cpu.json. Obeys the section ptq.
     """
-    with errors_as_exit_codes():
-        (ptq,) = read_params(params, sections.PtqParams)
+    with stage_run("detect-cpu", params) as file:
+        (ptq,) = file.read(sections.PtqParams)
         from stages.detect_cpu import detect_cpu
 
         detect_cpu(ptq)
@@ -102,8 +100,8 @@ def ptq_calib(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/train and artifacts/dataset. Writes ranges and the calibrated network to artifacts/ptq, and
     metrics/ptq.json. Obeys the section ptq, and eval for what counts as a detection.
     """
-    with errors_as_exit_codes():
-        ptq, evaluation, runtime = read_params(params, sections.PtqParams, sections.EvalParams, sections.RuntimeParams)
+    with stage_run("ptq-calib", params) as file:
+        ptq, evaluation, runtime = file.read(sections.PtqParams, sections.EvalParams, sections.RuntimeParams)
         from stages.ptq_calib import ptq_calib
 
         ptq_calib(ptq, evaluation, runtime)
@@ -117,9 +115,9 @@ def sensitivity(params: ParamsFile = DEFAULT_PARAMS) -> None:
     artifacts/sensitivity, and metrics/partial.json. Obeys the section sensitivity, and eval for what counts as a
     detection.
     """
-    with errors_as_exit_codes():
-        section, evaluation, runtime = read_params(
-            params, sections.SensitivityParams, sections.EvalParams, sections.RuntimeParams
+    with stage_run("sensitivity", params) as file:
+        section, evaluation, runtime = file.read(
+            sections.SensitivityParams, sections.EvalParams, sections.RuntimeParams
         )
         from stages.sensitivity import sensitivity
 
@@ -133,9 +131,9 @@ def qat_distill(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/ptq (or artifacts/sensitivity) and artifacts/train, the teacher. Writes artifacts/qat and
     metrics/qat.json. Obeys the sections augment and qat, and eval for what counts as a detection.
     """
-    with errors_as_exit_codes():
-        augment, qat, evaluation, runtime = read_params(
-            params, sections.AugmentParams, sections.QatParams, sections.EvalParams, sections.RuntimeParams
+    with stage_run("qat-distill", params) as file:
+        augment, qat, evaluation, runtime = file.read(
+            sections.AugmentParams, sections.QatParams, sections.EvalParams, sections.RuntimeParams
         )
         from stages.qat_distill import qat_distill
 
@@ -149,8 +147,8 @@ def export_onnx(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/train, ptq, sensitivity and qat. Writes a file for each model and dialect to artifacts/onnx. Obeys
     the section export.
     """
-    with errors_as_exit_codes():
-        export, runtime = read_params(params, sections.ExportParams, sections.RuntimeParams)
+    with stage_run("export-onnx", params) as file:
+        export, runtime = file.read(sections.ExportParams, sections.RuntimeParams)
         from stages.export_onnx import export_onnx
 
         export_onnx(export, runtime)
@@ -162,8 +160,8 @@ def build_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
     Reads artifacts/onnx. Writes engines of the runtime at hand to artifacts/engines. Obeys the section engine.
     """
-    with errors_as_exit_codes():
-        (engine,) = read_params(params, sections.EngineParams)
+    with stage_run("build-trt", params) as file:
+        (engine,) = file.read(sections.EngineParams)
         from stages.build_trt import build_trt
 
         build_trt(engine)
@@ -176,8 +174,8 @@ def eval_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
     Reads artifacts/engines and artifacts/dataset. Writes tables, curves and pictures to artifacts/eval, and
     metrics/eval. Obeys the section eval.
     """
-    with errors_as_exit_codes():
-        (evaluation,) = read_params(params, sections.EvalParams)
+    with stage_run("eval-trt", params) as file:
+        (evaluation,) = file.read(sections.EvalParams)
         from stages.eval_trt import eval_trt
 
         eval_trt(evaluation)

@@ -5,11 +5,13 @@ The file itself explains the keys; `yolov6core.param_sections` reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from yolov6core.models.variants import VARIANTS
 from yolov6core.param_sections import Section, show
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]+$", description="text that is not empty, without null characters")]
@@ -322,3 +324,40 @@ class RuntimeParams(ProjectSection, section="runtime"):
     workers: Annotated[int, Field(ge=0, le=64)]
     cache_mib: Mebibytes
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:(0|[1-9][0-9]?))?)$", description="cpu | cuda | cuda:N")]
+
+
+def conflicts_between(sections: Mapping[str, Any]) -> Iterator[str]:
+    """Problems between sections, by the table of networks and the devices.
+
+    Args:
+        sections: name -> section, all of the file.
+    """
+    model, augment, runtime = (sections[name] for name in ("model", "augment", "runtime"))
+    if model.variant not in VARIANTS:
+        yield f"model.variant: {show(model.variant)} is unknown; choose one of {', '.join(VARIANTS)}"
+        return
+    spec = VARIANTS[model.variant]
+    stride = max(spec.strides)
+    for name, size in (("model", model.image_size), ("export", sections["export"].image_size)):
+        if size is not None and any(side % stride for side in size):
+            yield f"{name}.image_size is {size}; both sides have to be multiples of {stride} for {model.variant}"
+    if 0 < augment.multi_scale * max(model.image_size) < stride:
+        yield (
+            f"augment.multi_scale: a change of {augment.multi_scale} moves no side of {model.image_size} by a whole "
+            f"stride of {stride}; give at least {math.ceil(100 * stride / max(model.image_size)) / 100}, or 0"
+        )
+    train = sections["train"]
+    block = spec.block if train.block == "published" else train.block
+    if spec.stage == "lite" and block != spec.block:
+        yield f"train.block is {train.block}; {model.variant} has no other blocks than {spec.block} (or published)"
+    if train.aux_head == "anchors" and not spec.anchors:
+        yield f"train.aux_head is anchors; {model.variant} has no anchors: choose none"
+    if train.aux_head == "distribution" and spec.reg_max:
+        yield f"train.aux_head is distribution; {model.variant} predicts distance bins itself: choose none"
+    for name in ("search", "train", "qat"):
+        devices, batch = sections[name].devices, sections[name].batch_size
+        if devices != "auto" and batch % devices:
+            yield f"{name}.batch_size is {batch}; it has to be a multiple of {name}.devices ({devices})"
+    for name in ("search", "train"):
+        if sections[name].amp == "fp16" and runtime.device == "cpu":
+            yield f"{name}.amp is fp16, which needs runtime.device cuda (it is {runtime.device}); take bf16 or off"

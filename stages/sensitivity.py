@@ -93,26 +93,26 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
     set_float_layers_(model, measured.always_float | set(choice.float_layers))
     float_val, partial_val = on_val(network).stats, on_val(model).stats
     _write(measured, layers=layers, columns=columns, costs=costs, choice=choice)
+    _state_path(on_select).unlink(missing_ok=True)
     _write_metrics(partial_val, float_val=float_val["map50_95"], costs=costs, choice=choice)
 
 
 def _exact(measured: Measured) -> Columns:
     """Columns of `measure_exactly` on the select split."""
     state = _state_path(measured.on_select)
-    columns = measure_exactly(
+    return measure_exactly(
         measured.model,
         evaluate=measured.on_select,
         float_result=measured.float_select,
         truth=measured.on_select.truth,
         state=state,
     )
-    state.unlink(missing_ok=True)
-    return columns
 
 
 def _state_path(on_select: SplitEvaluator) -> Path:
     """Named after the code, the weights and the dataset's lists and labels, so that no run continues another."""
-    labels = (paths.DATASET / "select.txt", paths.DATASET / "annotations" / "instances_select.json")
+    names = ("select.txt", "digests.txt", "annotations/instances_select.json")
+    labels = [paths.DATASET / name for name in names]
     how = fingerprint(on_select.batch_size, vars(on_select.limits), files=(paths.WEIGHTS["ptq"], *labels))
     return STATE_ROOT / f"{how}.json"
 

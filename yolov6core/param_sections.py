@@ -10,7 +10,7 @@ import difflib
 import reprlib
 import types
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 
@@ -53,30 +53,62 @@ B = TypeVar("B", bound=Section)
 C = TypeVar("C", bound=Section)
 D = TypeVar("D", bound=Section)
 E = TypeVar("E", bound=Section)
-F = TypeVar("F", bound=Section)
 
 
 class ParamsError(Exception):
     """All problems of a parameter file, one a line."""
 
 
-@overload
-def read_params(path: Path, a: type[A], /) -> tuple[A]: ...
-@overload
-def read_params(path: Path, a: type[A], b: type[B], /) -> tuple[A, B]: ...
-@overload
-def read_params(path: Path, a: type[A], b: type[B], c: type[C], /) -> tuple[A, B, C]: ...
-@overload
-def read_params(path: Path, a: type[A], b: type[B], c: type[C], d: type[D], /) -> tuple[A, B, C, D]: ...
-@overload
-def read_params(path: Path, a: type[A], b: type[B], c: type[C], d: type[D], e: type[E], /) -> tuple[A, B, C, D, E]: ...
-@overload
-def read_params(
-    path: Path, a: type[A], b: type[B], c: type[C], d: type[D], e: type[E], f: type[F], /
-) -> tuple[A, B, C, D, E, F]: ...
-def read_params(path: Path, /, *sections: type[Section]) -> tuple[Section, ...]:
-    """The sections of a parameter file, in the order asked for. Raises ParamsError that names every problem."""
-    return parse_params(load_params(path), *sections, where=str(path))
+Problems = Callable[[Mapping[str, Any]], Iterator[str]]
+"""Section name -> section, of all that are right: problems between sections, one line each."""
+
+
+class ParameterFile:
+    """A parameter file that is checked as a whole when sections are read, and looked at again later."""
+
+    def __init__(self, path: Path, *, between: Problems = lambda sections: iter(())) -> None:
+        """`between`: finds problems between sections."""
+        self.path, self._between = path, between
+        self._read: dict[str, object] = {}
+
+    @overload
+    def read(self, a: type[A], /) -> tuple[A]: ...
+    @overload
+    def read(self, a: type[A], b: type[B], /) -> tuple[A, B]: ...
+    @overload
+    def read(self, a: type[A], b: type[B], c: type[C], /) -> tuple[A, B, C]: ...
+    @overload
+    def read(self, a: type[A], b: type[B], c: type[C], d: type[D], /) -> tuple[A, B, C, D]: ...
+    @overload
+    def read(self, a: type[A], b: type[B], c: type[C], d: type[D], e: type[E], /) -> tuple[A, B, C, D, E]: ...
+    def read(self, /, *sections: type[Section]) -> tuple[Section, ...]:
+        """The sections, in the order asked for. All others of the file are checked, too.
+
+        Raises:
+            ParamsError: names every problem of the file.
+        """
+        document = load_params(self.path)
+        found = {
+            section.section: section for section in parse_params(document, *SECTIONS.values(), where=str(self.path))
+        }
+        if problems := list(self._between(found)):
+            raise ParamsError(_listed(str(self.path), problems))
+        self._read |= {model.section: found[model.section] for model in sections}
+        return tuple(found[model.section] for model in sections)
+
+    def changes(self) -> list[str]:
+        """Values of the sections that were read and that are others in the file by now, one line each."""
+        try:
+            document = load_params(self.path)
+            now = {model.section: model for model in parse_params(document, *SECTIONS.values(), where=str(self.path))}
+        except ParamsError as error:
+            return [str(error)]
+        lines = []
+        for name, section in self._read.items():
+            assert isinstance(section, Section)
+            old, new = section.model_dump(), now[name].model_dump()
+            lines += [f"{name}.{key}: {show(old[key])} -> {show(new[key])}" for key in old if old[key] != new[key]]
+        return lines
 
 
 def load_params(path: Path) -> object:
@@ -104,8 +136,12 @@ def parse_params(document: object, *sections: type[S], where: str = "params") ->
             found[name] = [_unknown("section", "", name, SECTIONS)]
     problems = [line for name in {**document, **found} for line in found.get(name, [])]
     if problems:
-        raise ParamsError(f"{where}: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
+        raise ParamsError(_listed(where, problems))
     return tuple(section for section in filled if section is not None)
+
+
+def _listed(where: str, problems: Collection[str]) -> str:
+    return f"{where}: {len(problems)} problem(s)\n  " + "\n  ".join(problems)
 
 
 def _fill(model: type[S], document: dict[Any, Any], problems: list[str]) -> S | None:

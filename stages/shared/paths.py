@@ -46,5 +46,6 @@ CHECK_REPORT = "check.json"
 
 def training_labels() -> tuple[Path, ...]:
     """Files that trainings learn from and choose by: a run is continued only on the very same images and labels."""
-    names = ("train.txt", "annotations/instances_train.json", "annotations/instances_select.json")
+    labels = ("annotations/instances_train.json", "annotations/instances_select.json")
+    names = ("train.txt", "digests.txt", *labels)
     return tuple(DATASET / name for name in names)

@@ -1,4 +1,4 @@
-"""The edges of every stage: log lines, errors and exit codes, needed files, and states of interrupted runs."""
+"""The edges of every stage: log lines, errors and exit codes, locks, needed files, and states of interrupted runs."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from stages.params import conflicts_between
 from stages.shared.paths import RESUME
 from yolov6core.base.atomic import full_disk_explained
-from yolov6core.base.code_version import fingerprint, is_loaded, source_digests
+from yolov6core.base.code_version import edited_since, fingerprint, source_digests
 from yolov6core.base.errors import Interrupted, UserError, logger
-from yolov6core.param_sections import ParamsError
+from yolov6core.base.locks import held_alone
+from yolov6core.base.parent import end_with_starter
+from yolov6core.param_sections import ParameterFile, ParamsError
 
-
-def setup_logging() -> None:
-    """One plain line per record on stderr, so that output reads the same in a terminal, a pipe and a DVC log."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+LAUNCHED = "YOLOV6_STOP_FILE"
+"""Set in processes that a stage has started itself: it holds the lock for them."""
+KEPT_DAYS = 30
+"""States of interrupted runs that nobody continued go after so many days."""
+LOCK_SECONDS = 30.0
+"""A stage waits so long for another run of it, which may be about to end with the process that started it."""
 
 
 @contextlib.contextmanager
 def errors_as_exit_codes() -> Iterator[None]:
     """Turn errors into messages: wrong parameters end in exit code 2, UserError in 1, Ctrl-C in 130; others keep their
-    traceback.
-
-    A full disk is a UserError, too. At the end, a warning names code of the project that was edited in the meantime:
-    the outputs come from the old code.
-    """
-    setup_logging()
-    before = source_digests()
+    traceback. A full disk is a UserError, too. Log records are plain lines on stderr."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         with full_disk_explained():
             yield
@@ -47,20 +48,52 @@ def errors_as_exit_codes() -> Iterator[None]:
             typer.echo(str(reason), err=True)
         raise typer.Exit(reason.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("stopped at once; outputs are as they were", err=True)
+        typer.echo(f"stopped at once; {_state_of_outputs()}", err=True)
         raise typer.Exit(130) from None
-    finally:
-        _warn_of_edited_code(before, source_digests())
 
 
-def _warn_of_edited_code(before: dict[str, str], after: dict[str, str]) -> None:
-    changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name] and is_loaded(name))
-    if changed:
-        logger.warning(
-            "the code was edited while the stage ran, and the outputs are of neither version for certain: %s. "
-            "Run the stage again",
-            ", ".join(changed),
-        )
+@contextlib.contextmanager
+def stage_run(stage: str, params: Path) -> Iterator[ParameterFile]:
+    """A run of a stage: errors as above, alone, on parameters and code that stay as they are.
+
+    Gives the parameter file to read sections from. If their values or the code were edited while the stage ran, the run
+    fails at its end, so that DVC does not record new values for outputs of the old ones.
+    """
+    with errors_as_exit_codes(), _held(stage):
+        if "DVC_STAGE" in os.environ and LAUNCHED not in os.environ:
+            end_with_starter()
+        _drop_old_states()
+        before, file = source_digests(), ParameterFile(params, between=conflicts_between)
+        yield file
+        changes = [*file.changes(), *edited_since(before)]
+        if changes:
+            raise UserError(
+                f"edited while the stage ran, so that its outputs are of neither version for certain: "
+                f"{', '.join(changes)}. Run the stage again"
+            )
+
+
+@contextlib.contextmanager
+def _held(stage: str) -> Iterator[None]:
+    if LAUNCHED in os.environ:
+        yield
+        return
+    with held_alone(RESUME / "locks" / f"{stage}.lock", doing=f"the stage {stage} here", wait_seconds=LOCK_SECONDS):
+        yield
+
+
+def _drop_old_states() -> None:
+    oldest = time.time() - KEPT_DAYS * 24 * 3600
+    for path in RESUME.glob("*/*/state.safetensors"):
+        if path.stat().st_mtime < oldest:
+            logger.info("dropping %s: nobody has continued it for %d days", path.parent, KEPT_DAYS)
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _state_of_outputs() -> str:
+    if "DVC_STAGE" not in os.environ:
+        return "outputs are as they were"
+    return "DVC had removed the stage's outputs before: 'dvc checkout' and 'git checkout metrics' bring them back"
 
 
 def required(path: Path, *, made_by: str) -> Path:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import glob
 import json
 import os
+import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ from typing import Any
 from yolov6core.base.errors import UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, the user's share of it is
+_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD, and the flag of renameat2 (linux/fs.h)
+_ASIDE = ".old"
 _SCARCE = 2**20
 """Bytes: with less room than this left, an error of a library that was writing is taken for one of a full disk."""
 
@@ -66,7 +72,8 @@ def write_whole(path: Path, data: bytes) -> None:
         OSError: the file could not be written (a full disk, for one); a former one is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    clear_leftovers(path)
+    temporary = temporary_name(path)
     try:
         write_to_disk(temporary, data)
         os.replace(temporary, path)
@@ -74,6 +81,11 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync(path.parent)  # only now does the rename survive a power loss
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that no other process uses. Names of dead processes are removed by `clear_leftovers`."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def write_to_disk(path: Path, data: bytes) -> None:
@@ -98,11 +110,16 @@ def _sync(folder: Path) -> None:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill; on success it becomes `path`, on any error `path` stays as it was.
 
+    On Linux the two folders are exchanged in one step. Elsewhere the old one is renamed aside first; if the process is
+    killed in between, the next start puts it back.
+
     Raises:
-        UserError: the disk was full.
+        UserError: the disk was full, or `path` is a link or a file.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    if path.is_symlink() or path.is_file():
+        raise UserError(f"{path} is a link or a file, where a folder is written; move it away")
+    clear_leftovers(path)
+    temporary = temporary_name(path)
     with full_disk_explained(path):
         try:
             temporary.mkdir(parents=True)
@@ -114,5 +131,50 @@ def replace_folder(path: Path) -> Iterator[Path]:
             if full:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(temporary, path)
+    _swap(temporary, path)
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put the folder `new` in the place of `path`, and remove the old one."""
+    if not path.exists():
+        os.replace(new, path)
+    elif _exchange(new, path):
+        shutil.rmtree(new, ignore_errors=True)  # the old folder, by now
+    else:
+        aside = new.with_suffix(_ASIDE)
+        os.replace(path, aside)
+        os.replace(new, path)
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync(path.parent)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchange two folders in one step; whether the system can (Linux, most file systems)."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    return rename(_HERE, os.fsencode(a), _HERE, os.fsencode(b), _RENAME_EXCHANGE) == 0
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove temporary files and folders of `path` that dead processes left; put back a folder that was set aside."""
+    for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.*-*")):
+        number = left.name.removeprefix(f".{path.name}.").partition("-")[0]
+        if left.suffix not in (".tmp", _ASIDE) or not number.isdecimal() or _is_alive(int(number)):
+            continue
+        if left.suffix == _ASIDE and not path.exists():
+            os.replace(left, path)
+        elif left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

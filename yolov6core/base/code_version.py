@@ -19,8 +19,13 @@ def source_digests() -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
 
 
-def is_loaded(source: str) -> bool:
-    """Whether this process has imported a source file, given as of `source_digests`."""
+def edited_since(before: dict[str, str]) -> list[str]:
+    """Source files that this process has imported and that are others by now than in `before`, sorted."""
+    now = source_digests()
+    return sorted(name for name in before.keys() & now.keys() if before[name] != now[name] and _is_loaded(name))
+
+
+def _is_loaded(source: str) -> bool:
     return source.removesuffix(".py").replace("/", ".") in sys.modules
 
 

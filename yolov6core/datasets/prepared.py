@@ -14,11 +14,14 @@ from yolov6core.base.atomic import write_json, write_text
 from yolov6core.base.errors import logger
 from yolov6core.base.tables import write_rows
 from yolov6core.datasets.annotated import PROBLEM_KINDS, Problem, count_problems
+from yolov6core.datasets.digests import write_digests
 from yolov6core.datasets.images import Images
 from yolov6core.datasets.statistics import class_rows, collect_boxes, statistics_picture
 from yolov6core.datasets.write import write_dataset
 from yolov6core.datasets.yolo_folder import add_yolo_folder
 
+DIGESTS = "digests.txt"
+"""Name of the file that changes with the pixels of any image."""
 NAMED_IN_SUMMARY = 3
 """Files that the log names for each kind of problem."""
 
@@ -79,7 +82,7 @@ class PreparedDataset:
                 logger.warning("  ... all in report.json")
 
     def write(self, folder: Path, *, shown_as: str, images: Literal["reference", "hardlink", "copy"]) -> None:
-        """Write labels, lists, COCO files, `dataset.yaml`, `report.json` and statistics.
+        """Write labels, lists, COCO files, `dataset.yaml`, `report.json`, digests of the images and statistics.
 
         Args:
             folder: empty.
@@ -93,6 +96,7 @@ class PreparedDataset:
             parts = {"train": both, "val": self.splits["val"]}
             add_yolo_folder(folder, parts, self.names, shown_as=shown_as, copy=images == "copy")
         write_json(folder / "report.json", self._report())
+        write_digests(folder / DIGESTS, (image.path for part in self.splits.values() for image in part))
         self._write_statistics(folder)
 
     def _yaml(self) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from yolov6core.base.saturation import CpuSums
+from yolov6core.exchange.openvino_module import load_openvino
 
 EXACT_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8")
 """Features of x86 CPUs that add products of 8-bit integers in 32 bits."""
@@ -85,9 +86,8 @@ def cpu_facts() -> dict[str, str]:
 
 
 def _openvino_is_exact() -> bool:
-    import openvino
-    from openvino import opset13 as op
-
+    openvino = load_openvino()
+    op: Any = openvino.opset13
     pixels = op.parameter([1, CHANNELS, 4, 4], np.float32)
     ends = [op.constant(np.float32(value)) for value in (0, 255, 0, 255)]
     weight = op.convert(op.constant(np.full((32, CHANNELS, 1, 1), 127, np.int8)), "f32")

@@ -19,6 +19,7 @@ from yolov6core.engines.runtime import (
     feed,
     finish,
 )
+from yolov6core.exchange.openvino_module import load_openvino
 from yolov6core.exchange.overflow import OPENVINO_EXACT
 
 NAME = "openvino"
@@ -146,7 +147,6 @@ def _text(value: Any) -> str:
 
 def _module() -> Any:
     try:
-        import openvino
+        return load_openvino()
     except ImportError as error:
         raise RuntimeMissing("OpenVINO is not installed: pip install openvino") from error
-    return openvino

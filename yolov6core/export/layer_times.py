@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from yolov6core.engines.openvino_engine import CONVOLUTIONS, version
+from yolov6core.exchange.openvino_module import load_openvino
 from yolov6core.export.dialects import write_dialect
 from yolov6core.quant.insert import (
     QuantizedModel,
@@ -70,13 +71,11 @@ def _run_timed(
     gm: QuantizedModel, path: Path, shape: tuple[int, int, int, int], threads: int, runs: int
 ) -> tuple[list[float], float]:
     """Milliseconds of every convolution, in order of the file, and of the whole network."""
-    import openvino
-
     write_dialect(gm, path, dialect="openvino", input_shape=shape)
     options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True}
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
-    compiled = openvino.Core().compile_model(path, "CPU", options)
+    compiled = load_openvino().Core().compile_model(path, "CPU", options)
     request, images = compiled.create_infer_request(), np.full(shape, 0.5, np.float32)
     times: dict[str, float] = {}
     for run in range(runs + 3):  # the first three warm up

@@ -14,6 +14,7 @@ import numpy as np
 
 from yolov6core.exchange.interface import Interface
 from yolov6core.exchange.onnx_notes import INPUT
+from yolov6core.exchange.openvino_module import load_openvino
 from yolov6core.exchange.overflow import OPENVINO_EXACT
 
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -71,9 +72,7 @@ def _open_onnxruntime(source: Path | bytes, *, integers: bool) -> Runner:
 
 
 def _open_openvino(source: Path | bytes, *, integers: bool) -> Runner:
-    import openvino
-
-    core = openvino.Core()
+    core = load_openvino().Core()
     model = core.read_model(source)
     # By default OpenVINO uses bf16 on CPUs that have it, so numbers would differ between machines.
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import Tensor, nn
 
 from yolov6core.base.errors import logger
-from yolov6core.training.interruption import CheckpointManager, ResumePoint, StopRequest, bad_batch_kept, held_alone
+from yolov6core.training.interruption import CheckpointManager, ResumePoint, StopRequest, bad_batch_kept, training_held
 from yolov6core.training.loop import Batch, train_one_epoch
 from yolov6core.training.recipe import Recipe
 from yolov6core.training.run import TrainingRun
@@ -45,7 +45,7 @@ def fit(
     """
     folder = resume.path.parent
     run = TrainingRun()
-    with held_alone(folder, state.processes), StopRequest() as request:
+    with training_held(folder, state.processes), StopRequest() as request:
         manager = CheckpointManager(resume, state, run, request)
         progress = manager.restore(recipe.epochs)
         for epoch in range(manager.epoch, recipe.epochs):

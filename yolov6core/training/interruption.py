@@ -16,16 +16,12 @@ from typing import Any
 import numpy as np
 
 from yolov6core.base.errors import Interrupted, UserError, logger
+from yolov6core.base.locks import held_alone
 from yolov6core.training.distributed import ProcessGroup, stop_asked
 from yolov6core.training.loop import EpochProgress, NonFiniteLossError
 from yolov6core.training.resume import load_state, save_state
 from yolov6core.training.run import TrainingRun
 from yolov6core.training.train_state import TrainState
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 SAVE_SECONDS = 300.0
 """Longest time of training that a kill or a power loss can cost; the end of an epoch is always saved."""
@@ -146,27 +142,12 @@ class CheckpointManager:
 
 
 @contextlib.contextmanager
-def held_alone(folder: Path, processes: ProcessGroup) -> Iterator[None]:
-    """Hold a folder for this training alone. A killed process holds nothing.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    if fcntl is None or not processes.main:
+def training_held(folder: Path, processes: ProcessGroup) -> Iterator[None]:
+    """Hold the folder of a training's state for this training alone. Raises UserError if another process holds it."""
+    if not processes.main:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise UserError(
-                f"process {handle.read().strip()} is already at this training ({folder}); wait for it or end it"
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+    with held_alone(folder / "lock", doing=f"this training ({folder})"):
         yield
 
 
