@@ -1,0 +1,168 @@
+"""A run of a stage is alone, on parameters and code that stay as they are, and sends nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stages.__main__ import app
+from stages.shared import paths, shell
+from tests.support.pipeline import ROOT, run_small, small_params, small_project, write_small_params
+from yolov6core.base import code_version
+from yolov6core.base.locks import held_alone
+from yolov6core.training import loop
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    with small_project(tmp_path_factory.mktemp("run"), images=12) as folder:
+        assert run_small("train-repopt", train={"block": "conv_relu", "epochs": 1}).exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def project(prepared, monkeypatch) -> Path:
+    monkeypatch.chdir(prepared)
+    return prepared
+
+
+def edit_while_training(monkeypatch, **changes: dict) -> None:
+    """Write other parameters in the first step of the next training."""
+    real, done = loop.set_step_, []
+
+    def set_step_(*arguments) -> None:
+        if not done:
+            done.append(write_small_params(**changes))
+        real(*arguments)
+
+    monkeypatch.setattr(loop, "set_step_", set_step_)
+
+
+TRAIN = {"block": "conv_relu", "epochs": 1}
+
+
+def test_parameters_edited_while_a_stage_runs_fail_it(project, monkeypatch):
+    edit_while_training(monkeypatch, train=TRAIN | {"lr": 0.5}, qat={"epochs": 7})
+    result = run_small("train-repopt", train=TRAIN)
+    assert result.exit_code == 1
+    assert "edited while the stage ran" in result.output and "train.lr: 0.02 -> 0.5" in result.output
+    assert "qat.epochs" not in result.output, "the section of another stage"
+
+
+def test_other_sections_may_be_edited(project, monkeypatch):
+    edit_while_training(monkeypatch, train=TRAIN, qat={"epochs": 7}, runtime={"workers": 1})
+    result = run_small("train-repopt", train=TRAIN)
+    # `runtime` changes how the stage runs, not its outputs, but DVC tracks none of it either.
+    assert "qat.epochs" not in result.output and ("runtime.workers" in result.output) == (result.exit_code == 1)
+
+
+def test_a_stage_waits_for_another_run_of_it_and_then_refuses(project, monkeypatch):
+    monkeypatch.setattr(shell, "LOCK_SECONDS", 0.3)
+    with held_alone(paths.RESUME / "locks" / "train-repopt.lock", doing="it"):
+        result = run_small("train-repopt", train=TRAIN)
+        assert result.exit_code == 1
+        assert f"process {os.getpid()} is already at the stage train-repopt here" in result.output
+        assert run_small("detect-cpu").exit_code == 0, "another stage is free to run"
+    assert run_small("train-repopt", train=TRAIN).exit_code == 0
+
+
+def test_the_whole_file_is_checked_before_anything_is_computed(project):
+    changes = {
+        "model": {"variant": "yolov6_lite_s", "image_size": [64, 96]},
+        "eval": {"rounds": 0},
+        "train": TRAIN,
+    }
+    result = run_small("prepare-voc2yolo", **changes)
+    assert result.exit_code == 2 and "eval.rounds: 0 is not allowed" in result.output
+    result = run_small("prepare-voc2yolo", **changes | {"eval": {}})
+    assert result.exit_code == 2
+    for part in ("model.image_size is [64, 96]; both sides have to be multiples of 64", "train.block is conv_relu"):
+        assert part in result.output, result.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"model": {"variant": "yolov6z"}}, "model.variant: 'yolov6z' is unknown; choose one of yolov6n, "),
+        ({"augment": {"multi_scale": 0.1}}, "augment.multi_scale: a change of 0.1 moves no side of [64, 96]"),
+        ({"export": {"image_size": [64, 80]}}, "export.image_size is [64, 80]"),
+        ({"qat": {"devices": 3}}, "qat.batch_size is 4; it has to be a multiple of qat.devices (3)"),
+        ({"train": {"amp": "fp16"}}, "train.amp is fp16, which needs runtime.device cuda"),
+        ({"model": {"variant": "yolov6m"}, "train": {"aux_head": "distribution"}}, "predicts distance bins itself"),
+        ({"model": {"variant": "yolov6n6", "image_size": [64, 64]}, "train": {"aux_head": "anchors"}}, "has no anchors"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_sections_that_do_not_go_together_are_named(project, changes, part):
+    result = run_small("eval-trt", **changes)
+    assert result.exit_code == 2 and part in result.output, result.output
+
+
+def test_old_states_go(project):
+    old, young = (paths.RESUME / "train-repopt" / name / "state.safetensors" for name in ("0123", "4567"))
+    for path in (old, young):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    os.utime(old, (1, 1))
+    result = run_small("detect-cpu")
+    assert result.exit_code == 0 and "nobody has continued it for 30 days" in result.output
+    assert not old.exists() and young.exists()
+    listed = CliRunner().invoke(app, ["doctor"]).output
+    assert str(young.parent) in listed and str(old.parent) not in listed
+    young.unlink()
+    young.parent.rmdir()
+
+
+OFFLINE = """
+import socket, sys
+
+def refuse(*arguments, **_):
+    print("NETWORK", arguments, flush=True)
+    raise OSError("no network")
+
+socket.getaddrinfo = socket.create_connection = refuse
+real = socket.socket.connect
+socket.socket.connect = lambda self, address: refuse(address) if self.family != socket.AF_UNIX else real(self, address)
+from stages.__main__ import app
+try:
+    app(sys.argv[1:], prog_name="python -m stages")
+finally:
+    print("TELEMETRY", sys.modules.get("openvino_telemetry"), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_no_stage_opens_a_connection(tmp_path):
+    (tmp_path / "params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path / "home")}
+    from tests.support.pipeline import STAGES
+
+    commands = [["draw-sample", "--root", "data/sample_voc", "--images", "12"], *([stage] for stage in STAGES)]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-c", OFFLINE, *command], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert "NETWORK" not in done.stdout and "TELEMETRY <module" not in done.stdout, done.stdout
+    assert not list((tmp_path / "home").rglob("*telemetry*")), "no client id is written"
+
+
+def test_code_edited_while_a_stage_runs_fails_it(project, monkeypatch):
+    real, calls = code_version.source_digests, []
+
+    def source_digests() -> dict[str, str]:
+        calls.append(None)
+        unused = {"stages/nothing_imports_this.py": str(len(calls))}
+        return real() | unused | {"stages/detect_cpu.py": str(len(calls))}
+
+    monkeypatch.setattr(code_version, "source_digests", source_digests)
+    monkeypatch.setattr(shell, "source_digests", source_digests)
+    result = run_small("detect-cpu")
+    assert result.exit_code == 1 and "edited while the stage ran" in result.output
+    assert "stages/detect_cpu.py" in result.output and "nothing_imports_this" not in result.output
