@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import torch
 from torch.utils.data._utils import signal_handling
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that send signals to their own process come first: see `no_signal_handler_is_set`."""
     items.sort(key=lambda item: item.path.name != "test_resume.py")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Make weights, images and draws of every test repeatable."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

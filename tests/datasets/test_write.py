@@ -7,6 +7,8 @@ import os
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError
 from yolov6core.datasets.images import Images
@@ -65,9 +67,6 @@ def test_coco_document():
 
 
 def test_pycocotools_scores_the_truth_with_one(tmp_path):
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     images = [image("a.jpg", AnnotatedObject("cat", (10, 20, 30, 60)), AnnotatedObject("dog", (0, 0, 100, 80)))]
     write_dataset(tmp_path, {"val": Images(images)}, ["cat", "dog"], calib=Images())
     with contextlib.redirect_stdout(io.StringIO()):

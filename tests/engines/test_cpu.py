@@ -5,20 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 
-import numpy as np
-import onnx
 import pytest
-import torch
-from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.cpu_modes import run_in
-from yolov6core.base.saturation import overflows
 from yolov6core.engines import cpu
 from yolov6core.engines.complaints import is_wrong_here, unsuitable_cpu
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
 from yolov6core.engines.registry import RUNTIMES, open_engine, open_exact
 from yolov6core.engines.runtime import BuildSettings
-from yolov6core.exchange.overflow import overflowing_convolutions
 from yolov6core.export.dialects import write_dialect
 
 SAYS = "from yolov6core.engines.cpu import integer_arithmetic as i; print(i().sums, i().runtimes, i().flags)"
@@ -112,7 +106,7 @@ def test_onnxruntime_adds_in_32_bits_what_would_overflow(tmp_path):
     code = """
 import sys, tempfile, pathlib, numpy as np
 sys.path.insert(0, ".")
-from tests.engines.test_cpu import largest_convolution
+from tests.support.largest_convolution import largest_convolution
 from yolov6core.engines import onnxruntime_engine as ort
 from yolov6core.engines.runtime import BuildSettings
 folder = pathlib.Path(tempfile.mkdtemp())
@@ -127,65 +121,3 @@ print(info.overflowing_convs, info.int8_convs, float(np.median(boxes)))
         count, integer, value = result.stdout.split()
         assert (count, float(value)) == ("2", 255.0), mode
         assert integer == "2"
-
-
-def largest_convolution(path):
-    """Write images of ones through an integer convolution of nothing but 127s whose result is exactly 255 steps."""
-    constants = {
-        "step": np.float32(1 / 255),
-        "zero": np.uint8(0),
-        "spread": np.full((64, 3, 1, 1), 127, np.int8),
-        "largest": np.full((4, 64, 1, 1), 127, np.int8),
-        "spread_step": np.full(64, 1 / (3 * 127), np.float32),
-        "largest_step": np.full(4, 255 / (64 * 127), np.float32),
-        "spread_zero": np.zeros(64, np.int8),
-        "largest_zero": np.zeros(4, np.int8),
-        "end_step": np.float32(1),
-        "shape": np.array([1, 4, -1]),
-    }
-    nodes, value = [], "images"
-    steps = ("step", "step", "end_step")
-    for name, step in zip(("images", "spread", "largest"), steps, strict=True):
-        if name != "images":
-            nodes.append(
-                helper.make_node("DequantizeLinear", [name, f"{name}_step", f"{name}_zero"], [f"{name}_w"], axis=0)
-            )
-            nodes.append(
-                helper.make_node("Conv", [value, f"{name}_w"], [f"{name}_sum"], name=name, kernel_shape=[1, 1])
-            )
-            value = f"{name}_sum"
-        nodes.append(helper.make_node("QuantizeLinear", [value, step, "zero"], [f"{name}_q"]))
-        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", step, "zero"], [f"{name}_r"]))
-        value = f"{name}_r"
-    nodes.append(helper.make_node("Reshape", [value, "shape"], ["flat"]))
-    nodes.append(helper.make_node("Transpose", ["flat"], ["boxes"], perm=[0, 2, 1]))
-    nodes.append(helper.make_node("Identity", ["boxes"], ["scores"]))
-    graph = helper.make_graph(
-        nodes,
-        "largest",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64, 4]) for name in ("boxes", "scores")],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-
-
-def test_files_of_other_tools_are_looked_through(tmp_path):
-    largest_convolution(tmp_path / "model.onnx")
-    model = onnx.load(tmp_path / "model.onnx")
-    assert overflowing_convolutions(model) == ["spread", "largest"]
-    small = numpy_helper.from_array(np.full((4, 64, 1, 1), 64, np.int8), "largest")
-    next(tensor for tensor in model.graph.initializer if tensor.name == "largest").CopyFrom(small)
-    assert overflowing_convolutions(model) == ["spread"]
-    for name in ("spread", "spread_zero"):
-        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.uint8), name))
-    assert overflowing_convolutions(model) == [], "uint8 weights take exact kernels"
-
-
-def test_minus_128_alone_does_not_overflow():
-    weights = torch.zeros(1, 2, 1, 1, dtype=torch.int8)
-    weights[0, 0] = -128
-    assert not overflows(weights, 1)
-    weights[0, 1] = -1
-    assert overflows(weights, 1)

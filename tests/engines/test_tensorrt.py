@@ -2,6 +2,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -57,8 +58,6 @@ def test_running_without_a_gpu_says_so(tmp_path, toy_net, rtx):
 
 
 def test_parser_errors_reach_the_reader(tmp_path, toy_net, rtx):
-    import onnx
-
     path = tmp_path / "model.onnx"
     export = write_dialect(toy_net("trt"), path, dialect="trt", input_shape=SHAPE)
     model = onnx.load(export.path)

@@ -1,6 +1,5 @@
 import logging
 import os
-import struct
 
 import numpy as np
 import onnx
@@ -12,7 +11,7 @@ from torch import nn
 from tests.support.cpu_modes import run_in
 from yolov6core.engines.compatibility import check_combination
 from yolov6core.engines.cpu import cpu_facts
-from yolov6core.exchange.calibration_cache import read_cache, write_cache
+from yolov6core.exchange.calibration_cache import read_cache
 from yolov6core.export.dialects import GRID, write_dialect
 from yolov6core.export.onnx_run import open_outputs
 
@@ -35,28 +34,6 @@ def test_cache_holds_the_scales_of_plain_tensors(tmp_path, toy_net):
     concat = next(node for node in model.graph.node if node.op_type == "Concat")
     assert {scales[name] for name in (*concat.input, *concat.output)} == {scales[concat.output[0]]}
     onnxruntime.InferenceSession(export.path, providers=["CPUExecutionProvider"])
-
-
-def test_cache_text_is_what_tensorrt_writes():
-    text = write_cache({"images": 1 / 127, "/Relu_output_0": 0.5}, version="8601")
-    assert (
-        text == f"TRT-8601-EntropyCalibration2\nimages: {struct.pack('>f', 1 / 127).hex()}\n/Relu_output_0: 3f000000\n"
-    )
-    assert read_cache(text) == {"images": pytest.approx(1 / 127), "/Relu_output_0": 0.5}
-
-
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
-def test_cache_refuses_impossible_scales(scale):
-    with pytest.raises(ValueError, match="calibrate it again"):
-        write_cache({"x": scale})
-
-
-@pytest.mark.parametrize(
-    "text", ["\n", "TRT-8601-MinMaxCalibration\nx: 3f000000\n", "TRT-1-EntropyCalibration2\nx 3f\n"]
-)
-def test_broken_caches_are_refused(text):
-    with pytest.raises(ValueError, match="not a calibration cache|broken line"):
-        read_cache(text)
 
 
 @pytest.mark.parametrize(

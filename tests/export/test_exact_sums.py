@@ -15,7 +15,7 @@ def folder(tmp_path_factory):
 
 
 def sums_and_differences(mode, folder, cpu):
-    result = run_in(mode, folder, "tests/export/exact_sums.py", cpu)
+    result = run_in(mode, folder, "tests/support/exact_sums.py", cpu)
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout.splitlines()[-1])
     return document["sums"], document["differences"]

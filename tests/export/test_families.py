@@ -14,7 +14,8 @@ from tests.support import families
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.registry import RUNTIMES, open_engine
-from yolov6core.engines.runtime import BuildSettings
+from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
+from yolov6core.engines.tensorrt_engine import TensorRtRuntime
 from yolov6core.exchange.calibration_cache import read_cache
 from yolov6core.exchange.compare import compare_outputs
 from yolov6core.exchange.graph_view import GraphView
@@ -148,9 +149,6 @@ def test_raw_maps_decode_to_the_same_boxes(tmp_path, name, dialect):
 
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_rtx_builds_every_family(tmp_path, name):
-    from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
-    from yolov6core.engines.tensorrt_engine import TensorRtRuntime
-
     runtime = TensorRtRuntime("tensorrt_rtx")
     try:
         runtime.version()

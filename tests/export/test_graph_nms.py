@@ -8,6 +8,8 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from yolov6core.engines.compatibility import check_combination
+from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
+from yolov6core.engines.tensorrt_engine import TensorRtRuntime
 from yolov6core.evaluation.nms import nms
 from yolov6core.exchange.compare import detection_rows, differing_rows
 from yolov6core.exchange.interface import DETECTIONS, Interface
@@ -239,9 +241,6 @@ def test_runtimes_refuse_what_they_cannot_run(tmp_path, kind, runtime, hint):
 
 @pytest.mark.parametrize("dynamic, source", [(False, "float"), (True, "float"), (True, "uint8")])
 def test_rtx_builds_plain_operators(tmp_path, dynamic, source):
-    from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
-    from yolov6core.engines.tensorrt_engine import TensorRtRuntime
-
     runtime = TensorRtRuntime("tensorrt_rtx")
     try:
         runtime.version()

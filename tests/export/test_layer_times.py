@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from yolov6core.export.layer_times import openvino_layer_times
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import insert_quantizers, set_ranges_, state_of
 from yolov6core.quant.observers import Method
@@ -28,8 +29,6 @@ class Small(nn.Module):
 
 
 def test_every_convolution_has_its_time():
-    from yolov6core.export.layer_times import openvino_layer_times
-
     torch.manual_seed(0)
     gm, images = insert_quantizers(Small().eval()), torch.rand(2, 3, 64, 64)
     set_ranges_(gm, ranges(collect(gm, [images]), Method("max")))

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
-from yolov6core.exchange.onnx_notes import get_note, set_note
+from yolov6core.engines.compatibility import RUNTIME_DIALECT
+from yolov6core.engines.registry import RUNTIMES, open_engine
+from yolov6core.engines.runtime import BuildSettings
 from yolov6core.export.dialects import write_dialect
 from yolov6core.export.onnx_export import to_onnx
 
@@ -29,10 +30,6 @@ def test_graph_computes_no_shapes_at_run_time(toy_net):
 
 @pytest.mark.parametrize("dialect", ["openvino", "ort"])
 def test_open_batch_equals_single_images(tmp_path, toy_net, images, dialect):
-    from yolov6core.engines.compatibility import RUNTIME_DIALECT
-    from yolov6core.engines.registry import RUNTIMES, open_engine
-    from yolov6core.engines.runtime import BuildSettings
-
     path = tmp_path / "model.onnx"
     write_dialect(toy_net(dialect), path, dialect=dialect, input_shape=SHAPE, dynamic_batch=True)
     runtime = next(name for name, needs in RUNTIME_DIALECT.items() if needs == dialect)
@@ -49,12 +46,3 @@ def test_open_batch_equals_single_images(tmp_path, toy_net, images, dialect):
 def test_opset_outside_the_range_is_refused(toy_net):
     with pytest.raises(ValueError, match="opset is 21; choose one of 17, 18, 19, 20"):
         to_onnx(toy_net("trt"), input_shape=SHAPE, opset=21)
-
-
-def test_notes_are_replaced_not_added():
-    model = onnx.ModelProto()
-    set_note(model, "dialect", "trt")
-    set_note(model, "dialect", "ort")
-    assert get_note(model, "dialect") == "ort"
-    assert len(model.metadata_props) == 1
-    assert get_note(model, "precision", "fp32") == "fp32"

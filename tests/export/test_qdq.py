@@ -6,7 +6,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from yolov6core.exchange.graph_view import GraphView, count_quantized, integer_types
+from yolov6core.exchange.graph_view import GraphView
 from yolov6core.export import qdq
 from yolov6core.export.dialects import write_dialect
 from yolov6core.export.onnx_export import to_onnx
@@ -132,12 +132,3 @@ def test_relu_before_a_zero_point_moves_to_the_integers():
     assert "Relu" not in {node.op_type for node in model.graph.node}
     for a, b in zip(before, run_ort(model, images), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_integer_types_and_counts(toy_net):
-    assert integer_types(to_onnx(toy_net("ort"), input_shape=SHAPE)) == {"uint8"}
-    model = to_onnx(toy_net("trt"), input_shape=SHAPE)
-    assert integer_types(model) == {"int8"}
-    assert count_quantized(model) == (6, 9)
-    assert qdq.to_fake_quantize(model) == 5
-    assert integer_types(model) == {"fake"}

@@ -9,7 +9,7 @@ import torch
 
 from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.base.errors import UserError
-from yolov6core.int8.quantized_networks import load_quantized, save_quantized
+from yolov6core.int8.quantized_networks import load_quantized, matching_layers, save_quantized
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.stage_blocks import ShortcutScale
@@ -74,3 +74,11 @@ def test_checkpoints_of_the_other_kind_are_refused(tmp_path):
     save_checkpoint(path, tensors, {"names": ["a"]})
     with pytest.raises(UserError, match="the metadata describe no network"):
         load_float(path)
+
+
+def test_layers_are_named_by_pattern():
+    net = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 1) for _ in range(12)))
+    model = insert_quantizers(net)
+    assert matching_layers(model, ["1*", "3"], where="x") == ["1", "3", "10", "11"]
+    with pytest.raises(UserError, match="x: 'z' fits no convolution; the network has 0, 1"):
+        matching_layers(model, ["z"], where="x")

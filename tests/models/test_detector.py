@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -53,8 +55,6 @@ def test_decode_takes_the_expectation_of_bins():
 
 
 def test_spec_round_trips_through_json():
-    import json
-
     for spec in VARIANTS.values():
         assert ModelSpec.from_meta(json.loads(json.dumps(spec.to_meta()))) == spec
 

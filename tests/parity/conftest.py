@@ -1,21 +1,18 @@
-"""Golden tensors lie outside the repository: `$YOLOV6_SHARED/golden`, or `../shared/golden` beside the project."""
+"""Fixtures of recorded data, see `tests.support.golden`."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.golden import GOLDEN, SHARED
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.datasets.coco import read_coco
 from yolov6core.datasets.write import write_dataset
-
-SHARED = Path(os.environ.get("YOLOV6_SHARED", Path(__file__).parents[3] / "shared"))
-GOLDEN = SHARED / "golden"
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +42,3 @@ def coco128(tmp_path: Path) -> DetectionDataset:
     write_dataset(tmp_path, {"val": source.splits["all"]}, source.names)
     (tmp_path / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
     return DetectionDataset(tmp_path, "val")
-
-
-def golden_files(pattern: str) -> list[str]:
-    """Names of the golden files that match; one absent name where there are none, so that the test shows as skipped."""
-    return sorted(path.name for path in GOLDEN.glob(pattern)) or [f"absent:{pattern}"]

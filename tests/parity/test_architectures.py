@@ -8,8 +8,8 @@ import json
 import pytest
 import torch
 
-from tests.parity.conftest import GOLDEN
-from tests.parity.official import build_from_meta
+from tests.support.golden import GOLDEN
+from tests.support.official import build_from_meta
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.cost import convolution_macs, cost_of
 from yolov6core.models.detector import build_detector

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.parity.conftest import golden_files
-from tests.parity.official import build_from_meta
+from tests.support.golden import golden_files
+from tests.support.official import build_from_meta
 from yolov6core.base.boxes import cxcywh_to_xyxy
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import Detector

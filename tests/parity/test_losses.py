@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.parity.conftest import golden_files
+from tests.support.golden import golden_files
 from yolov6core.losses.anchor_aided import AnchorAidedLoss
 from yolov6core.losses.detection import DetectionLoss
 from yolov6core.losses.distill import class_kl, fade

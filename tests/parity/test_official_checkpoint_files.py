@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.parity.conftest import GOLDEN, golden_files
+from tests.support.golden import GOLDEN, golden_files
 from yolov6core.pretrained.official_file import OfficialCheckpoint, read_official_checkpoint
 
 FILES = pytest.mark.parametrize("name", golden_files("official_*.pt"))

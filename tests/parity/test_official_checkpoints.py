@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.parity.conftest import GOLDEN, golden_files
+from tests.support.golden import GOLDEN, golden_files
 from yolov6core.base.boxes import cxcywh_to_xyxy
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.head import decode

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.parity.conftest import SHARED
+from tests.support.golden import SHARED
 from yolov6core.base.boxes import cxcywh_to_xyxy
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.evaluation.evaluator import evaluate

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.parity.conftest import SHARED
+from tests.support.golden import SHARED
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.evaluation.evaluator import evaluate
 from yolov6core.models.blocks import deploy_

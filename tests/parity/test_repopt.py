@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.parity.conftest import golden_files
-from tests.parity.official import spec_from_config
+from tests.support.golden import golden_files
+from tests.support.official import spec_from_config
 from yolov6core.models.detector import build_detector
 from yolov6core.pretrained.official_names import rename_official
 from yolov6core.training.repopt import (

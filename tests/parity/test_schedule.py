@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.parity.conftest import golden_files
+from tests.support.golden import golden_files
 from yolov6core.training.ema import ModelEma
 from yolov6core.training.schedule import Schedule, bounded_warmup, set_step_, sgd
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.parity.conftest import golden_files
-from tests.parity.official import build_from_meta
+from tests.support.golden import golden_files
+from tests.support.official import build_from_meta
 from yolov6core.losses.anchor_aided import AnchorAidedLoss
 from yolov6core.losses.detection import DetectionLoss
 from yolov6core.models.detector import Detector

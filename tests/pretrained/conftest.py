@@ -1,5 +1,5 @@
 """Fixtures of the tests of pretrained."""
 
-from tests.support.quantized import calibrated, images, net, relu_net, seed
+from tests.support.quantized import calibrated, images, net, relu_net
 
-__all__ = ["calibrated", "images", "net", "relu_net", "seed"]
+__all__ = ["calibrated", "images", "net", "relu_net"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import logging
 
@@ -11,14 +10,18 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from stages.__main__ import app
 from stages.infer import infer
 from tests.support import families
 from yolov6core.base.errors import UserError
+from yolov6core.engines.registry import RUNTIMES as BUILDERS
+from yolov6core.engines.runtime import BuildSettings
+from yolov6core.evaluation.nms import nms
+from yolov6core.export.dialects import write_dialect
 from yolov6core.serving import engine_detector
-from yolov6core.serving.findings import Findings
 
 GREEN = (0, 255, 0)
 RUNTIMES = ["openvino", "onnxruntime", "opencv"]
@@ -98,9 +101,6 @@ def test_a_video_becomes_a_video(tmp_path, patches, model) -> None:
 
 
 def test_a_built_engine_runs_and_carries_its_names(tmp_path, model, folder) -> None:
-    from yolov6core.engines.registry import RUNTIMES as BUILDERS
-    from yolov6core.engines.runtime import BuildSettings
-
     engine = tmp_path / "engines" / "float"
     info = BUILDERS["openvino"].build(model, engine, BuildSettings(threads=1))
     assert info.names == ("red", "green", "blue") and info.build_s > 0
@@ -200,11 +200,6 @@ def test_the_command_answers_errors_in_one_line(tmp_path, model) -> None:
 )
 def test_networks_with_four_levels_or_distance_bins_are_run(tmp_path, name, runtime) -> None:
     """What torch finds in a picture of exactly the network's size, which is not square."""
-    import torch
-
-    from yolov6core.evaluation.nms import nms
-    from yolov6core.export.dialects import write_dialect
-
     module = families.Decoded(*families.float_network(name))
     image = np.random.default_rng(0).integers(0, 256, (*families.IMAGE, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "image.png"), image)
@@ -220,11 +215,3 @@ def test_networks_with_four_levels_or_distance_bins_are_run(tmp_path, name, runt
     assert len(found) == len(wanted) > 5
     best = wanted[:5, 4] > wanted[1:6, 4] + 1e-4  # ties may come in another order
     np.testing.assert_allclose(found[:5][best], wanted[:5][best], atol=0.02)
-
-
-def test_quotes_commas_and_line_breaks_in_names_survive_the_csv() -> None:
-    file, name = 'a "large", b.png', 'cat, "tabby"\nlong-haired'
-    found = {"class": 3, "name": name, "score": 0.5, "box": [1.0, 2.0, 3.5, 4.0]}
-    text = Findings(images=[{"file": file, "frame": 0, "detections": [found]}]).csv()
-    (row,) = csv.DictReader(io.StringIO(text, newline=""))
-    assert (row["file"], row["name"], row["class"], row["y2"]) == (file, name, "3", "4.0")

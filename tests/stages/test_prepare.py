@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from stages.draw_sample import draw_sample
 from stages.params import PrepareParams
@@ -53,8 +56,6 @@ def drawn(tmp_path_factory):
 @pytest.fixture
 def voc(drawn, tmp_path):
     """A small VOC tree that a test may spoil, and a function that prepares it."""
-    import shutil
-
     root = tmp_path / "voc"
     shutil.copytree(drawn, root)
 
@@ -120,16 +121,12 @@ def test_folder_and_splits(voc):
         assert [image["file_name"] for image in document["images"]] == paths
         rows = sum(len((voc.out / "labels" / f"{Path(p).stem}.txt").read_text().splitlines()) for p in paths)
         assert rows == len(document["annotations"]) == figures[f"{split}_boxes"]
-    from ruamel.yaml import YAML
-
     content = YAML(typ="safe", pure=True).load((voc.out / "dataset.yaml").read_text())
     assert content["names"] == ["disc", "rectangle", "ring", "star", "triangle"] and content["nc"] == 5
     assert content["images"] == {"train": len(train), "select": len(select), "val": len(val), "calib": 4}
 
 
 def test_statistics(voc):
-    import csv
-
     figures = voc()
     with open(voc.out / "statistics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -223,8 +220,6 @@ def test_empty_split(voc):
 
 
 def test_without_lists_the_split_is_seeded(voc):
-    import shutil
-
     shutil.rmtree(voc.root / "ImageSets")
     figures = voc()
     assert (figures["train_images"], figures["select_images"], figures["val_images"]) == (10, 2, 4)
@@ -290,8 +285,6 @@ def test_yolo_read_back_gives_the_same_boxes(voc, tmp_path):
 @pytest.mark.parametrize("images", ["hardlink", "copy"])
 def test_a_folder_for_other_yolo_tools(voc, tmp_path, images):
     """What such tools do: path + train or val, then each image's label at the same place under labels/ for images/."""
-    from ruamel.yaml import YAML
-
     voc()
     lists = {name: stems(voc.out / f"{name}.txt") for name in ("train", "select", "val")}
     plain = snapshot(voc.out)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 SIZE = 64
 CELL = 16
@@ -14,9 +16,6 @@ NAMES = ["red", "green", "blue"]
 
 def write_patch_detector(path: Path, *, official: bool = False, batch: int = 1) -> Path:
     """Write it as ONNX: outputs boxes [B, 16, 4] and scores [B, 16, 3], or one output in the official layout."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
     side = SIZE // CELL
     rows, columns = np.mgrid[:side, :side].reshape(2, -1) * CELL
     corners = np.stack((columns, rows, columns + CELL, rows + CELL), axis=1).astype(np.float32)

@@ -41,11 +41,6 @@ class Everything(nn.Module):
         return self.cls_pred(neck).flatten(2).transpose(1, 2), self.reg_pred(neck).flatten(2).transpose(1, 2)
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def net() -> nn.Module:
     return Everything().eval()

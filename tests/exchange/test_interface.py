@@ -1,5 +1,7 @@
 """Raw maps, pixels as input, metadata, onnxsim: inputs and outputs other than float images and all boxes."""
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 
 from yolov6core.engines.compatibility import check_combination
 from yolov6core.engines.onnx_facts import read_facts
+from yolov6core.exchange.calibration_cache import read_cache
 from yolov6core.exchange.interface import Interface, decode_maps
 from yolov6core.export.dialects import GRID, write_traced
 from yolov6core.export.onnx_export import RAW_OUTPUTS, to_onnx
@@ -115,8 +118,6 @@ def test_pixels_give_what_float_images_give(tmp_path, toy_net, dialect, dynamic)
 
 
 def test_a_cache_names_the_network_input_behind_the_pixels(tmp_path, toy_net):
-    from yolov6core.exchange.calibration_cache import read_cache
-
     trace = to_onnx(toy_net("trt"), input_shape=(1, 3, 32, 32))
     export = write_traced(trace, tmp_path / "a.onnx", dialect="cache", interface=Interface(input="uint8"))
     scales = read_cache(export.cache.read_text())
@@ -192,8 +193,6 @@ def test_onnxsim_changes_no_number_and_keeps_the_integers(tmp_path, toy_net, ima
 
 
 def test_a_missing_onnxsim_names_the_command(monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "onnxsim", None)
     with pytest.raises(ValueError, match="pip install onnxsim"):
         simplified(onnx.ModelProto())

@@ -1,6 +1,6 @@
 """Convolutions of every kind through our writers and the CPU's integer kernels, against int64 sums.
 
-    python tests/export/exact_sums.py saturating      # weights made for saturating CPUs; `exact`: all 8 bits
+    python tests/support/exact_sums.py saturating      # weights made for saturating CPUs; `exact`: all 8 bits
 
 Prints one JSON object: case -> largest difference in integers, for each runtime, and the arithmetic of each runtime.
 """
