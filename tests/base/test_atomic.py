@@ -7,14 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from yolov6core.base import atomic
 from yolov6core.base.atomic import replace_folder, write_text
 from yolov6core.base.errors import UserError
 
 
-def test_a_full_disk_is_named_and_the_former_file_kept(tmp_path):
+def test_a_full_disk_is_named_and_the_former_file_kept(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     write_text(path, "former")
-    (tmp_path / "metrics.json.tmp").symlink_to("/dev/full")
+    (tmp_path / "full").symlink_to("/dev/full")
+    monkeypatch.setattr(atomic, "temporary_name", lambda path: tmp_path / "full")
     with pytest.raises(UserError, match=r"metrics.json could not be written \(No space left .* Make room"):
         write_text(path, "new")
     assert path.read_text() == "former" and list(tmp_path.iterdir()) == [path]

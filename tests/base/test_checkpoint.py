@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from yolov6core.base import atomic
 from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([1, 2])}
@@ -36,11 +37,12 @@ def test_foreign_files_are_refused(tmp_path):
         load_checkpoint(newer)
 
 
-def test_a_full_disk_leaves_the_former_file(tmp_path):
+def test_a_full_disk_leaves_the_former_file(tmp_path, monkeypatch):
     path = tmp_path / "one.safetensors"
     save_checkpoint(path, TENSORS, META)
     former = path.read_bytes()
-    (tmp_path / "one.safetensors.tmp").symlink_to("/dev/full")
+    (tmp_path / "full").symlink_to("/dev/full")
+    monkeypatch.setattr(atomic, "temporary_name", lambda path: tmp_path / "full")
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(path, {"a": torch.zeros(9)}, META)
     assert path.read_bytes() == former and list(tmp_path.iterdir()) == [path]
