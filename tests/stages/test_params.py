@@ -18,12 +18,12 @@ from stages.params import AugmentParams, ModelParams, ProjectSection, QatParams,
 from stages.shared.shell import errors_as_exit_codes
 from yolov6core.param_sections import (
     SECTIONS,
+    ParameterFile,
     ParamsError,
     Section,
     describe,
     load_params,
     parse_params,
-    read_params,
 )
 
 RENAMED = ProjectSection.renamed
@@ -86,7 +86,7 @@ def test_an_int_becomes_a_float_where_a_number_is_wanted():
 
 
 def test_sections_are_frozen_and_come_in_the_order_asked_for():
-    augment, model = read_params(PARAMS, AugmentParams, ModelParams)
+    augment, model = ParameterFile(PARAMS).read(AugmentParams, ModelParams)
     assert model.size == tuple(model.image_size) and augment.flip_lr == 0.5
     with pytest.raises(ValidationError, match="frozen"):
         model.shrink = 1  # type: ignore[misc]
@@ -370,7 +370,7 @@ def test_files_that_are_no_parameters_end_in_code_2(tmp_path, capsys, content, p
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
     with pytest.raises(typer.Exit) as stop, errors_as_exit_codes():
-        read_params(path, ModelParams)
+        ParameterFile(path).read(ModelParams)
     assert stop.value.exit_code == 2
     message = capsys.readouterr().err
     assert message.startswith(f"error: {path}") and part in message
@@ -381,7 +381,7 @@ def test_missing_files_are_told(tmp_path, capsys):
         with pytest.raises(ParamsError, match="is missing; run from the project's root or give --params"):
             load_params(path)
     with pytest.raises(typer.Exit), errors_as_exit_codes():
-        read_params(tmp_path / "none.yaml", ModelParams)
+        ParameterFile(tmp_path / "none.yaml").read(ModelParams)
     assert "none.yaml is missing" in capsys.readouterr().err
 
 

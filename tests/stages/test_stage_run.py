@@ -95,7 +95,10 @@ def test_the_whole_file_is_checked_before_anything_is_computed(project):
         ({"qat": {"devices": 3}}, "qat.batch_size is 4; it has to be a multiple of qat.devices (3)"),
         ({"train": {"amp": "fp16"}}, "train.amp is fp16, which needs runtime.device cuda"),
         ({"model": {"variant": "yolov6m"}, "train": {"aux_head": "distribution"}}, "predicts distance bins itself"),
-        ({"model": {"variant": "yolov6n6", "image_size": [64, 64]}, "train": {"aux_head": "anchors"}}, "has no anchors"),
+        (
+            {"model": {"variant": "yolov6n6", "image_size": [64, 64]}, "train": {"aux_head": "anchors"}},
+            "has no anchors",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
