@@ -32,11 +32,12 @@ from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import BuildSettings, Engine
 from yolov6core.export.dialects import GRID, slow_in_int8, write_dialect
 from yolov6core.models.blocks import deploy_
+from yolov6core.models.decoded import DecodedNetwork
 from yolov6core.models.detector import build_detector
-from yolov6core.models.head import decode
 from yolov6core.models.variants import variant
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import (
+    QuantizedModel,
     insert_quantizers,
     ready_for_export_,
     set_dialect_,
@@ -59,21 +60,14 @@ COMPARED = (
 """What is measured, against what."""
 
 
-class Decoded(nn.Module):
-    """A network with the decoding of boxes behind it."""
-
-    def __init__(self, network: nn.Module, size: int, strides: tuple[int, ...]) -> None:
-        super().__init__()
-        self.network, self.size, self.strides = network, size, strides
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return decode(*self.network(images), image_size=(self.size, self.size), strides=self.strides)
-
-
 def networks(
     name: str, size: int, *, classes: int = 80, score: float | None = None, cpu: CpuSums = "exact"
-) -> Iterator[tuple[str, nn.Module]]:
-    """The float network and its quantized form, calibrated on noise; `score` is what every anchor says, about."""
+) -> Iterator[tuple[str, DecodedNetwork]]:
+    """The float network and its quantized form, calibrated on noise, both decoded.
+
+    Args:
+        score: what every anchor says, about.
+    """
     torch.manual_seed(0)
     spec = variant(name)
     images = torch.rand(2, 3, size, size)
@@ -83,14 +77,16 @@ def networks(
             module.momentum = None
     if score is not None:
         for layer in detector.head.cls_preds:
+            assert isinstance(layer, nn.Conv2d) and layer.bias is not None
             nn.init.constant_(layer.bias, math.log(score / (1 - score)))
     with torch.no_grad():
         detector(images)
     network = deploy_(detector.eval())
-    yield "float", Decoded(network, size, spec.strides)
+    yield "float", DecodedNetwork(network, strides=spec.strides, image_size=(size, size))
     quantized = insert_quantizers(network, cpu=cpu)
     set_ranges_(quantized, ranges(collect(quantized, [images]), Method("max")))
-    yield "int8", Decoded(ready_for_export_(quantized), size, spec.strides)
+    ready_for_export_(quantized)
+    yield "int8", DecodedNetwork(quantized, strides=spec.strides, image_size=(size, size))
 
 
 def main() -> None:
@@ -109,7 +105,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = dict(networks(options.variant, options.size, cpu=options.cpu or integer_arithmetic().sums))
-        files = exported(models, folder, image.shape)
+        files = exported(models, folder, (1, 3, options.size, options.size))
         engines = open_engines(files, folder, options.runtimes, options.threads)
         calls: dict[str, Callable[[], object]] = {
             kind: (lambda engine=engine: engine.infer(image)) for kind, engine in engines.items()
@@ -135,13 +131,13 @@ def main() -> None:
         print(f"bytes of convolution weights, INT8 over float: {ratio:.4f}")
 
 
-def exported(models: dict[str, nn.Module], folder: Path, shape: tuple[int, ...]) -> dict[str, Path]:
+def exported(models: dict[str, DecodedNetwork], folder: Path, shape: tuple[int, int, int, int]) -> dict[str, Path]:
     """'<runtime> <kind>' -> ONNX file in the runtime's dialect."""
     files = {}
     for runtime in ("openvino", "onnxruntime", "tensorrt"):
         for kind, module in models.items():
             dialect = RUNTIME_DIALECT[runtime]
-            if kind == "int8":
+            if isinstance(module.network, QuantizedModel):
                 floats = state_of(module.network).predictions | slow_in_int8(module.network, dialect)
                 set_float_layers_(set_dialect_(module.network, GRID[dialect]), floats)
             files[f"{runtime} {kind}"] = folder / f"{kind}.{dialect}.onnx"
@@ -169,13 +165,16 @@ def open_engines(files: dict[str, Path], folder: Path, runtimes: list[str], thre
     return engines
 
 
-def library_calls(module: nn.Module, path: Path, image: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
+def library_calls(
+    module: DecodedNetwork, path: Path, image: np.ndarray, threads: int
+) -> dict[str, Callable[[], object]]:
     """Calls of the float file after NNCF's post-training quantization, and of ours with all layers in INT8."""
     import openvino as ov
 
+    assert isinstance(module.network, QuantizedModel)
     set_float_layers_(set_dialect_(module.network, GRID["openvino"]), [])
     ours = path.with_name("all.openvino.onnx")
-    write_dialect(module, ours, dialect="openvino", input_shape=image.shape)
+    write_dialect(module, ours, dialect="openvino", input_shape=(1, 3, *image.shape[2:]))
 
     def call(model: ov.Model) -> Callable[[], object]:
         settings = {

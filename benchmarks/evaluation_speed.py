@@ -19,29 +19,19 @@ from pathlib import Path
 import torch
 from engine_speed import networks
 
-from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
+from stages.params import PrepareParams
+from stages.prepare_voc2yolo import prepare_voc2yolo
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.engines.openvino_engine import build
 from yolov6core.engines.registry import open_engine
 from yolov6core.engines.runtime import BuildSettings, infer_any
 from yolov6core.evaluation.evaluator import EvalResult, evaluate
 from yolov6core.export.dialects import GRID, write_dialect
-from yolov6core.quant.insert import set_dialect_
+from yolov6core.param_sections import read_params
+from yolov6core.quant.insert import QuantizedModel, set_dialect_
+from yolov6core.tasks.networks import placed
 
-PREPARE = {
-    "format": "auto",
-    "train_split": "train",
-    "val_split": "val",
-    "val_fraction": 0.2,
-    "select_fraction": 0.2,
-    "calib_images": 16,
-    "classes": None,
-    "difficult": "keep",
-    "min_box": 2.0,
-    "voc_origin": 1,
-    "strict": False,
-    "seed": 0,
-}
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 
 def main() -> None:
@@ -57,7 +47,9 @@ def main() -> None:
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare_voc2yolo(PrepareParams(root=options.root, **PREPARE), out=folder / "data", metrics=folder / "m.json")
+        (prepare,) = read_params(PARAMS, PrepareParams)
+        prepare = prepare.model_copy(update={"root": options.root})
+        prepare_voc2yolo(prepare, out=folder / "data", metrics=folder / "m.json")
         best: dict[str, tuple[float, EvalResult]] = {}
         calls = candidates(folder, options)
         for _ in range(options.runs):
@@ -85,10 +77,10 @@ def candidates(folder: Path, options: argparse.Namespace) -> dict[str, Callable[
         return evaluate(opened(), dataset, image_size=size, batch_size=options.batch)
 
     for kind, module in networks(options.variant, options.size, classes=classes, score=0.08):
-        if kind == "int8":
+        if isinstance(module.network, QuantizedModel):
             set_dialect_(module.network, GRID["openvino"])
         else:
-            module.to(memory_format=torch.channels_last)
+            placed(module, "cpu")
             calls["torch"] = lambda module=module: whole(lambda: module)
         source = folder / f"{kind}.onnx"
         shape = (1, 3, options.size, options.size)

@@ -14,22 +14,26 @@ import argparse
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from engine_speed import nncf_model
 from seeds import summary
-from stages._evaluation import DATASET
-from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model
-from stages._params import read_params
 from torch import Tensor
 
-from stages.eval_trt import EvalParams
+from stages.params import EvalParams
+from stages.shared import paths
+from stages.shared.limits import limits_of
 from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.views import DatasetView, image_batches
 from yolov6core.evaluation.evaluator import evaluate
+from yolov6core.models.card import NetworkCard
+from yolov6core.param_sections import read_params
+from yolov6core.tasks.networks import read_network
 
-FLOAT, OURS = Path("artifacts/onnx/float.openvino.onnx"), Path("artifacts/onnx/ptq.openvino.onnx")
+FLOAT, OURS = paths.ONNX / "float.openvino.onnx", paths.ONNX / "ptq.openvino.onnx"
 Predict = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 
 
@@ -41,8 +45,8 @@ def main() -> None:
     losses: dict[str, list[float]] = {}
     for folder in options.folders:
         with contextlib.chdir(folder):
-            _, meta = load_float_model(FLOAT_WEIGHTS)
-            scores = {name: 100 * score(predict, meta) for name, predict in networks(meta).items()}
+            _, card = read_network(paths.WEIGHTS["float"])
+            scores = {name: 100 * score(predict, card) for name, predict in networks(card).items()}
         apart = {name: value - scores["float"] for name, value in scores.items() if name != "float"}
         shown = "  ".join(f"{name} {value:+.2f}" for name, value in apart.items())
         print(f"{folder}: float {scores['float']:.2f}  {shown}", flush=True)
@@ -52,12 +56,14 @@ def main() -> None:
         print(f"{name:38s} {summary(values)}")
 
 
-def networks(meta: dict[str, Any]) -> dict[str, Predict]:
+def networks(card: NetworkCard) -> dict[str, Predict]:
     """Networks of the present folder, compiled, by name."""
     import nncf
     import openvino as ov
 
-    images = [batch.numpy() for batch in calibration_batches(meta, batch_size=1)]
+    calib = DetectionDataset(paths.DATASET, "calib")
+    batches = image_batches(calib, image_size=card.image_size, shrink=card.shrink, batch_size=1)
+    images = [batch.numpy() for batch in batches]
     mixed = nncf.QuantizationPreset.MIXED
     models = {
         "float": ov.convert_model(FLOAT),
@@ -69,7 +75,7 @@ def networks(meta: dict[str, Any]) -> dict[str, Predict]:
     return {name: compiled(model) for name, model in models.items()}
 
 
-def compiled(model: object) -> Predict:
+def compiled(model: Any) -> Predict:
     """A call of an OpenVINO model: images [B, 3, H, W] in 0..1 to boxes [B, A, 4] and scores [B, A, C]."""
     import openvino as ov
 
@@ -83,17 +89,15 @@ def compiled(model: object) -> Predict:
     return predict
 
 
-def score(predict: Predict, meta: dict[str, Any]) -> float:
+def score(predict: Predict, card: NetworkCard) -> float:
     """mAP50:95 on the validation images of the present folder."""
-    (params,) = read_params(Path("params.yaml"), eval=EvalParams)
+    (evaluation,) = read_params(Path("params.yaml"), EvalParams)
     result = evaluate(
         predict,
-        DetectionDataset(DATASET, "val"),
-        image_size=tuple(meta["image_size"]),
-        batch_size=params.batch_size,
-        score_threshold=params.score_threshold,
-        iou_threshold=params.iou_threshold,
-        max_detections=params.max_detections,
+        DatasetView(DetectionDataset(paths.DATASET, "val"), shrink=card.shrink),
+        image_size=card.image_size,
+        batch_size=evaluation.batch_size,
+        **asdict(limits_of(evaluation)),
     )
     return result.stats["map50_95"]
 

@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from yolov6core.base.saturation import CpuSums
 from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.transforms import network_input
 from yolov6core.datasets.coco import read_coco
+from yolov6core.datasets.images import Images as ImageList
 from yolov6core.datasets.write import write_dataset
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.registry import RUNTIMES, open_engine
@@ -34,11 +35,12 @@ from yolov6core.engines.runtime import BuildSettings, infer_any
 from yolov6core.evaluation.coco_map import coco_metrics
 from yolov6core.evaluation.evaluator import evaluate
 from yolov6core.export.dialects import slow_in_int8, write_dialect
+from yolov6core.int8.layer_ranking import readout
 from yolov6core.models.blocks import deploy_
-from yolov6core.models.detector import build_detector
-from yolov6core.models.head import decode
-from yolov6core.models.variants import VARIANTS
-from yolov6core.pretrained.official_names import from_official
+from yolov6core.models.card import new_card
+from yolov6core.models.decoded import DecodedNetwork, predictor
+from yolov6core.models.variants import variant
+from yolov6core.pretrained.weights import empty_network, load_weights_, read_weights
 from yolov6core.quant.adaround import round_weights_
 from yolov6core.quant.bias_correction import correct_biases_
 from yolov6core.quant.calibrate import collect, ranges
@@ -53,10 +55,13 @@ from yolov6core.quant.insert import (
     state_of,
 )
 from yolov6core.quant.observers import Method
-from yolov6core.quant.sensitivity import detection_readout, fast_sensitivity
+from yolov6core.quant.sensitivity import fast_sensitivity
+from yolov6core.tasks.networks import placed
 
-SPEC = VARIANTS["yolov6_lite_l"]
 SIZE = (320, 320)
+CARD = new_card("yolov6_lite_l", names=tuple(map(str, range(80))), image_size=SIZE)
+WEIGHTS = Path("weights/yolov6lite_l_coco.safetensors")
+"""In the shared folder."""
 METHODS = (
     Method("mse"),
     Method("entropy"),
@@ -79,25 +84,11 @@ class Figures:
         return f"{self.half:9.2f} {self.all:9.2f}"
 
 
-class Decoded(nn.Module):
-    """A network with the decoding of boxes behind it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return decode(*self.network(images), image_size=SIZE, strides=SPEC.strides)
-
-
 class Images:
     """The 128 letterboxed images, read once, and their ground truth."""
 
     def __init__(self, shared: Path, folder: Path) -> None:
-        source = read_coco(str(shared / "data" / "coco128"))
-        write_dataset(folder, {"val": source.splits["all"]}, source.names)
-        (folder / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
-        dataset = DetectionDataset(folder, "val")
+        dataset = whole_dataset(shared / "data" / "coco128", folder)
         self.names, self.truth = dataset.names, dataset.ground_truth()
         self.batches = list(dataset.eval_batches(image_size=SIZE, batch_size=16))
         self.pixels = torch.cat([batch.images for batch in self.batches])
@@ -109,15 +100,14 @@ class Images:
     def eval_batches(self, *, image_size: tuple[int, int], batch_size: int) -> Iterator[Any]:
         return iter(self.batches)
 
-    def network_input(self, indices: np.ndarray) -> list[Tensor]:
+    def inputs(self, indices: np.ndarray) -> list[Tensor]:
         """Batches of these images as the network reads them."""
         pixels = self.pixels[torch.from_numpy(np.sort(indices))]
-        return [part.float().div_(255).contiguous(memory_format=torch.channels_last) for part in pixels.split(16)]
+        return [network_input(part) for part in pixels.split(16)]
 
     def score(self, network: nn.Module, half: np.ndarray) -> Figures:
         """Both APs from one run."""
-        decoded = Decoded(network)
-        return self.score_of(lambda images: decoded(images.contiguous(memory_format=torch.channels_last)), half)
+        return self.score_of(predictor(network, CARD.strides), half)
 
     def score_of(self, predict: Callable[[Tensor], Any], half: np.ndarray) -> Figures:
         """Both APs of whatever takes images [B, 3, H, W] to boxes and scores."""
@@ -128,24 +118,34 @@ class Images:
         return Figures(100 * part.stats["map50_95"], 100 * result.stats["map50_95"])
 
 
-def published_network(shared: Path) -> nn.Module:
-    """The network with its published weights, in channels-last order."""
-    network = deploy_(build_detector(SPEC, num_classes=80).eval())
-    network.load_state_dict(from_official(load_file(shared / "weights" / "yolov6lite_l_coco.safetensors")))
-    return network.requires_grad_(False).to(memory_format=torch.channels_last)
+def whole_dataset(root: Path, folder: Path) -> DetectionDataset:
+    """All images of a dataset of COCO form, written to an empty folder as the split `val`."""
+    source = read_coco(str(root))
+    assert source.names is not None, "COCO files declare their classes"
+    everything = ImageList(image for images in source.splits.values() for image in images)
+    write_dataset(folder, {"val": everything}, source.names)
+    (folder / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
+    return DetectionDataset(folder, "val")
+
+
+def published_network(path: Path, name: str) -> nn.Module:
+    """The network of a variant with the weights of a file, deployed, in channels-last order."""
+    given = read_weights(path)
+    network = empty_network(variant(name), variant(name).block, given)
+    load_weights_(network, given, where=str(path))
+    return placed(deploy_(network.eval()).requires_grad_(False), "cpu")
 
 
 def calibrated_tables(
     network: nn.Module, images: Images, half: np.ndarray, *, equalizations: list[str], dialect: str, cpu: CpuSums
 ) -> Iterator[tuple[str, QuantizedModel, Figures]]:
     """These equalizations with every method: a label, the model and its figures."""
-    batches = images.network_input(half)
+    batches = images.inputs(half)
     peaks = input_peaks(network, batches)
     for label in equalizations:
         cross_layer, depthwise = EQUALIZE[label]
         equalized = equalize(network, peaks, cross_layer=cross_layer, depthwise=depthwise)
-        even = equalized.to(memory_format=torch.channels_last)
-        gm = insert_quantizers(even, dialect_name=dialect, cpu=cpu)
+        gm = insert_quantizers(placed(equalized, "cpu"), dialect_name=dialect, cpu=cpu)
         statistics = collect(gm, batches)
         for method in METHODS:
             set_ranges_(gm, ranges(statistics, method))
@@ -159,7 +159,8 @@ def engine_figures(gm: QuantizedModel, images: Images, half: np.ndarray, *, dial
     runtime = next(name for name, wanted in RUNTIME_DIALECT.items() if wanted == dialect)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_dialect(Decoded(ready), folder / "model.onnx", dialect=dialect, input_shape=(16, 3, *SIZE))
+        decoded = DecodedNetwork(ready, strides=CARD.strides, image_size=SIZE)
+        write_dialect(decoded, folder / "model.onnx", dialect=dialect, input_shape=(16, 3, *SIZE))
         info = RUNTIMES[runtime].build(folder / "model.onnx", folder / "engine", BuildSettings(threads=threads))
         engine = open_engine(folder / "engine")
         print(f"    {info.describe()}; {info.overflowing_convs} of them for exact sums only")
@@ -168,7 +169,7 @@ def engine_figures(gm: QuantizedModel, images: Images, half: np.ndarray, *, dial
 
 def repairs(images: Images, half: np.ndarray, *, steps: int) -> dict[str, Callable[[QuantizedModel], object]]:
     """Label -> what is done to a copy of the chosen model."""
-    first = images.network_input(half)[0][:REPAIR_IMAGES]
+    first = images.inputs(half)[0][:REPAIR_IMAGES]
     found: dict[str, Callable[[QuantizedModel], object]] = {"bias correction": lambda gm: correct_biases_(gm, first)}
     if steps:
         found[f"adaround, {steps} steps"] = lambda gm: round_weights_(gm, first, steps=steps)
@@ -177,11 +178,7 @@ def repairs(images: Images, half: np.ndarray, *, steps: int) -> dict[str, Callab
 
 def partial(gm: QuantizedModel, images: Images, half: np.ndarray, *, most: int) -> tuple[str, Figures]:
     """At most so many layers float, the most sensitive first; how many is decided on the half."""
-
-    def readout(raw: Any) -> Any:
-        return detection_readout(*decode(*raw, image_size=SIZE, strides=SPEC.strides))
-
-    sensitivity = fast_sensitivity(gm, images.network_input(half), readout=readout)
+    sensitivity = fast_sensitivity(gm, images.inputs(half), readout=readout(CARD))
     order, always = sorted(sensitivity, key=lambda name: -sensitivity[name]), state_of(gm).float_layers
     tried = {}
     for count in sorted({most // 3, 2 * most // 3, most}):
@@ -203,7 +200,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    network = published_network(options.shared)
+    network = published_network(options.shared / WEIGHTS, CARD.variant)
     with tempfile.TemporaryDirectory() as folder:
         images = Images(options.shared, Path(folder))
     for seed in range(options.halves):
@@ -218,6 +215,8 @@ def main() -> None:
             # as the pipeline does by default: the inputs of depthwise layers, and the best method
             if label.startswith("equalize depthwise") and (best is None or figures.half > best[2].half):
                 best = label, copy.deepcopy(gm), figures
+        if best is None:
+            continue
         label, gm, figures = best
         print(f"{'chosen: ' + label:40s} {figures}", flush=True)
         if options.dialect != "trt":

@@ -2,7 +2,8 @@
 
     python benchmarks/loader_speed.py data/sample_voc --size 320 --batch 16 --workers 0 2
 
-Prepares the dataset into a temporary folder, then takes whole epochs, with every number of workers in turns.
+Prepares the dataset into a temporary folder by the committed parameters, then takes whole epochs, with every number of
+workers in turns.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import logging
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import torch
-from stages._params import load_params, parse_params
 
-from stages.prepare_voc2yolo import PrepareParams, prepare_voc2yolo
+from stages.params import PrepareParams
+from stages.prepare_voc2yolo import prepare_voc2yolo
 from yolov6core.data.augment import TrainTransform
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.loader import epoch_plan, planned_batches
+from yolov6core.param_sections import read_params
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 
 def images_per_second(transform: TrainTransform, *, batch: int, workers: int, epoch: int, batches: int) -> float:
@@ -51,9 +54,10 @@ def main() -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        (params,) = parse_params(load_params(Path("params.yaml")), prepare=PrepareParams)
+        (prepare,) = read_params(PARAMS, PrepareParams)
+        prepare = prepare.model_copy(update={"root": options.root})
         out = Path(folder) / "dataset"
-        prepare_voc2yolo(replace(params, root=options.root), out=out, metrics=Path(folder) / "prepare.json")
+        prepare_voc2yolo(prepare, out=out, metrics=Path(folder) / "prepare.json")
         dataset = DetectionDataset(out, "train")
         transform = TrainTransform(dataset, image_size=(options.size, options.size), mosaic=1.0)
         rates: dict[int, list[float]] = {workers: [] for workers in options.workers}

@@ -95,7 +95,9 @@ def operators(threads: int) -> dict[str, Callable[[np.ndarray, np.ndarray], np.n
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        found["onnxruntime"] = lambda boxes, scores: session.run(None, {"boxes": boxes, "scores": scores})[0]
+        found["onnxruntime"] = lambda boxes, scores: np.asarray(
+            session.run(None, {"boxes": boxes, "scores": scores})[0]
+        )
     except ImportError:
         pass
     return found

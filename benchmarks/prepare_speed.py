@@ -53,9 +53,11 @@ ANNOTATION = """<annotation>
 CONVERT = """
 import json, os, resource, sys, time
 from pathlib import Path
-from stages import prepare_voc2yolo as stage
+from stages.params import PrepareParams
+from stages.prepare_voc2yolo import prepare_voc2yolo
+from yolov6core.param_sections import read_params
 start, used = time.perf_counter(), time.process_time()
-stage.prepare_voc2yolo_cli(Path("params.yaml"))
+prepare_voc2yolo(*read_params(Path("params.yaml"), PrepareParams))
 seconds, used = time.perf_counter() - start, time.process_time() - used
 images = json.loads(Path("metrics/prepare.json").read_text())["images"]
 print(images, seconds, used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -85,7 +87,7 @@ def write_tree(root: Path, images: int) -> None:
         if not picture.exists():
             picture.write_bytes(encoded[index % PICTURES])
         os.link(picture, root / f"JPEGImages/{stem}.jpg")
-        rows["val" if index % 1000 < VAL_SHARE * 1000 else "train"].append(stem)
+        rows["val" if index * VAL_SHARE % 1 < VAL_SHARE else "train"].append(stem)
     for name, stems in rows.items():
         (root / f"ImageSets/Main/{name}.txt").write_text("\n".join(stems) + "\n")
 

@@ -4,8 +4,8 @@
 
 A step is what the stages do: forward, detection loss, backward, gradient clipping, SGD, weight averaging. The float
 network is in training form with batch norm (block repopt), the quantized one deployed and calibrated; `pairs` is the
-same with weights for CPUs whose sums saturate. `teacher` is the
-quantized step with a forward pass of the float teacher and the matching of outputs and features, as in qat-distill.
+same with weights for CPUs whose sums saturate, `learned` with scales that are learned. `teacher` is the quantized step
+with a forward pass of the float teacher and the matching of outputs and features, as in qat-distill.
 Images, boxes and weights are random: this is about speed only. Seconds are medians, ratios are those of each round.
 On a busy machine `--clock cpu --threads 1` counts the seconds of this process alone.
 """
@@ -14,33 +14,50 @@ from __future__ import annotations
 
 import argparse
 import copy
-import dataclasses
 import statistics
 import time
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
 
 import torch
-from stages._losses import LOSS_WEIGHTS, detection_criterion
-from stages._training import make_learner
 from torch import Tensor, nn
 
-from stages.qat_distill import distillation_losses, loss_weights
+from yolov6core.data.transforms import network_input
+from yolov6core.int8.qat import QatTask, QatWeights
 from yolov6core.models.blocks import deploy_
-from yolov6core.models.detector import build_detector
-from yolov6core.models.variants import variant
+from yolov6core.models.card import new_card
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import insert_quantizers, learn_ranges_, set_dialect_, set_ranges_
 from yolov6core.quant.observers import Method
-from yolov6core.training.distributed import Ranks
+from yolov6core.tasks.detection import DetectionTask
+from yolov6core.tasks.networks import fresh_network, placed
 from yolov6core.training.loop import Batch, train_one_epoch
+from yolov6core.training.recipe import Recipe
+from yolov6core.training.train_state import make_train_state
 
-RECIPE = SimpleNamespace(  # a learning rate of almost nothing: the weights stay where they are
-    epochs=100, lr=1e-7, final_lr_factor=0.1, momentum=0.9, weight_decay=0.0, warmup_epochs=0, iou="siou"
+RECIPE = Recipe(
+    epochs=100,
+    batch_size=16,
+    lr=1e-7,  # almost nothing: the weights stay where they are
+    final_lr_factor=0.1,
+    momentum=0.9,
+    weight_decay=0.0,
+    warmup_epochs=0,
+    close_mosaic_epochs=0,
+    eval_every=100,
+    seed=0,
 )
-TERMS = SimpleNamespace(
-    detection=1.0, distill_class=1.0, distill_box=1.0, distill_dfl=1.0, features=1.0, temperature=1.0, iou="siou"
-)
+LABELS_ONLY = QatWeights(distill_class=0.0, distill_box=0.0, distill_dfl=0.0, distill_features=0.0)
+IOU = "siou"
+
+
+class Task(Protocol):
+    """(batch, epoch) -> loss terms, and their factors."""
+
+    @property
+    def weights(self) -> Mapping[str, float]: ...
+    def __call__(self, batch: Batch, epoch: int) -> Mapping[str, Tensor]: ...
 
 
 def random_batch(batch: int, size: int, *, boxes: int, classes: int) -> Batch:
@@ -55,40 +72,40 @@ def random_batch(batch: int, size: int, *, boxes: int, classes: int) -> Batch:
 
 def make_steps(name: str, data: Batch, *, classes: int) -> dict[str, Callable[[], None]]:
     """One training step of each kind, by name; the first is what the others are compared with."""
-    spec = dataclasses.replace(variant(name), block="repopt")
-    size = tuple(data[0].shape[-2:])
-    meta = {"model": spec.to_meta(), "names": list(range(classes)), "image_size": size}
-    images = (data[0].float() / 255).contiguous(memory_format=torch.channels_last)
-    network = build_detector(spec, num_classes=classes).to(memory_format=torch.channels_last)
+    size = (data[0].shape[-2], data[0].shape[-1])
+    card = new_card(name, block="repopt", names=tuple(map(str, range(classes))), image_size=size)
+    images = network_input(data[0])
+    network = placed(fresh_network(card), "cpu")
     with torch.no_grad():
         network.train()(images)
     teacher = deploy_(copy.deepcopy(network).eval())
     quantized = insert_quantizers(teacher, cpu="saturating")
     set_ranges_(quantized, ranges(collect(quantized, [images]), Method("max")))
     pairs = set_dialect_(copy.deepcopy(quantized), "openvino_signed")
-    learned = copy.deepcopy(quantized)
+    learned, taught = copy.deepcopy(quantized), copy.deepcopy(quantized)
     learn_ranges_(learned)
-
-    criterion = detection_criterion(meta, iou=RECIPE.iou, atss_epochs=0)
-
-    def detection(model: nn.Module) -> Callable[[Batch], dict[str, Tensor]]:
-        return lambda batch: criterion(*model(images), batch[1], image_size=size, epoch=0)
-
-    taught = copy.deepcopy(quantized)
-    distilled = distillation_losses(taught, teacher, meta=meta, qat=TERMS, ranks=Ranks())
-    kinds = {
-        "float": (network, detection(network)),
-        "quantized": (quantized, detection(quantized)),
-        "pairs": (pairs, detection(pairs)),
-        "learned": (learned, detection(learned)),
-        "teacher": (taught, lambda batch: distilled(batch, 0)),
+    students = {
+        "quantized": (quantized, LABELS_ONLY),
+        "pairs": (pairs, LABELS_ONLY),
+        "learned": (learned, LABELS_ONLY),
+        "teacher": (taught, QatWeights()),
     }
-    weights = LOSS_WEIGHTS | loss_weights(TERMS)
-    steps = {}
-    for kind, (model, losses) in kinds.items():
-        learner = make_learner(model.to(memory_format=torch.channels_last), recipe=RECIPE, steps_per_epoch=100)
-        steps[kind] = lambda learner=learner, losses=losses: train_one_epoch(learner, [data], losses, weights)
+    recipe = replace(RECIPE, batch_size=len(images))
+    steps = {"float": one_step(network, DetectionTask(network, card, recipe, iou=IOU), data, recipe)}
+    for kind, (student, parts) in students.items():
+        task = QatTask(placed(student, "cpu"), teacher, card, parts=parts, iou=IOU)
+        steps[kind] = one_step(student, task, data, recipe)
     return steps
+
+
+def one_step(model: nn.Module, task: Task, data: Batch, recipe: Recipe) -> Callable[[], None]:
+    """A call that trains a network for one step on the batch."""
+    state = make_train_state(model, recipe, batches_per_epoch=100)
+
+    def step() -> None:
+        train_one_epoch(state, [data], lambda batch: task(batch, 0), task.weights)
+
+    return step
 
 
 def main() -> None:

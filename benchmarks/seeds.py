@@ -19,11 +19,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stages.__main__ import STAGES
 from yolov6core.base.yaml_text import parse_yaml
 
 REPOSITORY = Path(__file__).parents[1]
+STAGES = tuple(parse_yaml((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+"""Names of the commands that `dvc repro` runs, in its order."""
 TORCH_METRICS = {"float": "train", "ptq": "ptq", "partial": "partial", "qat": "qat"}
+"""Kind of model -> the stage whose metrics are those of its torch network."""
 SEEDED = ("prepare", "search", "train", "qat")
 
 
@@ -44,7 +46,7 @@ def main() -> None:
 
 
 def run(folder: Path, seed: int, changes: list[str]) -> dict[str, tuple[float, float]]:
-    """mAP50:95 in percent of every variant, of its engine and of its torch network."""
+    """mAP50:95 in percent of every kind of model, of its engine and of its torch network."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(json.dumps(changed_params(seed, changes)), encoding="utf-8")
     done = folder / "stages.txt"

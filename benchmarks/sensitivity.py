@@ -3,7 +3,7 @@
     python benchmarks/sensitivity.py                                        # the sample, after `dvc repro ptq-calib`
     python benchmarks/sensitivity.py --weights ptq.safetensors --dataset artifacts/dataset --split val
     python benchmarks/sensitivity.py --weights float.safetensors --method max
-    python benchmarks/sensitivity.py --weights lite.safetensors --official yolov6_lite_l --size 320 --dataset coco128
+    python benchmarks/sensitivity.py --weights lite.safetensors --official yolov6_lite_l --dataset coco128
 
 A float checkpoint is calibrated first. `--official` reads published weights, as in tests/parity/test_real_weights.py.
 `--dataset` is a folder that `prepare-voc2yolo` wrote, or a dataset of COCO form, which is then used whole.
@@ -24,18 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stages._evaluation import image_batches, predictor
-from stages._models import load_float_model, load_quantized
-from stages._ranking import log_agreement, measure_exactly, readout
+from lite_coco128 import published_network, whole_dataset
 from torch import Tensor, nn
 
-from yolov6core.base.checkpoint import load_checkpoint
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.evaluation.evaluator import EvalResult, evaluate
+from yolov6core.data.views import image_batches
+from yolov6core.evaluation.evaluator import EvalResult
+from yolov6core.int8.layer_ranking import log_correlations, measure_exactly, readout
+from yolov6core.int8.quantized_networks import load_quantized
+from yolov6core.models.card import NetworkCard, new_card
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import QuantizedModel, insert_quantizers, quantizers_off, set_ranges_
 from yolov6core.quant.observers import Method
 from yolov6core.quant.sensitivity import fast_sensitivity, quantized_names
+from yolov6core.tasks.evaluation import SplitEvaluator
+from yolov6core.tasks.networks import load_float, read_network
 
 
 def main() -> None:
@@ -45,7 +48,9 @@ def main() -> None:
     parser.add_argument("--split", default="select", help="images of the exact measure")
     parser.add_argument("--official", default="", help="variant of published weights")
     parser.add_argument("--size", type=int, default=320, help="image size of published weights")
-    parser.add_argument("--method", default="mse", help="calibration of float weights: max, mse, entropy")
+    parser.add_argument(
+        "--method", default="mse", help="calibration of float weights: max, mse, entropy, percentile_99.99"
+    )
     parser.add_argument("--images", type=int, default=None, help="of the exact measure; default all of the split")
     parser.add_argument("--fast-images", type=int, default=32, help="first images of the split, for the fast one")
     parser.add_argument("--state", type=Path, help="keep exact results in this file, and continue from it")
@@ -60,36 +65,37 @@ def main() -> None:
 
 def run(options: argparse.Namespace, scratch: Path) -> None:
     """Measure both ways and print the comparison."""
-    folder, split = dataset_folder(options.dataset, options.split, scratch)
+    folder, split = opened(options.dataset, options.split, scratch)
     images = DetectionDataset(folder, split, limit=options.images)
-    network, meta = float_or_quantized(options, names=images.names)
+    network, card = float_or_quantized(options, names=images.names)
 
     def batches() -> Iterator[Tensor]:
-        return image_batches(DetectionDataset(folder, split, limit=options.fast_images), meta)
+        first = DetectionDataset(folder, split, limit=options.fast_images)
+        return image_batches(first, image_size=card.image_size, shrink=card.shrink)
 
     gm = network if isinstance(network, QuantizedModel) else calibrated(network, batches(), options.method)
     seconds = {"exact": 0.0}
+    evaluate = SplitEvaluator(images, card, batch_size=16)
 
     def score(module: nn.Module) -> EvalResult:
         started = time.perf_counter()
-        result = evaluate(predictor(module, meta), images, image_size=tuple(meta["image_size"]), batch_size=16)
+        result = evaluate(module)
         seconds["exact"] += time.perf_counter() - started
         return result
 
-    fast, seconds["fast"] = timed(lambda: fast_sensitivity(gm, batches(), readout=readout(meta)))
+    fast, seconds["fast"] = timed(lambda: fast_sensitivity(gm, batches(), readout=readout(card)))
     with quantizers_off(gm):
         float_result = score(gm)
     print(f"{len(images)} images, {len(quantized_names(gm))} layers, float mAP {float_result.stats['map50_95']:.4f}")
     print(f"INT8 mAP {score(gm).stats['map50_95']:.4f}", flush=True)
     seconds["exact"] = 0.0
-    truth = images.ground_truth()
-    exact = measure_exactly(gm, evaluate=score, float_result=float_result, truth=truth, state=options.state)
+    exact = measure_exactly(gm, evaluate=score, float_result=float_result, truth=evaluate.truth, state=options.state)
     columns = {"fast": fast} | exact
     print(
         f"fast {seconds['fast']:.1f} s, exact {seconds['exact']:.1f} s (evaluation alone): "
         f"{seconds['exact'] / seconds['fast']:.0f} times"
     )
-    log_agreement(columns)
+    log_correlations(columns)
     if options.out:
         options.out.write_text(json.dumps({"seconds": seconds, **columns}, indent=1), encoding="utf-8")
 
@@ -99,43 +105,27 @@ def timed(action: Callable[[], Any]) -> tuple[Any, float]:
     return action(), time.perf_counter() - started
 
 
-def dataset_folder(path: Path, split: str, scratch: Path) -> tuple[Path, str]:
+def opened(path: Path, split: str, scratch: Path) -> tuple[Path, str]:
     """Prepared folder, and its split to measure on."""
     if (path / "dataset.yaml").is_file() and (path / f"{split}.txt").is_file():
         return path, split
-    from yolov6core.datasets.coco import read_coco
-    from yolov6core.datasets.images import Images
-    from yolov6core.datasets.write import write_dataset
-
-    source = read_coco(str(path))
-    everything = Images(image for images in source.splits.values() for image in images)
-    write_dataset(scratch, {"val": everything}, source.names)
-    (scratch / "dataset.yaml").write_text(json.dumps({"names": source.names}), encoding="utf-8")
+    whole_dataset(path, scratch)
     return scratch, "val"
 
 
-def float_or_quantized(options: argparse.Namespace, names: tuple[str, ...]) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a checkpoint, or of published weights, and its metadata."""
+def float_or_quantized(options: argparse.Namespace, names: tuple[str, ...]) -> tuple[nn.Module, NetworkCard]:
+    """The network of a checkpoint, or of published weights, and its card."""
     if options.official:
-        from safetensors.torch import load_file
-
-        from yolov6core.models.blocks import deploy_
-        from yolov6core.models.detector import build_detector
-        from yolov6core.models.variants import variant
-        from yolov6core.pretrained.official_names import from_official
-
-        spec = variant(options.official)
-        network = deploy_(build_detector(spec, num_classes=len(names)).eval())
-        network.load_state_dict(from_official(load_file(options.weights)))
-        return network, {"model": spec.to_meta(), "image_size": [options.size, options.size]}
-    _, meta = load_checkpoint(options.weights)
-    return load_quantized(options.weights) if "quant" in meta else load_float_model(options.weights)
+        card = new_card(options.official, names=names, image_size=(options.size, options.size))
+        return published_network(options.weights, card.variant), card
+    _, card = read_network(options.weights)
+    return load_float(options.weights) if card.quantization is None else load_quantized(options.weights)
 
 
 def calibrated(network: nn.Module, batches: Iterator[Tensor], method: str) -> QuantizedModel:
     """A float network with quantizers."""
     gm = insert_quantizers(network)
-    set_ranges_(gm, ranges(collect(gm, batches), Method(method)))
+    set_ranges_(gm, ranges(collect(gm, batches), Method.parse(method)))
     return gm
 
 

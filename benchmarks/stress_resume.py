@@ -29,15 +29,14 @@ OUTS = {
 }
 DEADLY = """
 import os, random, signal, sys
-from stages import _keeper
 from stages.__main__ import app
 from yolov6core.base import atomic
-from yolov6core.training import loop
+from yolov6core.training import interruption, loop
 
 kind, number = sys.argv.pop(1), int(sys.argv.pop(1))
 place, name = {"step": (loop, "set_step_"), "write": (atomic, "write_to_disk")}[kind]
 real, count = getattr(place, name), iter(range(1, 1_000_000))
-_keeper.SAVE_SECONDS = 0.0
+interruption.SAVE_SECONDS = 0.0
 
 def deadly(*arguments):
     real(*arguments)
@@ -65,6 +64,7 @@ def main() -> None:
             stages(*stage.split())
         for number, (stage, out) in enumerate(OUTS.items()):
             if stage == "qat-distill":
+                stages("detect-cpu")
                 stages("ptq-calib")
             kills = options.kills // 3 + (number < options.kills % 3)
             stress(stage, Path(out), kills, steps=options.epochs * 2)
@@ -97,7 +97,7 @@ def stress(stage: str, out: Path, kills: int, *, steps: int) -> None:
 def write_params(epochs: int) -> None:
     """The committed parameters for the smallest network."""
     params = parse_yaml((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["model"] = {"variant": "test", "image_size": [64, 96]}
+    params["model"] |= {"variant": "test", "image_size": [64, 96]}
     params["prepare"] |= {"calib_images": 4, "select_fraction": 0.25}
     for section in ("search", "train", "qat"):
         params[section] |= {"epochs": epochs, "batch_size": 4, "eval_every": 2}

@@ -14,24 +14,39 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
+from dataclasses import replace
 
 import torch
-from stages._losses import LOSS_WEIGHTS, detection_criterion
-from stages._training import make_learner
 from torch import Tensor, nn
 
-from yolov6core.models.detector import build_detector
-from yolov6core.models.variants import variant
-from yolov6core.training.loop import Learner
+from yolov6core.data.transforms import network_input
+from yolov6core.losses.detection import DetectionLoss
+from yolov6core.models.card import new_card
+from yolov6core.models.detector import Detector
+from yolov6core.tasks.detection import LOSS_WEIGHTS, detection_criterion
+from yolov6core.tasks.networks import fresh_network, placed
+from yolov6core.training.recipe import Recipe
 from yolov6core.training.repopt import attach_multipliers, scales_from_state
 from yolov6core.training.schedule import set_step_
+from yolov6core.training.train_state import TrainState, make_train_state
 
 CASES = (("yolov6n_v2", "repopt"), ("yolov6n_v2", "scaled"), ("yolov6n", "repvgg"))
 CLASSES = 3
 BOXES = 25
 PHASES = ("to_float", "forward", "loss", "backward", "optimizer", "average")
 WARM_UP = 3
+RECIPE = Recipe(
+    epochs=10,
+    batch_size=16,
+    lr=0.01,
+    final_lr_factor=0.1,
+    momentum=0.937,
+    weight_decay=5e-4,
+    warmup_epochs=1,
+    close_mosaic_epochs=0,
+    eval_every=10,
+    seed=0,
+)
 
 
 def main() -> None:
@@ -54,20 +69,23 @@ def main() -> None:
 def steps(name: str, block: str, options: argparse.Namespace) -> Iterator[dict[str, float]]:
     """Seconds of every phase, step by step."""
     torch.manual_seed(0)
-    network = build_detector(variant(name), num_classes=CLASSES, block=block).train()
+    names, size = tuple(map(str, range(CLASSES))), (options.size, options.size)
+    card = new_card(name, block=block, names=names, image_size=size)
+    network = fresh_network(card)
     if block == "repopt":
-        searched = build_detector(variant(name), num_classes=CLASSES, block="scaled")
+        searched = fresh_network(replace(card, block="scaled"))
         attach_multipliers(network, scales_from_state(searched.state_dict()))
-    network.to(memory_format=torch.channels_last)
-    meta = {"names": list(range(CLASSES)), "model": variant(name).to_meta()}
-    criterion = detection_criterion(meta, iou="siou", atss_epochs=0)
-    recipe = SimpleNamespace(epochs=10, lr=0.01, final_lr_factor=0.1, momentum=0.9, weight_decay=5e-4, warmup_epochs=1)
-    learner = make_learner(network, recipe=recipe, steps_per_epoch=options.steps)
+    network = placed(network.train(), "cpu")
+    criterion = detection_criterion(card, iou="siou")
+    recipe = replace(RECIPE, batch_size=options.batch)
+    state = make_train_state(network, recipe, batches_per_epoch=options.steps)
     for step in range(WARM_UP + options.steps):
-        yield one_step(learner, criterion, random_batch(options.batch, options.size, seed=step))
+        yield one_step(network, state, criterion, random_batch(options.batch, options.size, seed=step))
 
 
-def one_step(learner: Learner, criterion: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
+def one_step(
+    network: Detector, state: TrainState, criterion: DetectionLoss, batch: tuple[Tensor, Tensor]
+) -> dict[str, float]:
     """The step of `train_one_epoch`, timed."""
     seconds: dict[str, float] = {}
 
@@ -77,24 +95,24 @@ def one_step(learner: Learner, criterion: nn.Module, batch: tuple[Tensor, Tensor
         yield
         seconds[phase] = time.perf_counter() - started
 
-    set_step_(learner.optimizer, learner.schedule, learner.step)
-    learner.optimizer.zero_grad(set_to_none=True)
+    set_step_(state.optimizer, state.schedule, state.step)
+    state.optimizer.zero_grad(set_to_none=True)
     with timed("to_float"):
-        images = batch[0].to(memory_format=torch.channels_last).float().div_(255)
+        images = network_input(batch[0])
     with timed("forward"):
-        output = learner.model.training_output(images)
+        output = network.training_output(images)
     with timed("loss"):
-        size = tuple(images.shape[-2:])
+        size = (images.shape[-2], images.shape[-1])
         terms = criterion(output.cls_logits, output.distances, batch[1], image_size=size, epoch=1)
-        total = sum(LOSS_WEIGHTS[name] * term for name, term in terms.items())
+        total = torch.stack([LOSS_WEIGHTS[name] * term for name, term in terms.items()]).sum()
     with timed("backward"):
         total.backward()
     with timed("optimizer"):
-        nn.utils.clip_grad_norm_(learner.model.parameters(), learner.max_norm)
-        learner.optimizer.step()
+        nn.utils.clip_grad_norm_(network.parameters(), state.grad_clip_norm)
+        state.optimizer.step()
     with timed("average"):
-        learner.ema.update(learner.model)
-    learner.step += 1
+        state.ema.update(network)
+    state.step += 1
     return seconds
 
 

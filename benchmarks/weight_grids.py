@@ -18,22 +18,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lite_coco128 import METHODS, Images, published_network
-from stages._evaluation import evaluate_split
-from stages._models import FLOAT_WEIGHTS, calibration_batches, load_float_model
+from lite_coco128 import CARD, METHODS, WEIGHTS, Images, published_network
 from torch import Tensor, nn
 
+from stages.shared import paths
 from yolov6core.base.saturation import has_pairs
+from yolov6core.data.dataset import DetectionDataset
+from yolov6core.data.views import image_batches
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.equalize import equalize, input_peaks
+from yolov6core.quant.graph_ops import activation_quantizers
 from yolov6core.quant.insert import (
     QuantizedModel,
-    convolution_names,
     freeze_weight_ranges_,
     insert_quantizers,
+    quantized_convolutions,
     set_ranges_,
 )
 from yolov6core.quant.spec import Grid
+from yolov6core.tasks.evaluation import SplitEvaluator
+from yolov6core.tasks.networks import load_float, placed
 
 SEVEN_BITS = Grid(-64, 63, symmetric=True, unsigned=Grid(0, 127, symmetric=False))
 
@@ -52,8 +56,7 @@ def half_range(network: nn.Module) -> QuantizedModel:
     """All weights are at most 64, but in depthwise layers."""
     gm = plain(network)
     freeze_weight_ranges_(gm)
-    for name in convolution_names(gm):
-        conv = gm.get_submodule(name)
+    for conv in quantized_convolutions(gm):
         if has_pairs(conv.weight, conv.groups):
             conv.weight_amax.mul_(127 / 64)
     return gm
@@ -62,8 +65,8 @@ def half_range(network: nn.Module) -> QuantizedModel:
 def seven_bits(network: nn.Module) -> QuantizedModel:
     """All activations have half their levels."""
     gm = plain(network)
-    for module in gm.ranges.values():
-        module.grid = SEVEN_BITS
+    for quantizer in activation_quantizers(gm).values():
+        quantizer.grid = SEVEN_BITS
     return gm
 
 
@@ -87,22 +90,22 @@ def table(network: nn.Module, batches: list[Tensor], score: Callable[[nn.Module]
 def of_folder(folder: Path) -> Iterator[str]:
     """The float network that the pipeline trained in a folder, on its validation images."""
     with contextlib.chdir(folder):
-        network, meta = load_float_model(FLOAT_WEIGHTS)
-        batches = list(calibration_batches(meta, batch_size=16))
-        yield from table(
-            network, batches, lambda model: 100 * evaluate_split(model, meta, "val", batch_size=16).stats["map50_95"]
-        )
+        network, card = load_float(paths.WEIGHTS["float"])
+        calib = DetectionDataset(paths.DATASET, "calib")
+        batches = list(image_batches(calib, image_size=card.image_size, shrink=card.shrink, batch_size=16))
+        on_val = SplitEvaluator(DetectionDataset(paths.DATASET, "val"), card, batch_size=16)
+        yield from table(network, batches, lambda model: 100 * on_val(model).stats["map50_95"])
 
 
 def of_lite(shared: Path, seed: int) -> Iterator[str]:
     """Published YOLOv6Lite-L, calibrated on a random half of COCO128, on all of it."""
-    network = published_network(shared)
+    network = published_network(shared / WEIGHTS, CARD.variant)
     with tempfile.TemporaryDirectory() as folder:
         images = Images(shared, Path(folder))
     half = np.random.default_rng(seed).permutation(len(images.ids))[: len(images.ids) // 2]
-    batches = images.network_input(half)
+    batches = images.inputs(half)
     even = equalize(network, input_peaks(network, batches), cross_layer=False, depthwise=True)
-    yield from table(even.to(memory_format=torch.channels_last), batches, lambda model: images.score(model, half).all)
+    yield from table(placed(even, "cpu"), batches, lambda model: images.score(model, half).all)
 
 
 def main() -> None:
