@@ -19,7 +19,7 @@ OPTIONAL = {"onnx", "onnxruntime", "onnxsim", "openvino", "tensorrt", "tensorrt_
 """Heavy packages that are imported inside functions of these packages only."""
 MAY_NEED_OPTIONAL = ("engines", "exchange", "export")
 VALUES_ARE_TRACKED = {"stages/params.py", "yolov6core/param_sections.py"}
-"""No dependency in `dvc.yaml`, nor is their table of networks: they check values, which DVC tracks. A new bound must not
+"""No dependency in `dvc.yaml`, nor is their table of networks: they check values that DVC tracks. A new bound must not
 train again."""
 MAY_IMPORT = {  # package or module of yolov6core -> others that it may import; all may import `base`
     "base": set(),

@@ -24,7 +24,7 @@ from yolov6core.export import qdq
 from yolov6core.export.dialects import GRID, write_traced
 from yolov6core.export.onnx_export import RAW_OUTPUTS, to_onnx
 from yolov6core.export.onnx_run import open_detector
-from yolov6core.models.decoded import run_module
+from yolov6core.models.decoded import DecodedNetwork, run_module
 from yolov6core.quant.insert import describe, quantizers_off
 
 FLOAT_BOUND = 2e-4
@@ -45,7 +45,7 @@ def exact(name, grid, cpu="exact"):
     """The quantized network, its decoding, and an open-batch trace of it."""
     network, strides = families.float_network(name, piecewise=True)
     gm = families.exact_network(network, grid, cpu)
-    decoded = families.Decoded(gm, strides)
+    decoded = DecodedNetwork(gm, strides=strides)
     return gm, decoded, traced(decoded, dynamic=True)
 
 
@@ -67,7 +67,7 @@ def distance_to_double(run, module):
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_float_files_agree_with_torch(tmp_path, name):
     network, strides = families.float_network(name)
-    decoded = families.Decoded(network, strides)
+    decoded = DecodedNetwork(network, strides=strides)
     trace = traced(decoded, batch=2)
     for dialect in ("openvino", "ort"):
         export = write_traced(trace, tmp_path / f"{dialect}.onnx", dialect=dialect)

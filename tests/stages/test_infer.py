@@ -21,6 +21,7 @@ from yolov6core.engines.registry import RUNTIMES as BUILDERS
 from yolov6core.engines.runtime import BuildSettings
 from yolov6core.evaluation.nms import nms
 from yolov6core.export.dialects import write_dialect
+from yolov6core.models.decoded import DecodedNetwork
 from yolov6core.serving import engine_detector
 
 GREEN = (0, 255, 0)
@@ -200,7 +201,8 @@ def test_the_command_answers_errors_in_one_line(tmp_path, model) -> None:
 )
 def test_networks_with_four_levels_or_distance_bins_are_run(tmp_path, name, runtime) -> None:
     """What torch finds in a picture of exactly the network's size, which is not square."""
-    module = families.Decoded(*families.float_network(name))
+    network, strides = families.float_network(name)
+    module = DecodedNetwork(network, strides=strides)
     image = np.random.default_rng(0).integers(0, 256, (*families.IMAGE, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "image.png"), image)
     write_dialect(module, tmp_path / "m.onnx", dialect="openvino", input_shape=(1, 3, *families.IMAGE))

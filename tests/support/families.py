@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from yolov6core.base.saturation import CpuSums
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
-from yolov6core.models.head import decode
 from yolov6core.models.variants import VARIANTS
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import (
@@ -37,17 +36,6 @@ FAMILIES = {
 CLASSES = 3
 IMAGE = (64, 128)
 """Height and width: not square, and one cell high at stride 64."""
-
-
-class Decoded(nn.Module):
-    """A network with the decoding behind it, as files of form 'decoded' hold it."""
-
-    def __init__(self, network: nn.Module, strides: tuple[int, ...]) -> None:
-        super().__init__()
-        self.network, self.strides = network, strides
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return decode(*self.network(images), image_size=tuple(images.shape[2:]), strides=self.strides)
 
 
 def pixels(count: int, seed: int = 0) -> np.ndarray:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from yolov6core.base.atomic import write_whole
-from yolov6core.training.loop import TrainState
+from yolov6core.training.train_state import TrainState
 
 
 def save_state(path: Path, state: TrainState, *, extra: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
