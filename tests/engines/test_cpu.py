@@ -34,6 +34,7 @@ def test_flags_and_trials_agree_here():
     assert ("no VNNI" in found.describe()) == (found.sums == "saturating")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["openvino-avx2", "avx512", "avx2"])
 def test_a_lower_instruction_set_is_noticed(tmp_path, mode):
     result = run_in(mode, tmp_path, "-c", SAYS)
@@ -101,6 +102,7 @@ def test_an_engine_in_exact_arithmetic_agrees_with_torch(
     assert distance(open_engine(tmp_path / "engine").infer(images[:1]), wanted) < 0.01
 
 
+@pytest.mark.slow
 def test_onnxruntime_adds_in_32_bits_what_would_overflow(tmp_path):
     """On the CPU at hand and on one without VNNI: files for exact CPUs stay right, if slow."""
     code = """

@@ -136,6 +136,7 @@ def test_openvino_is_as_near_to_the_float_network_as_onnx_runtime(tmp_path, toy_
     assert error("openvino", "openvino") <= 1.2 * oracle
 
 
+@pytest.mark.slow
 def test_openvino_is_wrong_about_pairs_behind_a_concat(tmp_path, toy_net, images, run_torch, distance):
     """The reason for a dialect of its own. AMX kernels are correct, so the test asks for others."""
     if "amx_int8" in cpu_facts().get("flags", "") and "ONEDNN_MAX_CPU_ISA" not in os.environ:

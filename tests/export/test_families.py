@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from tests.support import families
+from tests.support.speed import slow_except
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.registry import RUNTIMES, open_engine
@@ -27,6 +28,7 @@ from yolov6core.export.onnx_run import open_detector
 from yolov6core.models.decoded import DecodedNetwork, run_module
 from yolov6core.quant.insert import describe, quantizers_off
 
+FAMILIES = slow_except(families.FAMILIES, "yolov6n_v2")
 FLOAT_BOUND = 2e-4
 """Relative L2: float32 sums in another order, in networks of made-up weights."""
 EXACT_BOUND = 1e-5
@@ -64,7 +66,7 @@ def distance_to_double(run, module):
     return compare_outputs([found], [wanted])["relative_l2"]
 
 
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_float_files_agree_with_torch(tmp_path, name):
     network, strides = families.float_network(name)
     decoded = DecodedNetwork(network, strides=strides)
@@ -79,7 +81,7 @@ def test_float_files_agree_with_torch(tmp_path, name):
 @pytest.mark.parametrize(
     "grid, dialects", [("trt", ("trt", "openvino")), ("openvino", ("openvino",)), ("ort", ("ort",))]
 )
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_quantized_files_agree_with_torch(tmp_path, name, grid, dialects):
     """For OpenVINO with the concats through which it would compute Q/DQ wrongly."""
     gm, decoded, trace = exact(name, grid)
@@ -96,7 +98,7 @@ def test_quantized_files_agree_with_torch(tmp_path, name, grid, dialects):
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_engines_agree_with_torch_on_every_cpu(tmp_path, name, runtime):
     """Integer kernels, on weights made for CPUs whose sums saturate; and on all 8 bits where sums are exact."""
     dialect = RUNTIME_DIALECT[runtime]
@@ -110,7 +112,7 @@ def test_engines_agree_with_torch_on_every_cpu(tmp_path, name, runtime):
         assert compare_outputs([found], [run_module(decoded, IMAGES)])["relative_l2"] < EXACT_BOUND, cpu
 
 
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_caches_hold_every_scale_of_the_quantized_graph(tmp_path, name):
     gm, decoded, trace = exact(name, "trt")
     export = write_traced(trace, tmp_path / "model.onnx", dialect="cache")
@@ -134,6 +136,7 @@ def test_caches_hold_every_scale_of_the_quantized_graph(tmp_path, name):
 
 
 @pytest.mark.parametrize("dialect", ["openvino", "ort", "trt"])
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["yolov6m", "yolov6n6"])
 def test_raw_maps_decode_to_the_same_boxes(tmp_path, name, dialect):
     gm, decoded, _ = exact(name, GRID[dialect])
@@ -147,7 +150,7 @@ def test_raw_maps_decode_to_the_same_boxes(tmp_path, name, dialect):
     assert error(export, decoded) < EXACT_BOUND
 
 
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_rtx_builds_every_family(tmp_path, name):
     runtime = TensorRtRuntime("tensorrt_rtx")
     try:
@@ -161,6 +164,7 @@ def test_rtx_builds_every_family(tmp_path, name):
     assert info.int8_convs == export.quantized_convs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["yolov6s_mbla", "yolov6_lite_s"])
 def test_channels_are_cut_at_constants(name):
     """The exporter writes the halves of a chunk as Slice with ends computed at run time."""

@@ -65,6 +65,7 @@ def test_without_detection_no_labels_are_read():
     assert set(terms_of(student, teacher, card, **only)) == {"distill_features"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["yolov6n", "yolov6m", "yolov6l6", "yolov6s_mbla", "yolov6_lite_s"])
 def test_maps_are_found_in_every_family(name):
     student, teacher, _ = pair(dataclasses.replace(VARIANTS[name], width=0.0625, depth=0.17), 2)

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from tests.support.speed import slow_except
 from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.base.errors import UserError
 from yolov6core.int8.quantized_networks import load_quantized, matching_layers, save_quantized
@@ -32,7 +33,7 @@ def small_card(name: str) -> NetworkCard:
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_except(FAMILIES, "test"))
 def test_networks_come_back(tmp_path, name, factor):
     """With shortcuts whose factor was trained, too: the deployed form keeps those."""
     torch.manual_seed(0)

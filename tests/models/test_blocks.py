@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support.speed import slow_except
 from yolov6core.models.blocks import SPPF, deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.rep_blocks import BLOCKS, RepVGGBlock, ScaledLinearBlock
@@ -86,7 +87,7 @@ def test_all_forms_deploy_to_the_same_layout():
     assert all(layout == layouts[0] for layout in layouts)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", slow_except(VARIANTS, "yolov6n", "yolov6_lite_s", "test"))
 def test_every_variant_deploys_to_the_same_function(name):
     narrow = replace(VARIANTS[name], width=0.0625, depth=min(VARIANTS[name].depth, 0.5))
     model = randomise_(build_detector(narrow, num_classes=2))

@@ -17,6 +17,8 @@ from yolov6core.models.stage_blocks import ShortcutScale
 from yolov6core.models.variants import VARIANTS
 from yolov6core.pretrained.official_names import from_official
 
+pytestmark = pytest.mark.slow
+
 PROJECTION = 17 + 17
 """Constants of the distance distribution that the official head counts as parameters, used or not."""
 
@@ -64,7 +66,8 @@ def test_cost_of_each_variant(name: str) -> None:
     spec = VARIANTS[name]
     published = {key: official[key] for key in ("iou_type", "reg_max", "strides")}
     assert {"iou_type": spec.iou_type, "reg_max": spec.reg_max, "strides": list(spec.strides)} == published
-    model = build_detector(spec, num_classes=official["num_classes"])
+    with torch.device("meta"):
+        model = build_detector(spec, num_classes=official["num_classes"])
     height, width = official["eval_input"][-2:]
     cost = cost_of(model, image_size=(height, width))
     constants = PROJECTION if spec.stage != "lite" else 0

@@ -17,6 +17,8 @@ from yolov6core.models.detector import Detector
 from yolov6core.models.head import decode
 from yolov6core.pretrained.official_names import from_official
 
+pytestmark = pytest.mark.slow
+
 EXACT = {"rtol": 1e-7, "atol": 1e-6}
 """Of float64 outputs, as the reference's description says."""
 

@@ -19,6 +19,8 @@ from yolov6core.models.head import decode
 from yolov6core.models.variants import VARIANTS
 from yolov6core.pretrained.official_names import from_official
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = SHARED / "weights" / "yolov6lite_l_coco.safetensors"
 SPEC = VARIANTS["yolov6_lite_l"]
 SIZE = (320, 320)

@@ -21,6 +21,8 @@ from yolov6core.quant.equalize import equalize, input_peaks
 from yolov6core.quant.insert import insert_quantizers, set_ranges_
 from yolov6core.quant.observers import Method
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = SHARED / "weights" / "yolov6lite_l_coco.safetensors"
 SPEC = VARIANTS["yolov6_lite_l"]
 SIZE = (320, 320)

@@ -114,6 +114,7 @@ def test_dead_channels_keep_the_function(mobile, images):
     assert torch.equal(even(images()), mobile(images()))
 
 
+@pytest.mark.slow
 def test_a_state_dict_says_what_was_scaled(images):
     """Loading from a file: build, insert the scales that the keys name, load."""
     spec = VARIANTS["yolov6_lite_s"]

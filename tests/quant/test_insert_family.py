@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.support.speed import slow_except
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.detector import build_detector
 from yolov6core.models.variants import VARIANTS
@@ -60,7 +61,7 @@ def different_variants() -> list[str]:
     return list({spec: name for name, spec in narrow.items()}.values())
 
 
-@pytest.mark.parametrize("name", different_variants())
+@pytest.mark.parametrize("name", slow_except(different_variants(), "test"))
 def test_quantize_train_store(name):
     network = deployed(name)
     gm = insert_quantizers(network)

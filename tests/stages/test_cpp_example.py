@@ -17,6 +17,8 @@ from yolov6core.engines.registry import RUNTIMES
 from yolov6core.engines.runtime import BuildSettings
 from yolov6core.exchange.onnx_notes import set_note
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
 
 

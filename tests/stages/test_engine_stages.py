@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,12 +121,26 @@ def project(tmp_path_factory):
         torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def built(project, tmp_path_factory):
+    """Runtime -> folder of its engines of the exported files, built once; no test changes them."""
+
+    @cache
+    def build(runtime):
+        folder = tmp_path_factory.mktemp("engines") / runtime
+        build_trt(EngineParams(**ENGINE | {"runtime": runtime}), out=folder)
+        return folder
+
+    return build
+
+
 @pytest.fixture
 def here(project, monkeypatch):
     monkeypatch.chdir(project)
     return project
 
 
+@pytest.mark.slow
 def test_every_kind_and_dialect_is_written_and_checked(here):
     rows = json.loads((here / "artifacts/onnx/check.json").read_text())
     expected = {f"{v}.{d}.onnx" for v in WEIGHTS for d in EXPORT["dialects"]} - {"float.cache.onnx"}
@@ -138,6 +153,7 @@ def test_every_kind_and_dialect_is_written_and_checked(here):
     assert rows["ptq.openvino.onnx"]["size_mb"] < 0.6 * rows["float.openvino.onnx"]["size_mb"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -168,6 +184,7 @@ def test_other_forms_are_written_and_checked(here, tmp_path, options):
         assert 0 <= sidecar["deviation"] < 0.05 or (sidecar["deviation"] == -1 and export.nms != "none")
 
 
+@pytest.mark.slow
 def test_a_file_beyond_the_tolerance_stops_the_stage(here, tmp_path):
     strict = ExportParams(**EXPORT | {"dialects": ["ort"], "tolerance": 0.0})
     with pytest.raises(UserError, match=r"float\.ort\.onnx: relative error"):
@@ -175,10 +192,10 @@ def test_a_file_beyond_the_tolerance_stops_the_stage(here, tmp_path):
     assert not (tmp_path / "onnx").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_engines_are_built_and_compared(here, tmp_path, runtime):
-    engines, out, metrics = tmp_path / "engines", tmp_path / "eval", tmp_path / "metrics"
-    build_trt(EngineParams(**ENGINE | {"runtime": runtime}), out=engines)
+def test_engines_are_built_and_compared(here, built, tmp_path, runtime):
+    engines, out, metrics = built(runtime), tmp_path / "eval", tmp_path / "metrics"
     eval_trt(EVAL, engines_dir=engines, out=out, metrics=metrics)
     rows = {name: json.loads((metrics / f"{name}.json").read_text()) for name in WEIGHTS}
     keys = ["map50_95", "map50", "latency_ms", "fps", "size_mb", "int8_convs", "wrong_convs", "speedup"]
@@ -251,11 +268,11 @@ def _predict():
     return predictor(network, card.strides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_float_engine_has_the_map_of_torch(here, tmp_path, runtime):
+def test_float_engine_has_the_map_of_torch(here, built, runtime):
     """Within 0.05 points, on the same images with the same suppression."""
-    build_trt(EngineParams(**ENGINE | {"runtime": runtime}), out=tmp_path / "engines")
-    engine, predict = open_engine(tmp_path / "engines" / "float"), _predict()
+    engine, predict = open_engine(built(runtime) / "float"), _predict()
     dataset = Pretended(predict)
     found, wanted = (
         evaluate(call, dataset, image_size=tuple(SIZE), batch_size=6, **LOW).stats
@@ -279,6 +296,7 @@ def test_an_engine_without_gain_is_shouted_about():
     assert not missing_int8(info)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_what_an_unsuitable_cpu_makes_of_engines_is_told_and_stops_nothing(tmp_path, monkeypatch, caplog, runtime):
     monkeypatch.chdir(tmp_path)
@@ -304,9 +322,10 @@ def test_what_an_unsuitable_cpu_makes_of_engines_is_told_and_stops_nothing(tmp_p
     assert not any(message.startswith("float") for message in messages)
 
 
-def test_engines_are_compared_with_exact_arithmetic(here, tmp_path, caplog):
-    build_trt(EngineParams(**ENGINE), out=tmp_path / "engines")
-    sidecars = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "engines").glob("*/engine.json")}
+@pytest.mark.slow
+def test_engines_are_compared_with_exact_arithmetic(here, built, tmp_path, caplog):
+    sidecars = {path.parent.name: json.loads(path.read_text()) for path in built("openvino").glob("*/engine.json")}
+    assert set(sidecars) == set(WEIGHTS)
     assert sidecars["float"]["deviation"] == -1
     assert all(0 <= sidecars[name]["deviation"] < 0.05 for name in ("ptq", "partial", "qat"))
     assert {sidecar["cpu_sums"] for sidecar in sidecars.values()} == {integer_arithmetic().of("openvino")}
@@ -319,6 +338,7 @@ def test_engines_are_compared_with_exact_arithmetic(here, tmp_path, caplog):
     assert "ptq: openvino 2" in caplog.text and "computes the file wrongly" in caplog.text
 
 
+@pytest.mark.slow
 def test_rtx_takes_every_file_and_says_that_it_cannot_run(here, tmp_path):
     try:
         RUNTIMES["tensorrt_rtx"].version()
@@ -335,27 +355,29 @@ def test_rtx_takes_every_file_and_says_that_it_cannot_run(here, tmp_path):
             eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
 
 
-def test_building_twice_gives_the_same_files(here, tmp_path):
+@pytest.mark.slow
+def test_building_twice_gives_the_same_files(here, built, tmp_path):
     """But for the seconds that the builds took."""
 
     def contents(folder):
-        build_trt(EngineParams(**ENGINE), out=folder)
         files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         sidecars = {path: json.loads(text) | {"build_s": 0} for path, text in files.items() if path.suffix == ".json"}
         return files | sidecars
 
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    build_trt(EngineParams(**ENGINE), out=tmp_path / "again")
+    assert contents(built("openvino")) == contents(tmp_path / "again")
 
 
-def test_an_engine_of_another_version_is_refused_with_the_command(here, tmp_path):
-    engines = tmp_path / "engines"
-    build_trt(EngineParams(**ENGINE), out=engines)
+@pytest.mark.slow
+def test_an_engine_of_another_version_is_refused_with_the_command(here, built, tmp_path):
+    engines = shutil.copytree(built("openvino"), tmp_path / "engines")
     path = engines / "ptq" / "engine.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "2019.1"}))
     with pytest.raises(UserError, match="dvc repro --force build-trt"):
         eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
 
 
+@pytest.mark.slow
 def test_a_missing_dialect_is_named(here, tmp_path):
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "float.trt.onnx").touch()

@@ -19,6 +19,8 @@ from yolov6core.tasks import detection, evaluation, self_distillation
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.training import interruption, loop
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = Path("artifacts/train/weights.safetensors")
 SCALED = {"multi_scale": 0.5}
 STRIDES = (8, 16, 32)

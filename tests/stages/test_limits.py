@@ -10,6 +10,8 @@ import pytest
 from tests.support.pipeline import run_small, small_project
 from yolov6core.tasks import evaluation
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {"score_threshold": 0.07, "iou_threshold": 0.4, "max_detections": 17}
 STAGES = ("train-repopt", "ptq-calib", "sensitivity", "qat-distill")
 SHORT = {

@@ -15,6 +15,8 @@ from tests.support.pipeline import ROOT, STAGES, small_params
 from yolov6core.base.yaml_text import parse_yaml
 from yolov6core.training import fit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:

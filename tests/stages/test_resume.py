@@ -24,6 +24,8 @@ from yolov6core.base import atomic
 from yolov6core.losses import detection
 from yolov6core.training import interruption, loop
 
+pytestmark = pytest.mark.slow
+
 OUTS = {
     "search-scales": Path("artifacts/scales/scales.safetensors"),
     "train-repopt": Path("artifacts/train/weights.safetensors"),

@@ -20,6 +20,8 @@ from tests.support.quantized_start import write_start
 from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
 from yolov6core.data.dataset import DetectionDataset
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"multi_scale": 0.5}
 
 

@@ -11,6 +11,8 @@ import torch
 from tests.support.pipeline import run_small, small_params, small_project
 from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = Path("artifacts/train/weights.safetensors")
 
 

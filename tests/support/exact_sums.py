@@ -1,8 +1,9 @@
 """Convolutions of every kind through our writers and the CPU's integer kernels, against int64 sums.
 
-    python tests/support/exact_sums.py saturating      # weights made for saturating CPUs; `exact`: all 8 bits
+    python tests/support/exact_sums.py saturating exact     # weights made for saturating CPUs, and of all 8 bits
 
-Prints one JSON object: case -> largest difference in integers, for each runtime, and the arithmetic of each runtime.
+Prints one JSON object: the arithmetic of each runtime, and for each kind of weights, case -> largest difference in
+integers, for each runtime.
 """
 
 from __future__ import annotations
@@ -143,7 +144,12 @@ def difference(kind: Kind, runtime: str, *, signed: bool, cpu: str, folder: Path
 
 
 def main() -> None:
-    cpu = sys.argv[1]
+    found = {cpu: differences(cpu) for cpu in sys.argv[1:]}
+    print(json.dumps({"sums": integer_arithmetic().runtimes, "differences": found}))
+
+
+def differences(cpu: str) -> dict[str, dict[str, float]]:
+    """Case -> runtime -> largest difference, with weights made for this kind of CPU."""
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         for label, kind in (KINDS | drawn(12)).items():
@@ -151,7 +157,7 @@ def main() -> None:
                 row = rows.setdefault(f"{label}, {'signed' if signed else 'unsigned'}", {})
                 for runtime in DIALECT:
                     row[runtime] = difference(kind, runtime, signed=signed, cpu=cpu, folder=Path(name))
-    print(json.dumps({"sums": integer_arithmetic().runtimes, "differences": rows}))
+    return rows
 
 
 if __name__ == "__main__":
