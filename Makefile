@@ -4,16 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup repro test test-fast test-avx2 types lint accept clean
+.PHONY: setup repro exps test test-fast test-avx2 types lint accept clean
 
 setup: $(STAMP)
 
-# TensorRT-RTX's builder needs no GPU and is part of the tests where its packages can be had (Linux, x86-64).
 # torch goes first and by exact version: ranges may bring gigabytes of CUDA packages to a machine without a GPU.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# NVIDIA's proprietary packages. TensorRT-RTX's builder needs no GPU and is part of the tests where its packages can be
+# had (Linux, x86-64); `make repro` does without.
+$(VENV)/.rtx: $(STAMP)
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tensorrt-rtx]'
 	touch $@
 
@@ -24,7 +28,11 @@ repro: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc metrics show
 
-test: lint types
+# Experiments that fit 160 columns.
+exps: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" dvc exp show --only-changed --drop '.*(deps|outs|yolov6core|stages|artifacts).*' --no-pager
+
+test: lint types $(VENV)/.rtx
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 # What most edits break, in under two minutes.
@@ -32,7 +40,7 @@ test-fast: lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"
 
 # The same on the kernels of a CPU without VNNI, whose instructions are hidden from the process (Linux, Intel, gcc).
-test-avx2: $(STAMP)
+test-avx2: $(VENV)/.rtx
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/cpu_modes.py avx2 -m pytest
 
 types: $(STAMP)

@@ -6,21 +6,39 @@ answered before torch is loaded.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from stages import params as sections
 from stages.shared import paths
 from stages.shared.shell import errors_as_exit_codes, stage_run
 
 ParamsFile = Annotated[
-    Path, typer.Option("--params", help="The parameter file; its sections are named like the stages.")
+    Path, typer.Option("--params", help="The parameter file, or one that holds only what differs from params.yaml.")
 ]
-DEFAULT_PARAMS = Path("params.yaml")
+DEFAULT_PARAMS = paths.PARAMS
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="A value for this run, as qat.epochs=1; may be given again.")
+]
+
+
+class Commands(TyperGroup):
+    """The commands; a name that is none of them is answered with the nearest."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            near = [name for name in self.commands if args[0] in name] or get_close_matches(args[0], self.commands, n=2)
+            if near:
+                ctx.fail(f"no such command {args[0]!r}; did you mean {' or '.join(near)}?")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
+    cls=Commands,
     help="From a detection dataset to an INT8 YOLOv6 engine. `dvc repro` runs the first ten commands in this order.",
     add_completion=False,
     no_args_is_help=True,
@@ -29,14 +47,19 @@ app = typer.Typer(
 )
 
 
+def _again(stage: str, params: Path, changes: list[str] | None) -> list[str]:
+    """Arguments of `python` that run a stage in the same way."""
+    return ["-m", "stages", stage, "--params", str(params), *(f"--set={change}" for change in changes or ())]
+
+
 @app.command("prepare-voc2yolo")
-def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Check a VOC, COCO or YOLO dataset and split it.
 
     Reads prepare.root. Writes labels, split lists, COCO files and a report to artifacts/dataset, and
     metrics/prepare.json. Obeys the section prepare.
     """
-    with stage_run("prepare-voc2yolo", params) as file:
+    with stage_run("prepare-voc2yolo", params, changes) as file:
         (prepare,) = file.read(sections.PrepareParams)
         from stages.prepare_voc2yolo import prepare_voc2yolo
 
@@ -44,30 +67,30 @@ def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 @app.command("search-scales")
-def search_scales(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def search_scales(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Search RepOptimizer's scales, or take given ones.
 
     Reads artifacts/dataset. Trains a network of scaled linear branches and writes its scales to artifacts/scales. Obeys
     the sections model, augment and search.
     """
-    with stage_run("search-scales", params) as file:
+    with stage_run("search-scales", params, changes) as file:
         model, augment, search, runtime = file.read(
             sections.ModelParams, sections.AugmentParams, sections.SearchParams, sections.RuntimeParams
         )
         from stages.search_scales import search_scales
 
-        search_scales(model, augment, search, runtime, params=params)
+        search_scales(model, augment, search, runtime, command=_again("search-scales", params, changes))
 
 
 @app.command("train-repopt")
-def train_repopt(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def train_repopt(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Train the float network.
 
     Trains with RepOptimizer, or other blocks. Reads artifacts/dataset, artifacts/scales and given weights. Writes
     artifacts/train and metrics/train.json. Obeys the sections model, augment and train, and eval for what counts as a
     detection.
     """
-    with stage_run("train-repopt", params) as file:
+    with stage_run("train-repopt", params, changes) as file:
         model, augment, train, evaluation, runtime = file.read(
             sections.ModelParams,
             sections.AugmentParams,
@@ -77,16 +100,16 @@ def train_repopt(params: ParamsFile = DEFAULT_PARAMS) -> None:
         )
         from stages.train_repopt import train_repopt
 
-        train_repopt(model, augment, train, evaluation, runtime, params=params)
+        train_repopt(model, augment, train, evaluation, runtime, command=_again("train-repopt", params, changes))
 
 
 @app.command("detect-cpu")
-def detect_cpu(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def detect_cpu(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Say what integer sums INT8 is made for.
 
     Resolves ptq.cpu by the CPU at hand and writes .cpu.json. Obeys the section ptq.
     """
-    with stage_run("detect-cpu", params) as file:
+    with stage_run("detect-cpu", params, changes) as file:
         (ptq,) = file.read(sections.PtqParams)
         from stages.detect_cpu import detect_cpu
 
@@ -94,13 +117,13 @@ def detect_cpu(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 @app.command("ptq-calib")
-def ptq_calib(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def ptq_calib(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Calibrate the float network to INT8.
 
     Reads artifacts/train and artifacts/dataset. Writes ranges and the calibrated network to artifacts/ptq, and
     metrics/ptq.json. Obeys the section ptq, and eval for what counts as a detection.
     """
-    with stage_run("ptq-calib", params) as file:
+    with stage_run("ptq-calib", params, changes) as file:
         ptq, evaluation, runtime = file.read(sections.PtqParams, sections.EvalParams, sections.RuntimeParams)
         from stages.ptq_calib import ptq_calib
 
@@ -108,14 +131,14 @@ def ptq_calib(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 @app.command("sensitivity")
-def sensitivity(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def sensitivity(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Rank layers by quantization error and keep few float.
 
     Reads artifacts/train and artifacts/ptq. Writes the ranking and the partially quantized network to
     artifacts/sensitivity, and metrics/partial.json. Obeys the section sensitivity, and eval for what counts as a
     detection.
     """
-    with stage_run("sensitivity", params) as file:
+    with stage_run("sensitivity", params, changes) as file:
         section, evaluation, runtime = file.read(
             sections.SensitivityParams, sections.EvalParams, sections.RuntimeParams
         )
@@ -125,29 +148,29 @@ def sensitivity(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 @app.command("qat-distill")
-def qat_distill(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def qat_distill(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Fine-tune the calibrated network with fake quantizers.
 
     Reads artifacts/ptq (or artifacts/sensitivity) and artifacts/train, the teacher. Writes artifacts/qat and
     metrics/qat.json. Obeys the sections augment and qat, and eval for what counts as a detection.
     """
-    with stage_run("qat-distill", params) as file:
+    with stage_run("qat-distill", params, changes) as file:
         augment, qat, evaluation, runtime = file.read(
             sections.AugmentParams, sections.QatParams, sections.EvalParams, sections.RuntimeParams
         )
         from stages.qat_distill import qat_distill
 
-        qat_distill(augment, qat, evaluation, runtime, params=params)
+        qat_distill(augment, qat, evaluation, runtime, command=_again("qat-distill", params, changes))
 
 
 @app.command("export-onnx")
-def export_onnx(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def export_onnx(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Write and check ONNX files of all models.
 
     Reads artifacts/train, ptq, sensitivity and qat. Writes a file for each model and dialect to artifacts/onnx. Obeys
     the section export.
     """
-    with stage_run("export-onnx", params) as file:
+    with stage_run("export-onnx", params, changes) as file:
         export, runtime = file.read(sections.ExportParams, sections.RuntimeParams)
         from stages.export_onnx import export_onnx
 
@@ -155,12 +178,12 @@ def export_onnx(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 @app.command("build-trt")
-def build_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def build_trt(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Build engines of all exported models.
 
     Reads artifacts/onnx. Writes engines of the runtime at hand to artifacts/engines. Obeys the section engine.
     """
-    with stage_run("build-trt", params) as file:
+    with stage_run("build-trt", params, changes) as file:
         (engine,) = file.read(sections.EngineParams)
         from stages.build_trt import build_trt
 
@@ -168,13 +191,13 @@ def build_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 
 @app.command("eval-trt")
-def eval_trt(params: ParamsFile = DEFAULT_PARAMS) -> None:
+def eval_trt(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Compare all engines on the val split.
 
     Reads artifacts/engines and artifacts/dataset. Writes tables, curves and pictures to artifacts/eval, and
     metrics/eval. Obeys the section eval.
     """
-    with stage_run("eval-trt", params) as file:
+    with stage_run("eval-trt", params, changes) as file:
         (evaluation,) = file.read(sections.EvalParams)
         from stages.eval_trt import eval_trt
 
@@ -296,6 +319,11 @@ def doctor() -> None:
         from stages.doctor import report
 
         typer.echo("\n".join(report()))
+
+
+def main() -> None:
+    """The console script `yolov6-quant`."""
+    app(prog_name="yolov6-quant")
 
 
 if __name__ == "__main__":

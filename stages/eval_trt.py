@@ -22,6 +22,8 @@ from yolov6core.serving.engine_evaluation import Times, evaluate_engine, measure
 from yolov6core.serving.open_engine import open_folder
 
 METRICS = paths.METRICS / "eval"
+IN_METRICS = ("map50_95", "map50", "latency_ms", "size_mb", "speedup")
+"""Keys of the metrics files; all others are in the tables, so that comparisons of experiments show no timing noise."""
 TIME_DIGITS = 3
 """Digits of measured times; more would be noise."""
 
@@ -59,7 +61,7 @@ def eval_trt(
         write_samples(folder / "samples", dataset, results, evaluation.samples)
         write_rounds(folder / "rounds.csv", times)
     for kind, row in rows.items():
-        write_json(metrics / f"{kind}.json", row)
+        write_json(metrics / f"{kind}.json", {key: row[key] for key in IN_METRICS if key in row})
         logger.info("%-8s %s", kind, "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
 
 

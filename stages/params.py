@@ -46,6 +46,7 @@ class ProjectSection(Section):
         "new_tensors": "reinit",
         "wild_ratio": "outlier_ratio",
         "chains": "cross_layer",
+        "off": "none",
         "match_class": "distill_class",
         "match_box": "distill_box",
         "match_dfl": "distill_dfl",
@@ -141,7 +142,7 @@ class TrainingParams(LoopParams):
     optimizer: Literal["sgd", "adamw"]
     schedule: Literal["cosine", "constant"]
     grad_clip_norm: Annotated[float, Field(ge=1e-6)]
-    amp: Literal["off", "bf16", "fp16"]
+    amp: Literal["none", "bf16", "fp16"]
     compile: bool
     sync_norm: bool
     rectangular: bool
@@ -201,9 +202,9 @@ class PtqParams(ProjectSection, section="ptq"):
     batch_size: BatchSize
     predictions: Literal["float", "int8"]
     float_layers: list[str]
-    equalize: Literal["off", "depthwise", "cross_layer", "all"]
+    equalize: Literal["none", "depthwise", "cross_layer", "all"]
     adaround: Annotated[int, Field(ge=0, le=100_000)]
-    bias_correction: Literal["off", "fast"]
+    bias_correction: Literal["none", "fast"]
     min_retention: Share
     on_failure: Literal["warn", "fail"]
     outlier_ratio: Annotated[float, Field(ge=1)]
@@ -323,7 +324,9 @@ class RuntimeParams(ProjectSection, section="runtime"):
     threads: Threads
     workers: Annotated[int, Field(ge=0, le=64)]
     cache_mib: Mebibytes
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:(0|[1-9][0-9]?))?)$", description="cpu | cuda | cuda:N")]
+    device: Annotated[
+        str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]?))?)$", description="auto | cpu | cuda | cuda:N")
+    ]
 
 
 def conflicts_between(sections: Mapping[str, Any]) -> Iterator[str]:
@@ -360,4 +363,4 @@ def conflicts_between(sections: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}.batch_size is {batch}; it has to be a multiple of {name}.devices ({devices})"
     for name in ("search", "train"):
         if sections[name].amp == "fp16" and runtime.device == "cpu":
-            yield f"{name}.amp is fp16, which needs runtime.device cuda (it is {runtime.device}); take bf16 or off"
+            yield f"{name}.amp is fp16, which needs runtime.device cuda (it is {runtime.device}); take bf16 or none"

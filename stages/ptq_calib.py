@@ -19,11 +19,11 @@ from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.saturation import CpuSums
 from yolov6core.base.tables import write_rows
-from yolov6core.base.threads import set_threads
+from yolov6core.base.threads import compute_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
 from yolov6core.evaluation.evaluator import EvalResult
-from yolov6core.int8.float_comparison import FloatComparison, retention
+from yolov6core.int8.float_comparison import FloatComparison, retention, told_share
 from yolov6core.int8.quantized_networks import matching_layers, save_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.quant.adaround import round_weights_
@@ -75,15 +75,16 @@ def ptq_calib(ptq: PtqParams, evaluation: EvalParams, runtime: RuntimeParams) ->
         UserError: missing inputs, a calibration that meets NaN, or too little mAP left with `on_failure: fail`.
     """
     set_threads(runtime.threads)
+    device = compute_device(runtime.device)
     weights = required(paths.WEIGHTS["float"], made_by=paths.MADE_BY["float"])
-    network, card = load_float(weights, device=runtime.device)
+    network, card = load_float(weights, device=device)
     on_select, on_val = (
         SplitEvaluator(
             DetectionDataset(paths.DATASET, split), card, batch_size=ptq.batch_size, limits=limits_of(evaluation)
         )
         for split in ("select", "val")
     )
-    calibration = Calibration(ptq, card, runtime.device, on_select, on_val)
+    calibration = Calibration(ptq, card, device, on_select, on_val)
     model = _with_quantizers(_equalized(network, calibration), ptq)
     try:
         statistics = collect(model, calibration.batches())
@@ -214,8 +215,10 @@ def _write_metrics(
     score, float_score = ptq_val.stats["map50_95"], float_val.stats["map50_95"]
     kept = retention(score, float_score)
     write_json(METRICS, {"map50_95": score, "map50": ptq_val.stats["map50"]})
-    logger.info("ptq by %s: val mAP50:95 %.4f, %.1f %% of the float %.4f", chosen, score, 100 * kept, float_score)
-    if kept >= ptq.min_retention:
+    logger.info("ptq by %s: val mAP50:95 %.4f, %s of the float %.4f", chosen, score, told_share(kept), float_score)
+    if float_score <= 0:
+        logger.warning("the float network finds nothing on val, so that nothing can be compared: train it longer")
+    if not kept < ptq.min_retention:
         return
     noisiest = noise_table(tensor_noise(model, [calibration.repair_images()])[:NOISY_TENSORS])
     logger.warning("tensors with the lowest signal-to-noise ratio, mean over their channels:\n%s", noisiest)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from stages.shared.trainings import recipe_of, spread_over_devices
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.tables import write_rows
-from yolov6core.base.threads import set_threads
+from yolov6core.base.threads import compute_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
 from yolov6core.evaluation.evaluator import DetectionLimits
@@ -48,7 +47,7 @@ Evaluate = Callable[[nn.Module], Scores]
 
 
 def qat_distill(
-    augment: AugmentParams, qat: QatParams, evaluation: EvalParams, runtime: RuntimeParams, *, params: Path
+    augment: AugmentParams, qat: QatParams, evaluation: EvalParams, runtime: RuntimeParams, *, command: Sequence[str]
 ) -> None:
     """Write the fine-tuned `weights.safetensors`, `epochs.csv` and the val metrics.
 
@@ -59,12 +58,12 @@ def qat_distill(
     Raises:
         UserError: missing inputs, or as of `fit`.
     """
-    if not spread_over_devices("qat-distill", qat, runtime, params):
+    if not spread_over_devices(command, qat, runtime):
         _fine_tune(augment, qat, runtime, limits=limits_of(evaluation))
 
 
 def _fine_tune(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams, *, limits: DetectionLimits) -> None:
-    processes = join(runtime.device)
+    processes = join(compute_device(runtime.device))
     check_batch(qat.batch_size, processes)
     set_threads(runtime.threads)
     torch.manual_seed(qat.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from stages.params import AugmentParams, ModelParams, RuntimeParams, SearchParams
@@ -21,7 +22,7 @@ SHORT_SEARCH = 0.01
 
 
 def search_scales(
-    model: ModelParams, augment: AugmentParams, search: SearchParams, runtime: RuntimeParams, *, params: Path
+    model: ModelParams, augment: AugmentParams, search: SearchParams, runtime: RuntimeParams, *, command: Sequence[str]
 ) -> None:
     """Write `scales.safetensors` and `health.csv` (spread of every scale vector against its initial value).
 
@@ -29,9 +30,9 @@ def search_scales(
         UserError: missing inputs, or given scales of another network.
     """
     if search.scales is None:
-        if not spread_over_devices("search-scales", search, runtime, params):
+        if not spread_over_devices(command, search, runtime):
             _search(TrainingSections(model, augment, search, runtime), search)
-    elif search.scales == "off":
+    elif search.scales == "none":
         with replace_folder(paths.SCALES) as folder:
             save_scales(folder / paths.SCALES_FILE.name, {}, variant=model.variant)
         logger.info("no scales: train.block has to be another form than repopt -> %s", paths.SCALES)

@@ -13,12 +13,12 @@ from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.code_version import fingerprint
 from yolov6core.base.errors import logger
 from yolov6core.base.tables import write_rows
-from yolov6core.base.threads import set_threads
+from yolov6core.base.threads import compute_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
 from yolov6core.evaluation.evaluator import EvalResult
 from yolov6core.evaluation.ranking_plot import ranking_picture
-from yolov6core.int8.float_comparison import retention, score_of
+from yolov6core.int8.float_comparison import retention, score_of, told_share
 from yolov6core.int8.layer_costs import Costs, layer_costs
 from yolov6core.int8.layer_ranking import Columns, log_correlations, measure_exactly, readout
 from yolov6core.int8.quantized_networks import load_quantized, matching_layers, save_quantized
@@ -63,11 +63,12 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
         UserError: missing inputs, or patterns that fit no layer.
     """
     set_threads(runtime.threads)
+    device = compute_device(runtime.device)
     float_weights, ptq_weights = (
         required(paths.WEIGHTS[kind], made_by=paths.MADE_BY[kind]) for kind in ("float", "ptq")
     )
-    network, _ = load_float(float_weights, device=runtime.device)
-    model, card = load_quantized(ptq_weights, device=runtime.device)
+    network, _ = load_float(float_weights, device=device)
+    model, card = load_quantized(ptq_weights, device=device)
     on_select, on_val = (
         SplitEvaluator(
             DetectionDataset(paths.DATASET, split), card, batch_size=params.batch_size, limits=limits_of(evaluation)
@@ -78,7 +79,7 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
         DetectionDataset(paths.DATASET, "select", limit=params.images),
         image_size=card.image_size,
         shrink=card.shrink,
-        device=runtime.device,
+        device=device,
     )
     columns: Columns = {"fast": fast_sensitivity(model, images, readout=readout(card))}
     measured = Measured(model, card, state_of(model).float_layers, on_select, on_select(network))
@@ -86,7 +87,7 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
         columns |= _exact(measured)
         log_correlations(columns)
     latency_matters = params.max_drop is not None or params.max_slowdown is not None
-    by_openvino = params.cost == "openvino" or (params.cost == "auto" and latency_matters and runtime.device == "cpu")
+    by_openvino = params.cost == "openvino" or (params.cost == "auto" and latency_matters and device == "cpu")
     costs = layer_costs(model, card.image_size, by_openvino=by_openvino, threads=runtime.threads)
     layers = _layers(columns[params.metric], costs)
     choice = _choose(measured, layers, params=params)
@@ -186,11 +187,11 @@ def _write_metrics(stats: dict[str, float], *, float_val: float, costs: Costs, c
     score, count = stats["map50_95"], len(choice.float_layers)
     write_json(METRICS, {"map50_95": score, "map50": stats["map50"], "float_layers": count})
     logger.info(
-        "partial: %d layer(s) float (%.1f %% of the %s), val mAP50:95 %.4f, %.1f %% of the float %.4f",
+        "partial: %d layer(s) float (%.1f %% of the %s), val mAP50:95 %.4f, %s of the float %.4f",
         count,
         100 * choice.cost,
         costs.unit,
         score,
-        100 * retention(score, float_val),
+        told_share(retention(score, float_val)),
         float_val,
     )

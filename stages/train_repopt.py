@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -45,14 +45,14 @@ def train_repopt(
     evaluation: EvalParams,
     runtime: RuntimeParams,
     *,
-    params: Path,
+    command: Sequence[str],
 ) -> None:
     """Write `weights.safetensors` (averaged, best on select) and the val metrics; of a training also its epochs.
 
     Raises:
         UserError: missing inputs, or given weights, scales or a teacher that do not fit.
     """
-    if train.epochs and spread_over_devices("train-repopt", train, runtime, params):
+    if train.epochs and spread_over_devices(command, train, runtime):
         return
     required(paths.SCALES_FILE, made_by="search-scales")
     for parameter, path in (("train.weights", train.weights), ("train.teacher", train.teacher)):
@@ -146,7 +146,7 @@ def _use_scales(network: Detector, *, seed: int, reinitialize: bool) -> None:
     scales, _ = load_scales(paths.SCALES_FILE)
     if not scales:
         raise UserError(
-            f"{paths.SCALES_FILE} holds no scales, as search.scales is off; train.block repopt needs them: set it to "
+            f"{paths.SCALES_FILE} holds no scales, as search.scales is none; train.block repopt needs them: set it to "
             "null"
         )
     try:
@@ -169,6 +169,8 @@ def _write(trained: Trained, card: NetworkCard, *, limits: DetectionLimits) -> N
 
 
 def _write_metrics(scores: Mapping[str, float], source: str) -> None:
+    if scores["map50_95"] <= 0:
+        logger.warning("the network finds nothing on val: train it longer, or look at the data and the losses")
     write_json(METRICS, {"map50_95": scores["map50_95"], "map50": scores["map50"]})
     logger.info(
         "float: val mAP50:95 %.4f, mAP50 %.4f (%s) -> %s", scores["map50_95"], scores["map50"], source, paths.TRAIN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import time
@@ -258,8 +259,9 @@ def test_wrong_parameters_are_answered_at_once(tmp_path):
     path.write_text(broken, encoding="utf-8")
     started = time.perf_counter()
     result = subprocess.run(
-        [sys.executable, "-m", "stages", "train-repopt", "--params", str(path)],
-        cwd=ROOT,
+        [sys.executable, "-m", "stages", "train-repopt"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
@@ -269,3 +271,16 @@ def test_wrong_parameters_are_answered_at_once(tmp_path):
         assert part in result.stderr, result.stderr
     assert "qatt: unknown section; did you mean 'qat'?" in result.stderr
     assert seconds < 5, "parameters are checked before torch is imported"
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "params.yaml"])
+def test_files_have_the_form_that_dvc_writes(name, tmp_path):
+    """So that `dvc exp run -S` and `dvc freeze` change the lines that they are about, and no other."""
+    from dvc.utils.serialize import modify_yaml
+
+    text = (ROOT / name).read_text(encoding="utf-8")
+    copy = tmp_path / name
+    copy.write_text(text, encoding="utf-8")
+    with modify_yaml(str(copy)):
+        pass
+    assert copy.read_text(encoding="utf-8") == text

@@ -10,7 +10,7 @@ import difflib
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, overload
 
@@ -66,10 +66,21 @@ Problems = Callable[[Mapping[str, Any]], Iterator[str]]
 class ParameterFile:
     """A parameter file that is checked as a whole when sections are read, and looked at again later."""
 
-    def __init__(self, path: Path, *, between: Problems = lambda sections: iter(())) -> None:
-        """`between`: finds problems between sections."""
-        self.path, self._between = path, between
-        self._read: dict[str, object] = {}
+    def __init__(
+        self,
+        path: Path,
+        *,
+        base: Path | None = None,
+        changes: Sequence[str] = (),
+        between: Problems = lambda sections: iter(()),
+    ) -> None:
+        """Args:
+        base: file of the values that `path` lacks; it may hold only what differs.
+        changes: values that count instead of the files', as `qat.epochs=1`.
+        between: finds problems between sections.
+        """
+        self.path, self._base, self._changes, self._between = path, base, tuple(changes), between
+        self._read: dict[str, Section] = {}
 
     @overload
     def read(self, a: type[A], /) -> tuple[A]: ...
@@ -87,28 +98,56 @@ class ParameterFile:
         Raises:
             ParamsError: names every problem of the file.
         """
-        document = load_params(self.path)
-        found = {
-            section.section: section for section in parse_params(document, *SECTIONS.values(), where=str(self.path))
-        }
+        found = self._sections()
         if problems := list(self._between(found)):
             raise ParamsError(_listed(str(self.path), problems))
         self._read |= {model.section: found[model.section] for model in sections}
         return tuple(found[model.section] for model in sections)
 
-    def changes(self) -> list[str]:
-        """Values of the sections that were read and that are others in the file by now, one line each."""
+    def edited(self, *, ignoring: Collection[str] = ()) -> list[str]:
+        """Values of the sections that were read and that are others in the file by now, one line each.
+
+        Args:
+            ignoring: sections that may change.
+        """
         try:
-            document = load_params(self.path)
-            now = {model.section: model for model in parse_params(document, *SECTIONS.values(), where=str(self.path))}
+            now = self._sections()
         except ParamsError as error:
             return [str(error)]
         lines = []
         for name, section in self._read.items():
-            assert isinstance(section, Section)
+            if name in ignoring:
+                continue
             old, new = section.model_dump(), now[name].model_dump()
             lines += [f"{name}.{key}: {show(old[key])} -> {show(new[key])}" for key in old if old[key] != new[key]]
         return lines
+
+    def _sections(self) -> dict[str, Section]:
+        document = load_params(self.path)
+        if self._base is not None and self._base.is_file() and self._base.resolve() != self.path.resolve():
+            document = _merged(load_params(self._base), document)
+        for change in self._changes:
+            document = _merged(document, _parsed_change(change))
+        sections = parse_params(document, *SECTIONS.values(), where=str(self.path))
+        return {section.section: section for section in sections}
+
+
+def _merged(base: object, over: object) -> object:
+    """Mappings joined, down through their levels; of anything else `over`."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    return base | {key: _merged(base[key], value) if key in base else value for key, value in over.items()}
+
+
+def _parsed_change(text: str) -> dict[str, dict[str, Any]]:
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not equals or not dot or not section or not key:
+        raise ParamsError(f"--set {show(text)}: give section.key=value, such as qat.epochs=1")
+    try:
+        return {section: {key: parse_yaml(value)}}
+    except ValueError as error:
+        raise ParamsError(f"--set {show(text)}: the value is no YAML: {error}") from error
 
 
 def load_params(path: Path) -> object:

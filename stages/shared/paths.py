@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+PARAMS = Path("params.yaml")
 DATASET = Path("artifacts/dataset")
 SCALES = Path("artifacts/scales")
 TRAIN = Path("artifacts/train")

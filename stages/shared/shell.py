@@ -9,14 +9,14 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from stages.params import conflicts_between
-from stages.shared.paths import RESUME
+from stages.shared.paths import PARAMS, RESUME
 from yolov6core.base.atomic import full_disk_explained
 from yolov6core.base.code_version import edited_since, fingerprint, source_digests
 from yolov6core.base.errors import Interrupted, UserError, logger
@@ -53,24 +53,29 @@ def errors_as_exit_codes() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stage_run(stage: str, params: Path) -> Iterator[ParameterFile]:
+def stage_run(stage: str, params: Path, changes: Sequence[str] | None = None) -> Iterator[ParameterFile]:
     """A run of a stage: errors as above, alone, on parameters and code that stay as they are.
 
-    Gives the parameter file to read sections from. If their values or the code were edited while the stage ran, the run
-    fails at its end, so that DVC does not record new values for outputs of the old ones.
+    Gives the parameter file to read sections from; `changes` count instead of its values. If values of these sections
+    or the code were edited while the stage ran, the run fails at its end, so that DVC does not record new values for
+    outputs of the old ones.
     """
     with errors_as_exit_codes(), _held(stage):
         if "DVC_STAGE" in os.environ and LAUNCHED not in os.environ:
             end_with_starter()
         _drop_old_states()
-        before, file = source_digests(), ParameterFile(params, between=conflicts_between)
+        before, file = source_digests(), _file(params, changes)
         yield file
-        changes = [*file.changes(), *edited_since(before)]
-        if changes:
+        edited = [*file.edited(ignoring=("runtime",)), *edited_since(before)]
+        if edited:
             raise UserError(
                 f"edited while the stage ran, so that its outputs are of neither version for certain: "
-                f"{', '.join(changes)}. Run the stage again"
+                f"{', '.join(edited)}. Run the stage again"
             )
+
+
+def _file(params: Path, changes: Sequence[str] | None) -> ParameterFile:
+    return ParameterFile(params, base=PARAMS, changes=changes or (), between=conflicts_between)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from stages.params import AugmentParams, ModelParams, QatParams, RuntimeParams, 
 from stages.shared import paths
 from stages.shared.shell import how_to_continue, required, state_path
 from yolov6core.base.errors import UserError
-from yolov6core.base.threads import set_threads
+from yolov6core.base.threads import compute_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.evaluation.evaluator import DetectionLimits
 from yolov6core.models.card import NetworkCard, new_card
@@ -69,7 +69,7 @@ def train_float(
     Returns: the finished training, the network's card, and the file of its state, to be dropped by `finish`.
     """
     training, runtime, limits = sections.training, sections.runtime, limits or DetectionLimits()
-    processes = join(runtime.device)
+    processes = join(compute_device(runtime.device))
     set_threads(runtime.threads)
     folder = required(paths.DATASET, made_by="prepare-voc2yolo")
     dataset = DetectionDataset(folder, "train", cache_mib=runtime.cache_mib)
@@ -103,18 +103,18 @@ def train_float(
 
 
 def spread_over_devices(
-    stage: str, section: SearchParams | TrainParams | QatParams, runtime: RuntimeParams, params: Path
+    command: Sequence[str], section: SearchParams | TrainParams | QatParams, runtime: RuntimeParams
 ) -> bool:
-    """Run the stage in several processes if more than one device is asked for; whether it was done.
+    """Run `python COMMAND` in several processes if more than one device is asked for; whether it was done.
 
     Processes that torchrun has started, whoever called it, are not multiplied further.
     """
     if started_by_torchrun() or section.devices == 1:
         return False
-    processes = device_count(section.devices, runtime.device)
+    processes = device_count(section.devices, compute_device(runtime.device))
     if processes == 1:
         return False
-    code = launch(["-m", "stages", stage, "--params", str(params)], processes=processes, threads=runtime.threads)
+    code = launch(command, processes=processes, threads=runtime.threads)
     if code:
         raise typer.Exit(code)
     return True

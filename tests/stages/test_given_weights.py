@@ -137,7 +137,7 @@ def test_anchor_aided_training_ends_in_the_same_engine(project):
 
 def test_repopt_without_scales_says_what_to_do(project):
     result = run_small("train-repopt", train={"epochs": 1})
-    assert result.exit_code == 1 and "search.scales is off" in result.output
+    assert result.exit_code == 1 and "search.scales is none" in result.output
 
 
 def test_import_checkpoint_tells_what_it_found(project):
@@ -165,7 +165,7 @@ def test_import_checkpoint_turns_a_search_into_scales(project):
         assert run_small("search-scales", search={"scales": scales}).exit_code == 0
     kept = load_checkpoint(Path("artifacts/scales/scales.safetensors"))[0]
     assert kept["backbone.stem/dense"].shape == (8,)
-    assert run_small("search-scales", search={"scales": "off"}).exit_code == 0
+    assert run_small("search-scales", search={"scales": "none"}).exit_code == 0
 
 
 def test_an_unknown_network_is_refused_with_what_differs(project):

@@ -198,7 +198,7 @@ def test_an_earlier_value_is_answered_with_the_new_one():
 
 def test_every_renamed_key_names_one_of_today():
     known = {key for model in SECTIONS.values() for key in model.model_fields}
-    assert set(RENAMED.values()) - {"cross_layer"} <= known and not known & set(RENAMED)
+    assert set(RENAMED.values()) - {"cross_layer", "none"} <= known and not known & set(RENAMED)
 
 
 def test_types_are_told_in_words():
@@ -213,7 +213,7 @@ def test_types_are_told_in_words():
         "allowed: list of ('openvino' | 'ort' | 'trt' | 'cache')": wrong("export", dialects=["tflite"]),
         "allowed: list of (whole number from 32 to 8192) or null": wrong("export", image_size=[16, 32]),
         "allowed: 17 | 18 | 19 | 20": wrong("export", opset=13),
-        "allowed: cpu | cuda | cuda:N": wrong("runtime", device="gpu"),
+        "allowed: auto | cpu | cuda | cuda:N": wrong("runtime", device="gpu"),
     }
     for text, lines in words.items():
         assert len(lines) == 1 and lines[0].endswith(f"; {text}"), lines
@@ -281,7 +281,7 @@ def test_all_conflicts_of_a_section_come_at_once():
         ("train", {"epochs": 0, "weights": "w.safetensors", "reinit": ["head.*"]}),
         ("train", {"momentum": 0, "optimizer": "adamw"}),
         ("train", {"nominal_batch_size": 64, "devices": "auto", "seed": 2**63 - 1}),
-        ("search", {"scales": "off"}),
+        ("search", {"scales": "none"}),
         ("prepare", {"train_split": ["train", "trainval"], "classes": ["cell"]}),
         ("export", {"nms": "efficient_nms", "dialects": ["trt", "cache"], "image_size": [32, 8192]}),
         ("sensitivity", {"max_layers": None, "float_layers": []}),
@@ -305,7 +305,7 @@ def test_allowed_values_are_taken(section, changes):
         (
             "runtime",
             "device",
-            ["", "gpu", "auto", "cuda:", "cuda:01", "cuda:x", "cuda:-1", "cuda:1000", "cpu\n", "CPU", 0],
+            ["", "gpu", "automatic", "cuda:", "cuda:01", "cuda:x", "cuda:-1", "cuda:1000", "cpu\n", "CPU", 0],
         ),
         ("prepare", "root", ["", "a\0b", None, []]),
         ("prepare", "classes", [[""]]),

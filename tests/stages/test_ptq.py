@@ -136,7 +136,7 @@ def test_depthwise_inputs_are_scaled_by_default(pipeline):
     tensors, _ = load_checkpoint(WEIGHTS)
     scaled = [name for name in tensors if name.startswith("input_scales.")]
     assert scaled and all(torch.isfinite(output).all() for output in outputs())
-    calibrate(**{"equalize": "off"})
+    calibrate(**{"equalize": "none"})
     tensors, _ = load_checkpoint(WEIGHTS)
     assert not any(name.startswith("input_scales.") for name in tensors)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from stages.__main__ import app
 from stages.shared import paths, shell
-from tests.support.pipeline import ROOT, run_small, small_params, small_project, write_small_params
+from tests.support.pipeline import ROOT, STAGES, run_small, small_params, small_project, write_small_params
 from yolov6core.base import code_version
 from yolov6core.base.locks import held_alone
 from yolov6core.training import loop
@@ -58,8 +58,44 @@ def test_parameters_edited_while_a_stage_runs_fail_it(project, monkeypatch):
 def test_other_sections_may_be_edited(project, monkeypatch):
     edit_while_training(monkeypatch, train=TRAIN, qat={"epochs": 7}, runtime={"workers": 1})
     result = run_small("train-repopt", train=TRAIN)
-    # `runtime` changes how the stage runs, not its outputs, but DVC tracks none of it either.
-    assert "qat.epochs" not in result.output and ("runtime.workers" in result.output) == (result.exit_code == 1)
+    assert result.exit_code == 0, result.output
+
+
+def test_values_are_given_on_the_command_line_and_in_a_file_of_differences(project):
+    write_small_params()
+    assert CliRunner().invoke(app, ["detect-cpu", "--set", "ptq.cpu=saturating"]).exit_code == 0
+    assert json.loads(paths.CPU.read_text()) == {"cpu": "saturating", "sums": "saturating"}
+    Path("mine.yaml").write_text("ptq:\n  cpu: exact\n")
+    assert CliRunner().invoke(app, ["detect-cpu", "--params", "mine.yaml"]).exit_code == 0
+    assert json.loads(paths.CPU.read_text())["cpu"] == "exact"
+    assert CliRunner().invoke(app, ["detect-cpu", "--params", "mine.yaml", "--set", "ptq.cpu=auto"]).exit_code == 0
+    assert json.loads(paths.CPU.read_text())["cpu"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ("ptq.cpu=nonsense", "ptq.cpu: 'nonsense' is not allowed"),
+        ("ptq.cpus=auto", "ptq.cpus: unknown parameter; did you mean 'cpu'?"),
+        ("ptqq.cpu=auto", "ptqq: unknown section; did you mean 'ptq'?"),
+        ("ptq", "--set 'ptq': give section.key=value, such as qat.epochs=1"),
+        ("ptq.cpu", "give section.key=value"),
+        ("ptq.cpu=[", "the value is no YAML"),
+        ("ptq=auto", "give section.key=value"),
+    ],
+)
+def test_a_wrong_value_on_the_command_line_is_answered(project, change, part):
+    write_small_params()
+    result = CliRunner().invoke(app, ["detect-cpu", "--set", change])
+    assert result.exit_code == 2 and part in result.output, result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("train", "train-repopt"), ("exprot-onnx", "export-onnx"), ("qat", "qat-distill")]
+)
+def test_a_command_that_is_none_is_answered_with_the_nearest(name, near):
+    result = CliRunner().invoke(app, [name])
+    assert result.exit_code == 2 and f"no such command '{name}'; did you mean {near}" in result.output
 
 
 def test_a_stage_waits_for_another_run_of_it_and_then_refuses(project, monkeypatch):
@@ -93,7 +129,7 @@ def test_the_whole_file_is_checked_before_anything_is_computed(project):
         ({"augment": {"multi_scale": 0.1}}, "augment.multi_scale: a change of 0.1 moves no side of [64, 96]"),
         ({"export": {"image_size": [64, 80]}}, "export.image_size is [64, 80]"),
         ({"qat": {"devices": 3}}, "qat.batch_size is 4; it has to be a multiple of qat.devices (3)"),
-        ({"train": {"amp": "fp16"}}, "train.amp is fp16, which needs runtime.device cuda"),
+        ({"train": {"amp": "fp16"}, "runtime": {"device": "cpu"}}, "train.amp is fp16, which needs runtime.device cuda"),
         ({"model": {"variant": "yolov6m"}, "train": {"aux_head": "distribution"}}, "predicts distance bins itself"),
         (
             {"model": {"variant": "yolov6n6", "image_size": [64, 64]}, "train": {"aux_head": "anchors"}},
@@ -144,8 +180,6 @@ finally:
 def test_no_stage_opens_a_connection(tmp_path):
     (tmp_path / "params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path / "home")}
-    from tests.support.pipeline import STAGES
-
     commands = [["draw-sample", "--root", "data/sample_voc", "--images", "12"], *([stage] for stage in STAGES)]
     for command in commands:
         done = subprocess.run(

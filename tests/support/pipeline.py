@@ -81,7 +81,7 @@ def small_project(folder: Path, *, images: int) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in ("prepare-voc2yolo", "search-scales", "detect-cpu"):
-            result = run_small(stage, search={"scales": "off"})
+            result = run_small(stage, search={"scales": "none"})
             assert result.exit_code == 0, result.output
         yield folder
 

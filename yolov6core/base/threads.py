@@ -1,4 +1,4 @@
-"""How many threads torch and OpenCV use."""
+"""What this machine computes with: threads and devices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 
 import cv2
 import torch
+
+from yolov6core.base.errors import UserError
 
 
 def set_threads(threads: int) -> int:
@@ -17,3 +19,18 @@ def set_threads(threads: int) -> int:
     torch.set_num_threads(count)
     cv2.setNumThreads(1)
     return count
+
+
+def compute_device(name: str) -> str:
+    """`auto` becomes `cuda` where torch sees a GPU, else `cpu`; other names stay.
+
+    Raises:
+        UserError: a GPU that torch does not see.
+    """
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return "cuda" if count else "cpu"
+    kind, _, number = name.partition(":")
+    if kind == "cuda" and int(number or 0) >= count:
+        raise UserError(f"runtime.device is {name}, but torch sees {count} GPU(s) here; set it to auto or cpu")
+    return name

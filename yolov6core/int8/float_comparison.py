@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,13 @@ def score_of(result: EvalResult, truth: Mapping[str, Any]) -> Score:
 
 
 def retention(score: float, float_score: float) -> float:
-    """Share of the float network's score that is left; 1 where there is nothing to lose."""
-    return score / float_score if float_score > 0 else 1.0
+    """Share of the float network's score that is left; NaN where there is nothing to lose."""
+    return score / float_score if float_score > 0 else math.nan
+
+
+def told_share(share: float) -> str:
+    """A share in percent for people; "-" for NaN."""
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
 class FloatComparison:

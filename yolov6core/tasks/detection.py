@@ -38,7 +38,7 @@ def detection_criterion(card: NetworkCard, *, iou: str, atss_warmup_epochs: int 
 def training_forward(network: Detector, recipe: Recipe, *, device: str) -> Forward:
     """`network.training_output`, compiled and in half precision if the recipe says so; losses are float32 anyway."""
     forward = torch.compile(network.training_output) if recipe.compile else network.training_output
-    if recipe.amp == "off":
+    if recipe.amp == "none":
         return cast(Forward, forward)
     return cast(Forward, torch.autocast(device.split(":")[0], dtype=AMP_DTYPES[recipe.amp])(forward))
 

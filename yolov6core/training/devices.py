@@ -25,7 +25,7 @@ def check_precision(recipe: Recipe, processes: ProcessGroup) -> None:
     """Raises UserError for float16 without a GPU, and for synchronised batch norm without several GPUs."""
     on_gpu = processes.device.startswith("cuda")
     if recipe.amp == "fp16" and not on_gpu:
-        raise UserError(f"amp is fp16, which needs runtime.device cuda (it is {processes.device}); take bf16 or off")
+        raise UserError(f"amp is fp16, which needs runtime.device cuda (it is {processes.device}); take bf16 or none")
     if recipe.sync_norm and not (on_gpu and processes.count > 1):
         raise UserError(
             "sync_norm is true, but torch synchronises batch norm on several CUDA devices only; set it to false"

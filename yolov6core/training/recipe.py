@@ -45,7 +45,7 @@ class Recipe:
     schedule: Literal["cosine", "constant"] = "cosine"
     grad_clip_norm: float = 10.0
     nominal_batch_size: int | None = None
-    amp: Literal["off", "bf16", "fp16"] = "off"
+    amp: Literal["none", "bf16", "fp16"] = "none"
     compile: bool = False
     sync_norm: bool = False
 

@@ -23,8 +23,8 @@ class TrainingRun:
     rows: list[Row] = field(default_factory=list)
 
     def offer(self, model: nn.Module, score: float, epoch: int) -> None:
-        """Keep a copy of the weights if their score is the best so far; of equal scores the earlier epoch stays."""
-        if score > self.best_score:
+        """Keep a copy of the weights if no score so far was better; of equal scores the later epoch stays."""
+        if score >= self.best_score:
             self.best_score, self.best_epoch = score, epoch
             self.best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
