@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from yolov6core.evaluation.coco_map import coco_metrics
-from yolov6core.int8.float_comparison import FloatComparison, retention, score_of
+from yolov6core.int8.float_comparison import FloatComparison, retention, score_of, told_share
 from yolov6core.quant.selection import selection_score
 
 IMAGES = 12
@@ -39,7 +40,8 @@ def result(*, missing: int = 0, shift: float = 0.0) -> SimpleNamespace:
 
 def test_the_share_that_is_left():
     assert retention(0.3, 0.4) == pytest.approx(0.75)
-    assert retention(0.0, 0.0) == 1.0, "nothing can be lost where there is nothing"
+    assert math.isnan(retention(0.0, 0.0)) and told_share(retention(0.0, 0.0)) == "-"
+    assert told_share(0.987) == "98.7 %"
 
 
 def test_a_score_knows_how_it_varies_with_the_images():

@@ -15,7 +15,9 @@ def test_every_variant_has_a_cost():
     assert list(COSTS) == list(VARIANTS)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in ("test", "yolov6n") else pytest.mark.slow) for n in COSTS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ("test", "yolov6n") else pytest.mark.slow) for n in COSTS]
+)
 def test_costs_are_counted_right(name):
     with torch.device("meta"):
         cost = cost_of(build_detector(VARIANTS[name], num_classes=CLASSES), image_size=(SIDE, SIDE))

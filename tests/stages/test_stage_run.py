@@ -129,7 +129,10 @@ def test_the_whole_file_is_checked_before_anything_is_computed(project):
         ({"augment": {"multi_scale": 0.1}}, "augment.multi_scale: a change of 0.1 moves no side of [64, 96]"),
         ({"export": {"image_size": [64, 80]}}, "export.image_size is [64, 80]"),
         ({"qat": {"devices": 3}}, "qat.batch_size is 4; it has to be a multiple of qat.devices (3)"),
-        ({"train": {"amp": "fp16"}, "runtime": {"device": "cpu"}}, "train.amp is fp16, which needs runtime.device cuda"),
+        (
+            {"train": {"amp": "fp16"}, "runtime": {"device": "cpu"}},
+            "train.amp is fp16, which needs runtime.device cuda",
+        ),
         ({"model": {"variant": "yolov6m"}, "train": {"aux_head": "distribution"}}, "predicts distance bins itself"),
         (
             {"model": {"variant": "yolov6n6", "image_size": [64, 64]}, "train": {"aux_head": "anchors"}},
