@@ -152,7 +152,15 @@ def test_a_mosaic_does_not_reach_into_the_next(make_dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    "strengths", [{}, {"scale": 0.9, "translate": 0.5}, {"degrees": 20.0}, {"shear": 5.0, "scale": 0.9}], ids=str
+    "strengths",
+    [
+        {"scale": 0.9, "translate": 0.5},
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in ({}, {"degrees": 20.0}, {"shear": 5.0, "scale": 0.9})
+        ),
+    ],
+    ids=str,
 )
 def test_images_out_of_sight_are_not_read_and_nobody_sees_it(make_dataset, monkeypatch, strengths) -> None:
     """Pixels, boxes and random numbers equal a mosaic of all four images."""

@@ -50,6 +50,7 @@ def test_terms(spec, bins, classes):
     assert all(parameter.grad is not None for parameter in student.parameters())
 
 
+@pytest.mark.slow
 def test_distillation_is_zero_for_the_teacher_itself():
     for spec in (VARIANTS["test"], BINS):
         _, teacher, card = pair(spec, 2)

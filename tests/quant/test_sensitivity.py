@@ -47,6 +47,7 @@ def test_one_layer_equals_a_model_with_all_others_float(relu_net, calibrated, im
             torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 def test_the_fast_measure_estimates_the_real_error(relu_net, calibrated, images):
     gm = calibrated(relu_net)
     names = quantizable_names(gm)
@@ -59,6 +60,7 @@ def test_the_fast_measure_estimates_the_real_error(relu_net, calibrated, images)
     assert spearman(list(fast.values()), list(real.values())) > 0.9
 
 
+@pytest.mark.slow
 def test_few_probes_rank_as_many_do(net, calibrated, images):
     gm = calibrated(net)
     before = [(name, parameter.clone()) for name, parameter in gm.state_dict().items()]
