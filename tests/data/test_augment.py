@@ -38,6 +38,7 @@ def test_mosaic_boxes_follow_bright_rectangles() -> None:
         image[20:50, 5:45] = 200 + position
         samples.append((image, np.array([[position, 5, 20, 45, 50]], dtype=np.float32)))
     canvas, labels = mosaic(samples, size=(64, 64), centre=(40, 33))
+    assert sorted(labels[:, 0]) == [0, 1, 2, 3], "a part of every rectangle is in sight"
     for label, *box in labels:
         rows, columns = np.nonzero(canvas[..., 0] == 200 + label)
         np.testing.assert_array_equal(box, [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])

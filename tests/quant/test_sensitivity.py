@@ -85,6 +85,7 @@ def test_one_outlier_image_counts_as_one(relu_net, calibrated, images):
     usual, outlier = images(16), images(1, seed=9) * 30  # far beyond every range: all layers clip
     alone, without = fast_sensitivity(gm, [outlier]), fast_sensitivity(gm, [usual])
     together = fast_sensitivity(gm, [usual, outlier])
+    assert len(together) == len(alone) == len(without) > 5
     for name, sensitivity in together.items():
         assert sensitivity < alone[name] / 50 or sensitivity < 9 * without[name], name
 
