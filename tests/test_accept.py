@@ -238,6 +238,16 @@ def test_an_edit_that_changes_an_output_is_refused(project, capsys):
 
 
 @pytest.mark.slow
+def test_code_that_is_edited_meanwhile_is_not_accepted(project, capsys):
+    """The first stage itself edits the code of the second one."""
+    edit(project / "stages/first.py", "out = ", "pathlib.Path('stages/second.py').open('a').write('# more')\nout = ")
+    before = contents(project)
+    assert accept.main() == 1
+    assert "the code was edited in the meantime" in capsys.readouterr().out
+    assert contents(project) == before
+
+
+@pytest.mark.slow
 def test_other_changes_are_no_matter_of_the_code(project, capsys):
     before = contents(project)
     edit(project / "stages/second.py", "2 * value", "value * 2")

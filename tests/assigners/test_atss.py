@@ -30,6 +30,7 @@ def _boxes(images: int, groups: int, size: tuple[int, int]) -> Tensor:
     return torch.cat((corner, corner + 10 + 40 * torch.rand(corner.shape, generator=generator)), dim=-1)
 
 
+@pytest.mark.slow
 def test_positive_anchors_lie_in_their_box_and_carry_its_overlap() -> None:
     boxes = _boxes(3, 5, (96, 128))
     found = _assign(boxes, (96, 128))

@@ -62,7 +62,9 @@ def test_a_sample_does_not_depend_on_its_batch(dataset) -> None:
 
 
 def test_shapes_and_targets(dataset) -> None:
-    for images, targets in batches(dataset, drop_last=False):
+    found = list(batches(dataset, drop_last=False))
+    assert sum(len(images) for images, _ in found) == len(dataset) and any(len(targets) for _, targets in found)
+    for images, targets in found:
         assert images.dtype == torch.uint8 and images.shape[1:] == (3, *SIZE)
         assert targets.dtype == torch.float32 and targets.shape[1] == 6
         assert set(targets[:, 0].tolist()) <= set(range(len(images)))

@@ -14,6 +14,7 @@ SEED = 20240
 FILES = sorted((SAMPLE / "Annotations").glob("*.xml"))
 
 
+@pytest.mark.slow
 def test_the_committed_sample_is_what_the_script_draws():
     for index in range(0, len(FILES), 8):
         scene = draw_scene(SEED, index)

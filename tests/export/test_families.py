@@ -79,7 +79,12 @@ def test_float_files_agree_with_torch(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "grid, dialects", [("trt", ("trt", "openvino")), ("openvino", ("openvino",)), ("ort", ("ort",))]
+    "grid, dialects",
+    [
+        ("openvino", ("openvino",)),
+        pytest.param("trt", ("trt", "openvino"), marks=pytest.mark.slow),
+        pytest.param("ort", ("ort",), marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("name", FAMILIES)
 def test_quantized_files_agree_with_torch(tmp_path, name, grid, dialects):
@@ -97,6 +102,7 @@ def test_quantized_files_agree_with_torch(tmp_path, name, grid, dialects):
     assert errors[-1] <= 1.2 * errors[0] + 1e-7, "OpenVINO is no further from torch than ONNX Runtime"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_engines_agree_with_torch_on_every_cpu(tmp_path, name, runtime):
@@ -150,6 +156,7 @@ def test_raw_maps_decode_to_the_same_boxes(tmp_path, name, dialect):
     assert error(export, decoded) < EXACT_BOUND
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rtx_builds_every_family(tmp_path, name):
     runtime = TensorRtRuntime("tensorrt_rtx")

@@ -50,10 +50,12 @@ def test_terms(spec, bins, classes):
     assert all(parameter.grad is not None for parameter in student.parameters())
 
 
+@pytest.mark.slow
 def test_distillation_is_zero_for_the_teacher_itself():
     for spec in (VARIANTS["test"], BINS):
         _, teacher, card = pair(spec, 2)
         terms = terms_of(copy.deepcopy(teacher), teacher, card, detection=0)
+        assert {"distill_class", "distill_box", "distill_features"} <= set(terms)
         assert all(term.detach().abs() < 1e-4 for term in terms.values()), terms
 
 

@@ -32,7 +32,7 @@ def small_card(name: str) -> NetworkCard:
     return NetworkCard(spec, name, spec.block, ("a", "b"), image_size=(64, 64))
 
 
-@pytest.mark.parametrize("factor", [1.0, 1.5])
+@pytest.mark.parametrize("factor", [1.0, pytest.param(1.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", slow_except(FAMILIES, "test"))
 def test_networks_come_back(tmp_path, name, factor):
     """With shortcuts whose factor was trained, too: the deployed form keeps those."""

@@ -49,6 +49,7 @@ def test_order_of_targets_does_not_matter_and_runs_repeat_exactly() -> None:
     first, second, shuffled = (
         loss(*_outputs(), rows, image_size=SIZE, epoch=0) for rows in (TARGETS, TARGETS, TARGETS[[3, 2, 0, 1]])
     )
+    assert {"class", "iou"} <= set(first)
     for name in first:
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], shuffled[name])

@@ -15,7 +15,9 @@ from yolov6core.data.transforms import Affine, boxes_worth_keeping, fitted_size,
 
 
 def cases(arrays, kind: str) -> list[str]:
-    return sorted({"/".join(name.split("/")[:2]) for name in arrays.files if name.startswith(f"{kind}/")})
+    found = sorted({"/".join(name.split("/")[:2]) for name in arrays.files if name.startswith(f"{kind}/")})
+    assert found, f"the record holds no {kind}"
+    return found
 
 
 def both_sides(shape) -> tuple[int, int]:

@@ -14,7 +14,9 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 @pytest.fixture(scope="module")
 def record(golden) -> dict:
-    return golden("evaluation.json")[1]
+    found = golden("evaluation.json")[1]
+    assert found["cases"] and found["repo_pr_metric"]
+    return found
 
 
 def arrays_of(rows: list[dict], category_ids: list[int]) -> dict[int, np.ndarray]:

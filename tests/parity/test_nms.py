@@ -33,6 +33,7 @@ def test_every_recorded_run(golden) -> None:
     The offset, and the official time limit after which images stay empty, are defects and not reproduced.
     """
     arrays, meta = golden("nms.npz")
+    assert meta["runs"]
     for name, options in meta["runs"].items():
         found = [detections_of(image, options) for image in arrays[f"prediction/{options['prediction']}"]]
         assert [len(image) for image in found] == arrays[f"{name}/count_per_image"].tolist(), name
@@ -51,6 +52,7 @@ def test_boxes_back_to_source_pixels(golden) -> None:
     boxes by up to half a network pixel against the picture; that is a defect and not reproduced.
     """
     arrays, meta = golden("nms.npz")
+    assert meta["rescale"]
     for number, case in meta["rescale"].items():
         boxes = arrays[f"rescale/{number}/boxes_in_network_pixels"]
         found = recorded_geometry(case).to_source(boxes)
@@ -65,6 +67,7 @@ def test_rows_for_coco(golden) -> None:
     ratio_y, ratio_x = case["ratio"]
     geometry = Letterbox(ratio_x, ratio_y, *case["pad"], tuple(case["source_hw"]))
     found = in_source_pixels(arrays["coco_rows/detections_network_pixels"], geometry)
+    assert len(found)
     for row, expected in zip(found, case["rows"], strict=True):
         box = [row[0], row[1], row[2] - row[0], row[3] - row[1]]
         np.testing.assert_allclose(box, expected["bbox"], atol=6e-4)  # recorded with 3 decimals

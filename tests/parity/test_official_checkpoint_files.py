@@ -32,6 +32,7 @@ def case(golden, name: str) -> tuple[OfficialCheckpoint, dict[str, torch.Tensor]
     return read_official_checkpoint(GOLDEN / name), own, meta[name]
 
 
+@pytest.mark.slow
 @FILES
 def test_states_are_exact(case, name):
     found, expected, meta = case

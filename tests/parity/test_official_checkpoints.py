@@ -28,6 +28,7 @@ def _given(path: Path, part: str) -> GivenWeights:
     return GivenWeights(path, tensors, "official", file.names, OFFICIAL_BLOCKS[file.block])
 
 
+@pytest.mark.slow
 @FILES
 @torch.no_grad()
 def test_outputs_equal_the_record(golden: Callable, name: str) -> None:

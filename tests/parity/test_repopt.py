@@ -58,6 +58,7 @@ def test_scales_are_found_in_a_searched_network(golden, name):
 def test_reinitialised_kernels_and_multipliers(golden, name):
     arrays, meta = golden(name)
     scales = recorded_scales(arrays, meta)
+    assert meta["block_order_repopt"]
     for block in meta["block_order_repopt"]:
         key = f"{block}.conv.weight"
         initial, drawn = torch.from_numpy(arrays[f"initial_conv/{key}"]), torch.from_numpy(arrays[f"drawn_1x1/{block}"])
@@ -92,7 +93,9 @@ def test_five_steps_of_stock_sgd_with_hooks(golden, name):
         # A loss whose gradient is the recorded one lets the hooks act as they do in training.
         sum((parameters[key] * value).sum() for key, value in gradients.items() if key in parameters).backward()
         optimizer.step()
-    for key, value in under(arrays, "after_step5/").items():
+    recorded = under(arrays, "after_step5/")
+    assert len([key for key in recorded if rename_official(key) in parameters]) > 10
+    for key, value in recorded.items():
         if rename_official(key) in parameters:
             np.testing.assert_allclose(
                 parameters[rename_official(key)].detach().numpy(), value.numpy(), atol=1e-6, err_msg=key

@@ -153,6 +153,7 @@ def _network(state: dict[str, list]) -> nn.Module:
 def test_average_of_a_small_network(golden: Callable, name: str) -> None:
     example = golden(name)[1]["ema_example"]
     ema = ModelEma(_network(example["start"]), total_steps=LONG)
+    assert example["after_each_update"]
     for update in example["after_each_update"]:
         ema.update(_network(update["model"]))
         for key, values in update["ema"].items():

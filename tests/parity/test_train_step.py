@@ -89,6 +89,7 @@ def _distance(found: Tensor, expected: Tensor) -> float:
     return error / max(expected.double().norm().item(), 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden_files("train_step_*.npz"))
 def test_steps_equal_the_official_trainers(golden: Callable, name: str) -> None:
     arrays, meta = golden(name)

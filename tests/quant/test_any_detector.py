@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from tests.support.speed import slow_except
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.fake_quant import QuantConv2d
 from yolov6core.quant.graph_ops import Kind, kind_of
@@ -171,6 +172,7 @@ def test_operands_of_concats_and_adds_share_a_range(quantized):
     assert len(set(groups.values())) == len(get_ranges(quantized)) < len(groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect_name", DIALECTS)
 def test_every_dialect_stays_close_to_float(detector, quantized, batch, dialect_name):
     gm = set_dialect_(copy.deepcopy(quantized), dialect_name)
@@ -179,7 +181,7 @@ def test_every_dialect_stays_close_to_float(detector, quantized, batch, dialect_
     assert sum(module.active for module in gm.modules() if isinstance(module, QuantConv2d)) == 57
 
 
-@pytest.mark.parametrize("dialect_name", DIALECTS)
+@pytest.mark.parametrize("dialect_name", slow_except(DIALECTS, "trt"))
 def test_it_exports_with_one_pair_per_quantizer_and_kernel(quantized, batch, tmp_path, dialect_name):
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")

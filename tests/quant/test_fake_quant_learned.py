@@ -85,6 +85,7 @@ def test_learned_scales_become_ranges(net, calibrated, images):
     assert not list(name for name in copied.state_dict() if name.endswith("step"))
 
 
+@pytest.mark.slow
 def test_a_bad_range_is_learned_back(net, calibrated, images):
     """Ranges four times too wide leave a fifth of the levels; learning scales alone has to mend most of it."""
     gm = calibrated(net)

@@ -214,6 +214,7 @@ def test_ready_for_export_changes_no_number(net, calibrated, images):
     assert all(torch.equal(a, b) for a, b in zip(ready_for_export_(copy.deepcopy(gm))(images()), before, strict=True))
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_weight_and_a_step_helps(net, calibrated, images):
     gm = calibrated(net).train()
     target = [output.detach() + 0.1 for output in net(images())]

@@ -91,6 +91,7 @@ def test_quantize_train_store(name):
         assert difference(again(images()), gm.eval()(images())) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scales", ["fixed", "learned"])
 def test_one_class_is_trained(scales):
     gm = insert_quantizers(deployed("yolov6n_v2", num_classes=1))

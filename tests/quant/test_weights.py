@@ -186,6 +186,7 @@ def test_export_changes_no_number_in_any_dialect(paired, images, frozen):
     for name, outputs in wanted.items():
         for ours, theirs in zip(set_dialect_(ready, name)(images()), outputs, strict=True):
             assert torch.equal(ours, theirs), name
+    assert len(list(quantized(ready))) > 5
     for conv in quantized(ready):
         exported = torch.fake_quantize_per_channel_affine(
             conv.weight, conv.export_scale, conv.export_zero_point, 0, -128, 127

@@ -14,6 +14,7 @@ from stages.__main__ import app
 from stages.shared import paths
 from tests.support.pipeline import small_card
 from tests.support.quantized_start import pixels, write_start
+from tests.support.speed import slow_except
 from yolov6core.int8.quantized_networks import load_quantized, save_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.quant.insert import (
@@ -66,7 +67,7 @@ def outputs(model: QuantizedModel) -> list[torch.Tensor]:
     return list(model(pixels() / 255))
 
 
-@pytest.mark.parametrize("style", PREFIX)
+@pytest.mark.parametrize("style", slow_except(PREFIX, "pytorch-quantization"))
 def test_ranges_that_leave_come_back(tmp_path, style):
     result = run("export-ranges", "ptq", "--out", tmp_path / "r.safetensors", "--style", style)
     assert result.exit_code == 0 and f"in the names of {style}" in result.output, result.output
@@ -97,6 +98,7 @@ def test_ranges_that_leave_come_back(tmp_path, style):
         assert torch.equal(ours, reference)
 
 
+@pytest.mark.slow
 def test_layers_that_stay_float_stay_float(tmp_path):
     model, card = load_quantized(paths.WEIGHTS["ptq"])
     set_float_layers_(model, state_of(model).predictions | {"backbone.stem.conv"})

@@ -42,6 +42,7 @@ def weights_file(path: Path, *, classes: int, block: str = "repvgg", aux_head: s
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_no_epochs_take_the_weights_as_they_are(project):
     expected = weights_file(project / "a.pt", classes=CLASSES, aux_head="anchors")
     result = run_small("train-repopt", train={"block": "repvgg", "weights": "a.pt", "epochs": 0})
@@ -65,6 +66,7 @@ def test_files_that_the_pipeline_does_not_watch_are_named(project, folder, warne
     assert ("outside pretrained/weights" in result.output) == warned
 
 
+@pytest.mark.slow
 def test_folded_weights_are_used_but_not_trained(project):
     network = deploy_(build_detector(VARIANTS["test"], num_classes=CLASSES).eval())
     card = replace(small_card(tuple("abcde")), deployed=True)
@@ -77,6 +79,7 @@ def test_folded_weights_are_used_but_not_trained(project):
     assert result.exit_code == 1 and "batch norm is folded" in result.output
 
 
+@pytest.mark.slow
 def test_another_class_count_is_an_error_that_counts_and_a_parameter_that_cures_it(project):
     given = weights_file(project / "seven.pt", classes=7)
     train = {"block": "repvgg", "weights": "seven.pt", "epochs": 1, "lr": 0.0}
@@ -125,6 +128,7 @@ def test_blocks_of_equal_tensors_and_another_function_are_told_apart(project):
     assert run_small("train-repopt", train=train | {"block": "conv_silu"}).exit_code == 0
 
 
+@pytest.mark.slow
 def test_anchor_aided_training_ends_in_the_same_engine(project):
     result = run_small("train-repopt", train={"block": "repvgg", "aux_head": "anchors", "epochs": 1})
     assert result.exit_code == 0, result.output
@@ -140,6 +144,7 @@ def test_repopt_without_scales_says_what_to_do(project):
     assert result.exit_code == 1 and "search.scales is none" in result.output
 
 
+@pytest.mark.slow
 def test_import_checkpoint_tells_what_it_found(project):
     weights_file(project / "b.pt", classes=CLASSES, block="repvgg", aux_head="anchors")
     result = run_small("import-checkpoint", "b.pt", "--out", "b.safetensors", "--names", "v,w,x,y,z")

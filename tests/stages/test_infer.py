@@ -191,6 +191,7 @@ def test_the_command_answers_errors_in_one_line(tmp_path, model) -> None:
     assert result.exit_code == 1 and result.stderr.strip().splitlines()[-1].startswith("error: source ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "runtime"),
     [

@@ -277,6 +277,8 @@ def test_yolo_read_back_gives_the_same_boxes(voc, tmp_path):
     for path in (voc.root / "JPEGImages").iterdir():
         (root / "images" / path.name).symlink_to(path)
     prepare_voc2yolo(replace(DEFAULTS, root=str(root)), out=tmp_path / "again", metrics=voc.metrics)
+    names = {path.name for path in (voc.out / "labels").iterdir()}
+    assert names == {path.name for path in (tmp_path / "again/labels").iterdir()} and len(names) == 16
     for path in (voc.out / "labels").iterdir():
         rows, again = (np.loadtxt(p, ndmin=2) for p in (path, tmp_path / "again/labels" / path.name))
         assert np.abs(rows - again).max() < 1e-8

@@ -79,6 +79,7 @@ def test_one_class_is_enough(pipeline):
         assert 0 <= json.load(handle)["map50_95"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"equalize": "cross_layer"}, {"adaround": 3}, {"bias_correction": "fast"}])
 def test_every_change_reaches_the_file_and_the_report(pipeline, change):
     pipeline("test")
@@ -97,6 +98,7 @@ def test_every_change_reaches_the_file_and_the_report(pipeline, change):
     assert compared == {"float", "mse"} | (set(change) & {"adaround", "bias_correction"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", ["exact", "saturating", "auto"])
 def test_the_cpu_is_written_down_and_obeyed(pipeline, cpu):
     pipeline("test")
@@ -118,6 +120,7 @@ def test_dvc_sees_what_the_cpu_is(pipeline, cpu):
     assert json.loads(paths.CPU.read_text()) == {"cpu": cpu, "sums": expected}
 
 
+@pytest.mark.slow
 def test_predictions_are_quantized_on_demand(pipeline):
     pipeline("test")
     calibrate()
@@ -130,6 +133,7 @@ def test_predictions_are_quantized_on_demand(pipeline):
     assert torch.equal(outputs()[0], plain[0]) and not torch.equal(outputs()[1], plain[1])
 
 
+@pytest.mark.slow
 def test_depthwise_inputs_are_scaled_by_default(pipeline):
     pipeline("yolov6_lite_s")
     calibrate()

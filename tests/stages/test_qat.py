@@ -89,6 +89,7 @@ def test_fixed_scales_stay_while_weights_move(run):
     ) == 2
 
 
+@pytest.mark.slow
 def test_a_start_that_is_not_beaten_is_kept_and_both_numbers_are_told(run, caplog):
     with caplog.at_level(logging.INFO):
         gm, _ = run([0.4, 0.25, 0.3])
@@ -99,6 +100,7 @@ def test_a_start_that_is_not_beaten_is_kept_and_both_numbers_are_told(run, caplo
     assert "the start, no epoch was better on select" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best", [True, False], ids=["an epoch", "the start"])
 def test_learned_scales_end_as_ranges(run, best):
     gm, card = run([0.1, 0.3, 0.2] if best else [0.4, 0.3, 0.2], scales="learned")
@@ -109,6 +111,7 @@ def test_learned_scales_end_as_ranges(run, best):
     assert all(0.2 * old[name][1] <= new[name][1] <= 5 * old[name][1] for name in old), "scales must not run away"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("again", "kept"), [(0.31, "new"), (0.29, "old")])
 def test_ranges_calibrated_again_are_kept_unless_worse(run, caplog, again, kept):
     with caplog.at_level(logging.INFO):
@@ -117,6 +120,7 @@ def test_ranges_calibrated_again_are_kept_unless_worse(run, caplog, again, kept)
     assert (get_ranges(gm) == start()[1]) == (kept == "old") and card.quantization.method == "max"
 
 
+@pytest.mark.slow
 def test_batches_of_many_sizes_teach(run, monkeypatch):
     real, sizes = task.network_input, []
 
@@ -131,6 +135,7 @@ def test_batches_of_many_sizes_teach(run, monkeypatch):
     assert set(sizes[steps:]) == {(64, 64)}, "plain epochs"
 
 
+@pytest.mark.slow
 def test_multipliers_of_the_float_training_can_stay(run, monkeypatch):
     network, card = load_float(paths.WEIGHTS["float"])
     scales = {}
@@ -161,6 +166,7 @@ def test_a_weight_for_something_is_needed():
         qat(detection=0, distill_class=0, distill_box=0, distill_features=0)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_stage_says_where_it_comes_from(run):
     _, card = run([0.1, 0.3, 0.2])
     start_card = load_quantized(paths.WEIGHTS["ptq"])[1]

@@ -112,6 +112,7 @@ def test_ptq_writes_what_the_next_stages_read(pipeline, scored):
     assert header.startswith("group,method,amin,amax") and len(rows) == 5 * len(get_ranges(gm))
 
 
+@pytest.mark.slow
 def test_ptq_is_reproducible_to_the_byte(pipeline, scored):
     written = []
     for _ in range(2):
@@ -120,6 +121,7 @@ def test_ptq_is_reproducible_to_the_byte(pipeline, scored):
     assert written[0] == written[1]
 
 
+@pytest.mark.slow
 def test_too_little_accuracy_warns_or_fails(pipeline, scored, caplog):
     settings = {"method": "max", "min_retention": 1.0}
     with caplog.at_level(logging.WARNING):
@@ -129,6 +131,7 @@ def test_too_little_accuracy_warns_or_fails(pipeline, scored, caplog):
         calibrate(**settings, on_failure="fail")
 
 
+@pytest.mark.slow
 def test_layers_named_by_pattern_stay_float(pipeline, scored):
     calibrate(**{"method": "max", "float_layers": ["head.stems.*"]})
     gm, _ = load_quantized(pipeline / "artifacts/ptq/weights.safetensors")
@@ -138,6 +141,7 @@ def test_layers_named_by_pattern_stay_float(pipeline, scored):
         calibrate(**{"float_layers": ["heads.*"]})
 
 
+@pytest.mark.slow
 def test_sensitivity_writes_the_partial_model(pipeline, scored):
     calibrate(**{"method": "mse"})
     rank(**{"max_drop": 0.0})
@@ -157,6 +161,7 @@ def test_sensitivity_writes_the_partial_model(pipeline, scored):
     assert scored.count("val") == 4, "val is evaluated for the float and the chosen model of each stage only"
 
 
+@pytest.mark.slow
 def test_given_float_layers_are_taken(pipeline, scored):
     calibrate(**{"method": "mse"})
     rank(**{"float_layers": ["backbone.stem.conv"]})
@@ -165,6 +170,7 @@ def test_given_float_layers_are_taken(pipeline, scored):
         section("sensitivity", **SENSITIVITY | {"max_drop": None, "max_layers": None})
 
 
+@pytest.mark.slow
 def test_latency_is_measured_where_it_is_asked_for(pipeline, scored):
     pytest.importorskip("openvino")
     calibrate(**{"method": "mse"})
@@ -173,6 +179,7 @@ def test_latency_is_measured_where_it_is_asked_for(pipeline, scored):
     assert choice["cost_unit"] == "INT8 latency" and choice["cost"] <= 0.0
 
 
+@pytest.mark.slow
 def test_exact_results_outlive_a_crash(pipeline, monkeypatch):
     calibrate(**{"method": "max"})
     real, done = SplitEvaluator.__call__, []
@@ -202,6 +209,7 @@ def test_the_real_evaluation_runs(pipeline):
     assert 0 <= read("metrics/ptq.json")["map50_95"] <= 1
 
 
+@pytest.mark.slow
 def test_checkpoints_come_back_as_the_same_network(pipeline):
     network, card = load_float(paths.WEIGHTS["float"])
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(4))
@@ -215,6 +223,7 @@ def test_checkpoints_come_back_as_the_same_network(pipeline):
     assert torch.equal(torch.get_rng_state(), state), "networks to be filled from a file draw no random number"
 
 
+@pytest.mark.slow
 def test_frozen_weight_ranges_come_back_frozen(pipeline, scored):
     calibrate(**{"method": "max"})
     gm, card = load_quantized(pipeline / "artifacts/ptq/weights.safetensors")

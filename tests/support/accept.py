@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,11 @@ from safetensors import safe_open
 from yolov6core.base.atomic import write_json
 from yolov6core.base.yaml_text import parse_yaml
 
-CODE = ("stages", "yolov6core")
-"""Folders of code. A change of any other dependency is no matter of the code alone."""
+CODE = ("stages", "yolov6core")  # a change of any other dependency is no matter of the code alone
 ASIDE = Path(".ckpt/accept")
 """Where old outputs lie while a stage runs. The next start brings them back if this one was killed."""
-MEASURED = re.compile(r"build_s|latency.*|fps|speedup|.*_ms")
-"""Keys and columns of measured times, which differ from run to run."""
-NOT_COMPARED = ("rounds.csv", "summary.png")
-"""A file of nothing but measured times, and a picture of them."""
+MEASURED = re.compile(r"build_s|latency.*|fps|speedup|.*_ms")  # keys and columns of times, which differ from run to run
+NOT_COMPARED = ("rounds.csv", "summary.png")  # a file of nothing but measured times, and a picture of them
 SHOWN = 5  # differences of one file that are printed
 
 
@@ -123,8 +120,7 @@ def read_bytes(path: Path) -> dict[str, str]:
         return {"bytes": f"{len(data)} with SHA-256 {hashlib.sha256(data).hexdigest()}"}
 
 
-Reader = Callable[[Path], Any]
-READERS: dict[str, Reader] = {".json": read_json, ".csv": read_csv, ".safetensors": read_tensors, ".npz": read_arrays}
+READERS = {".json": read_json, ".csv": read_csv, ".safetensors": read_tensors, ".npz": read_arrays}
 """By suffix. Files of other kinds have to have equal bytes."""
 
 
