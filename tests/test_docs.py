@@ -19,7 +19,7 @@ from tests.support.pipeline import ROOT, STAGES
 from tests.test_architecture import MAY_IMPORT
 from yolov6core.param_sections import SECTIONS, ParamsError, parse_params
 
-COLUMNS = ("map50_95", "map50", "latency_ms", "fps", "size_mb", "int8_convs", "speedup")
+COLUMNS = ("map50_95", "map50", "latency_ms", "size_mb", "speedup")
 PAGES = ("README.md", "CONTRIBUTING.md")
 ROOT_NAMES = ("stages", "yolov6core", "tests", "benchmarks", "examples", "metrics", ".github")
 """Folders of the project whose files the pages may name; `artifacts/` and the like are made by runs."""
@@ -88,7 +88,7 @@ def spans_of(cell: str) -> list[str]:
 
 
 def test_the_table_in_the_readme_is_the_committed_metrics():
-    lines = [f"| variant | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines = [f"| kind | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for kind in ("float", "ptq", "partial", "qat"):
         row = json.loads(committed(f"metrics/eval/{kind}.json"))
         lines.append(f"| {kind} | " + " | ".join(f"{row[column]:.4g}" for column in COLUMNS) + " |")
