@@ -204,6 +204,7 @@ def _write(student: QuantizedModel, run: TrainingRun, card: NetworkCard, *, limi
     with replace_folder(paths.QAT) as folder:
         save_quantized(folder / paths.WEIGHTS["qat"].name, student, card, method=card.quantization.method)
         write_rows(folder / "epochs.csv", run.rows)
+        write_rows(folder / "selection.csv", run.evaluations())
     write_json(METRICS, {"map50_95": scores["map50_95"], "map50": scores["map50"]})
     best = (
         f"epoch {run.best_epoch} was best on select" if run.best_epoch else "the start, no epoch was better on select"

@@ -163,6 +163,7 @@ def _write(trained: Trained, card: NetworkCard, *, limits: DetectionLimits) -> N
     with replace_folder(paths.TRAIN) as folder:
         save_float(folder / WEIGHTS, trained.network, card)
         write_rows(folder / "epochs.csv", trained.run.rows)
+        write_rows(folder / "selection.csv", trained.run.evaluations())
         pictures = [batch_picture(*batch, card.names) for batch in islice(trained.batches(0), BATCHES_SHOWN)]
         save_jpeg(stack_rows(pictures), folder / "batch.jpg")
     _write_metrics(scores, f"epoch {trained.run.best_epoch} was best on select")

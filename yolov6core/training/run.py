@@ -28,6 +28,11 @@ class TrainingRun:
             self.best_score, self.best_epoch = score, epoch
             self.best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
+    def evaluations(self) -> list[Row]:
+        """Figures on the select split, of the epochs that were evaluated."""
+        names = ("epoch", "map50_95", "map50", "agreement")
+        return [{name: row[name] for name in names if name in row} for row in self.rows if "map50_95" in row]
+
     def figures(self) -> dict[str, Any]:
         """JSON values of everything but the weights; `restore` reads them back."""
         return {"best_score": self.best_score, "best_epoch": self.best_epoch, "rows": self.rows}
