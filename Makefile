@@ -32,12 +32,16 @@ repro: $(STAMP)
 exps: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc exp show --only-changed --drop '.*(deps|outs|yolov6core|stages|artifacts).*' --no-pager
 
+# Test files side by side, each process with one thread. Files stay whole: their fixtures are expensive.
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 \
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: lint types $(VENV)/.rtx
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	$(PYTEST)
 
 # What most edits break, in under two minutes.
 test-fast: lint
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # The same on the kernels of a CPU without VNNI, whose instructions are hidden from the process (Linux, Intel, gcc).
 test-avx2: $(VENV)/.rtx

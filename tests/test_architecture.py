@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,7 @@ def names_of(node: ast.Import | ast.ImportFrom) -> set[str]:
     return {node.module} | {module for module in inner if path_of(module).is_file()}
 
 
+@cache
 def imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {name for node, _ in import_nodes(tree) for name in names_of(node)}
@@ -85,6 +87,7 @@ def ours(modules: set[str]) -> set[str]:
     return {module for module in modules if module.split(".")[0] in PACKAGES and path_of(module).is_file()}
 
 
+@cache
 def closure(module: str, *, passed_over: frozenset[str] = frozenset()) -> set[str]:
     """All modules of the project that a module imports, directly or not, itself included.
 
