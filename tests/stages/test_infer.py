@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -215,3 +218,76 @@ def test_networks_with_four_levels_or_distance_bins_are_run(tmp_path, name, runt
     assert len(found) == len(wanted) > 5
     best = wanted[:5, 4] > wanted[1:6, 4] + 1e-4  # ties may come in another order
     np.testing.assert_allclose(found[:5][best], wanted[:5][best], atol=0.02)
+
+
+def write_clip(path, patches):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 64))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV cannot write videos")
+    for column in range(3):
+        writer.write(patches.picture(GREEN, column, 1))
+    writer.release()
+
+
+def test_no_file_of_anybody_else_is_replaced(tmp_path, patches, model, folder) -> None:
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
+    write_clip(clip, patches)
+    before = clip.read_bytes()
+    with pytest.raises(UserError, match=r"clip\.mp4 is there, .* overwritten"):
+        infer(model, str(clip), out=tmp_path)
+    assert clip.read_bytes() == before and not (tmp_path / "detections.json").exists()
+    for name in ("a.png.jpg", "detections.json", "detections.csv"):
+        out.mkdir()
+        (out / name).write_text("[1, 2]")
+        with pytest.raises(UserError, match=f"{name} is there"):
+            infer(model, str(folder), out=out)
+        assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == "[1, 2]"
+        (out / name).unlink()
+        out.rmdir()
+    with pytest.raises(UserError, match=r"clip\.mp4 is a file"):
+        infer(model, str(folder), out=clip)
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(UserError, match="overwritten"):
+        infer(model, str(folder), out=tmp_path / "link")
+
+
+def test_outputs_of_an_earlier_run_are_replaced_until_they_are_changed(tmp_path, patches, model, folder) -> None:
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
+    write_clip(clip, patches)
+    for source in (folder, clip, folder, clip):
+        infer(model, str(source), out=out)
+    assert {path.name for path in out.iterdir()} == {
+        *("a.png.jpg", "b.png.jpg", "clip.mp4", "detections.csv", "detections.json")
+    }
+    (out / "b.png.jpg").write_bytes(b"a drawing of mine")
+    with pytest.raises(UserError, match=r"b\.png\.jpg is there"):
+        infer(model, str(folder), out=out)
+    assert (out / "b.png.jpg").read_bytes() == b"a drawing of mine"
+
+
+def test_pictures_of_one_run_do_not_replace_each_other(tmp_path, patches, model, folder) -> None:
+    cv2.imwrite(str(folder / "a.png.jpg"), patches.picture(GREEN, 0, 0))
+    infer(model, str(folder), out=tmp_path / "out")
+    assert {"a.png.jpg", "a.png.2.jpg", "b.png.jpg"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_sources_that_are_no_regular_files_or_claim_too_much_are_told(tmp_path, model, folder, caplog) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    for name, message in (("pipe.png", "a pipe"), ("gone.png", "a link to nothing")):
+        with pytest.raises(UserError, match=message):
+            infer(model, str(tmp_path / name), out=tmp_path / "out")
+    head = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+    (folder / "c.jpg").unlink()
+    (folder / "bomb.png").write_bytes(head + png_chunk(b"IDAT", zlib.compress(bytes(1000))) + png_chunk(b"IEND", b""))
+    os.mkfifo(folder / "pipe.png")
+    infer(model, str(folder), out=tmp_path / "out")
+    (skipped,) = json.loads((tmp_path / "out" / "detections.json").read_text())["skipped"]
+    assert skipped["file"] == "bomb.png" and "pixels" in skipped["problem"]
+    for number in ("9" * 30, "99999999999"):
+        with pytest.raises(UserError, match=number):
+            infer(model, number, out=tmp_path / "out")
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -23,6 +23,8 @@ Row = dict[str, float | str]
 
 _COLOURS = ((60, 180, 75), (75, 25, 230), (200, 130, 0), (25, 225, 255), (180, 30, 145), (240, 240, 70), (48, 130, 245))
 _WHITE = (255, 255, 255)
+JPEG_SIDE = 65500
+"""Longest side of a JPEG file, in pixels."""
 _HEADER = 24
 """Height of the title over a panel, in pixels."""
 
@@ -204,10 +206,22 @@ def save_jpeg(picture: Image, path: Path, *, quality: int = 88) -> None:
     Raises:
         ValueError: the picture cannot be written there.
     """
-    done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    path.write_bytes(jpeg(picture, quality=quality))
+
+
+def jpeg(picture: Image, *, quality: int = 88) -> bytes:
+    """A uint8 BGR picture as the bytes of a JPEG file.
+
+    Raises:
+        ValueError: JPEG does not hold it (sides of more than 65,500 pixels).
+    """
+    try:
+        done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        done, data = False, np.zeros(0, np.uint8)
     if not done:
-        raise ValueError(f"a picture of shape {picture.shape} cannot be encoded as JPEG for {path}")
-    path.write_bytes(data.tobytes())
+        raise ValueError(f"a picture of shape {picture.shape} cannot be encoded as JPEG")
+    return data.tobytes()
 
 
 def _filled(row: Image, width: int) -> Image:
