@@ -15,9 +15,9 @@ from yolov6core.base.errors import UserError
 from yolov6core.base.own_files import refuse_foreign_files, refuse_taken, write_new
 from yolov6core.base.saturation import CpuSums
 from yolov6core.int8.quantized_networks import load_quantized, save_quantized
-from yolov6core.pretrained.amax_ranges import Style, from_amax_, to_amax
+from yolov6core.pretrained.amax_ranges import Style, from_amax_, taken_in_words, to_amax
 from yolov6core.pretrained.range_file import read_range_file
-from yolov6core.quant.insert import QuantizedModel, convolution_names, insert_quantizers, set_dialect_, state_of
+from yolov6core.quant.insert import insert_quantizers, set_dialect_
 from yolov6core.tasks.networks import load_float
 
 PTQ_FILES = (paths.WEIGHTS["ptq"].name, "ranges.csv", "histograms.npz", "methods.json")
@@ -45,7 +45,13 @@ def import_ranges(ranges: Path, *, out: Path) -> str:
         raise UserError(f"{ranges}: {error}") from None
     with replace_folder(out) as folder:
         save_quantized(folder / paths.WEIGHTS["ptq"].name, model, card, method="imported")
-    return _told(ranges, out, model)
+    told = f"{ranges}: {taken_in_words(model)} -> {out}"
+    if out != paths.PTQ:
+        return told
+    return (
+        f"{told}\nDVC: the next 'dvc repro' calibrates over this folder unless you run 'dvc commit -f ptq-calib' now; "
+        f"{paths.METRICS / 'ptq.json'} is still of the former run"
+    )
 
 
 def _sums() -> CpuSums:
@@ -59,25 +65,6 @@ def _sums() -> CpuSums:
     if found not in get_args(CpuSums):
         raise UserError(f"{paths.CPU} does not say exact or saturating sums: run 'dvc repro detect-cpu' again")
     return found
-
-
-def _told(ranges: Path, out: Path, model: QuantizedModel) -> str:
-    """What was taken, what stays float, and what DVC makes of it."""
-    state = state_of(model)
-    floats = [name for name in convolution_names(model) if name in state.float_layers]
-    count = len(convolution_names(model))
-    shown = ", ".join(floats[:8]) + (", ..." if len(floats) > 8 else "")
-    lines = [
-        f"{ranges}: ranges of {count - len(floats)} of {count} convolutions taken, for {state.cpu} sums -> {out}",
-        f"{len(floats)} convolutions stay float because the file has no ranges of them"
-        + (f": {shown}" if shown else ""),
-    ]
-    if out == paths.PTQ:
-        lines.append(
-            "DVC calibrates over this folder in the next 'dvc repro' unless you run 'dvc commit -f ptq-calib' now; "
-            f"{paths.METRICS / 'ptq.json'} is still of the former run"
-        )
-    return "\n".join(lines)
 
 
 def export_ranges(kind: str, *, out: Path, style: str) -> str:

@@ -132,8 +132,8 @@ def _check_amount(archive: TorchArchive, name: str, records: Mapping[str, Tensor
     stored = sum(storage.numel() for storage in archive.storages.values())
     if views > MAX_SHARING * stored + 2**20:
         raise ValueError(
-            f"{archive.path} has {len(records)} tensors of {views:,} numbers in {name!r} and stores {stored:,} numbers; "
-            "the file is forged: delete it"
+            f"{archive.path} has {len(records)} tensors of {views:,} numbers in {name!r}, and stores {stored:,} numbers"
+            "; the file is forged: delete it"
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +45,3 @@ class DrawnVideo:
                     self._results.place(self._temporary, self._name)
         finally:
             self._temporary.unlink(missing_ok=True)
-
-
-def video_name(source: str) -> str:
-    """Of the drawn video of a source."""
-    return f"{Path(source).stem}.mp4"

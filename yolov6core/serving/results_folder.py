@@ -111,7 +111,7 @@ def picture_names(sources: Iterable[str]) -> dict[str, str]:
 
 
 def _written_before(folder: Path) -> dict[str, str]:
-    """File name -> digest of all outputs of earlier runs; empty where there is no document of one, or it was changed."""
+    """File name -> digest of the outputs of earlier runs; empty where their document is missing or was changed."""
     path = folder / DOCUMENT
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_DOCUMENT_BYTES:
         return {}
