@@ -19,11 +19,14 @@ from typer.testing import CliRunner
 from stages.__main__ import app
 from stages.infer import infer
 from tests.support import families
+from tests.support.foreign import LAYOUTS, write_foreign
 from yolov6core.base.errors import UserError
 from yolov6core.engines.registry import RUNTIMES as BUILDERS
 from yolov6core.engines.runtime import BuildSettings
 from yolov6core.evaluation.nms import nms
-from yolov6core.export.dialects import write_dialect
+from yolov6core.exchange.interface import Interface
+from yolov6core.export.dialects import write_dialect, write_traced
+from yolov6core.export.onnx_export import to_onnx
 from yolov6core.serving import engine_detector
 
 GREEN = (0, 255, 0)
@@ -291,3 +294,53 @@ def test_sources_that_are_no_regular_files_or_claim_too_much_are_told(tmp_path, 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("names", [None, "{0: 'red', 1: 'green', 2: 'blue'}"])
+def test_files_of_other_projects_run(tmp_path, folder, layout, names) -> None:
+    model = write_foreign(tmp_path / "model.onnx", layout, names=names)
+    ambiguous = names is None and layout in ("objectness swapped", "scores")
+    if ambiguous:  # 5 + C and 4 + C in the order of the other project: only the names tell
+        return
+    infer(model, str(folder), out=tmp_path / "out")
+    (first,) = found_in(tmp_path / "out")[0]["detections"]
+    assert (first["class"], first["name"]) == (1, "green" if names else "1")
+    assert first["box"] == pytest.approx([16.0, 32.0, 32.0, 48.0], abs=0.01)
+    assert first["score"] == pytest.approx(1, abs=1e-3)
+
+
+def test_suppression_inside_and_outside_take_one_class_a_box(tmp_path, folder) -> None:
+    """A grey cell is red, green and blue at once."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[16:32, 16:32] = (200, 220, 240)
+    cv2.imwrite(str(tmp_path / "grey.png"), image)
+    found = {}
+    for nms in ("none", "topk", "onnx"):
+        interface = Interface(nms=nms, score_threshold=0.3, iou_threshold=0.5, max_detections=16, candidates=48)
+        path = tmp_path / f"{nms}.onnx"
+        module = PatchNet()
+        traced = to_onnx(module, input_shape=(1, 3, 64, 64))
+        write_traced(traced, path, dialect="ort", fp16=False, interface=interface, names=("red", "green", "blue"))
+        infer(path, str(tmp_path / "grey.png"), out=tmp_path / nms)
+        found[nms] = [(row["name"], row["box"], row["score"]) for row in found_in(tmp_path / nms)[0]["detections"]]
+    assert (
+        found["none"]
+        == found["topk"]
+        == found["onnx"]
+        == [("red", [16, 16, 32, 32], pytest.approx(240 / 255, abs=1e-3))]
+    )
+
+
+class PatchNet(torch.nn.Module):
+    """The patch detector as a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows, columns = np.mgrid[:4, :4].reshape(2, -1) * 16
+        corners = np.stack((columns, rows, columns + 16, rows + 16), axis=1).astype(np.float32)
+        self.register_buffer("corners", torch.from_numpy(corners)[None])
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = torch.nn.functional.avg_pool2d(images, 16).flatten(2).transpose(1, 2)
+        return self.corners + 0 * scores.sum(dim=2, keepdim=True), scores

@@ -95,7 +95,8 @@ def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
     try:
         compiled = _compile(path, settings)
     except RuntimeError as error:
-        raise ValueError(f"OpenVINO cannot read {path}: {str(error).strip().splitlines()[-1]}") from None
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        raise ValueError(f"OpenVINO cannot read {path}: {lines[-1]}") from None
     built = _built(compiled, path.name, settings, time.perf_counter() - start)
     return OpenVinoEngine(path, engine_info(path, facts, settings, built), compiled)
 

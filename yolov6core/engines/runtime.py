@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from yolov6core.engines.layouts import UnknownLayout, layout_of, read_rows
 from yolov6core.exchange.interface import Interface
 
 SIDECAR = "engine.json"
@@ -125,6 +126,10 @@ class EngineInfo:
         )
 
 
+class WrongFile(ValueError):
+    """A file that no runtime could make a detector of."""
+
+
 class Engine(Protocol):
     """A network ready to run."""
 
@@ -234,20 +239,37 @@ def feed(images: np.ndarray, info: EngineInfo) -> np.ndarray:
 def finish(outputs: Mapping[str, np.ndarray], info: EngineInfo) -> tuple[np.ndarray, np.ndarray]:
     """Outputs of a network, by name, to boxes [B, A, 4] xyxy pixels and scores [B, A, C] in 0..1.
 
-    Files of this project describe their outputs (`Interface`). Others may have one output [B, A, 5 + C] in the official
-    layout: centre x, y, width, height in pixels, objectness, class scores.
+    Files of this project describe their outputs (`Interface`). Others may have one output in a known layout
+    (`layouts`).
 
     Raises:
-        ValueError: the outputs have neither form.
+        UnknownLayout: the outputs have no known form.
     """
     if set(info.interface.outputs) <= outputs.keys():
         return info.interface.finish(outputs, (info.input_shape[2], info.input_shape[3]))
-    rows = next(iter(outputs.values()))
-    if len(outputs) != 1 or rows.ndim != 3 or rows.shape[2] < 6:
-        shapes = {name: value.shape for name, value in outputs.items()}
-        raise ValueError(f"the network gives {shapes}; 'boxes' and 'scores', or one output [B, A, 5 + C], are needed")
-    centre, half = rows[..., :2], rows[..., 2:4] / 2
-    return np.concatenate((centre - half, centre + half), axis=2), rows[..., 5:] * rows[..., 4:5]
+    if len(outputs) != 1:
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
+        raise UnknownLayout(
+            f"the network gives {shapes}; {', '.join(info.interface.outputs)} are needed, or one output of boxes and "
+            "scores: export it without masks, key points, or suppression of another toolkit"
+        )
+    (rows,) = outputs.values()
+    layout = layout_of(rows.shape, (info.input_shape[2], info.input_shape[3]), len(info.names))
+    return read_rows(rows, layout, len(info.names))
+
+
+def lists_detections(info: EngineInfo) -> bool:
+    """Whether outputs are what a suppression in the graph has left, one class a row, and not all anchors."""
+    if info.interface.nms != "none":
+        return True
+    if set(info.interface.outputs) <= info.outputs.keys() or len(info.outputs) != 1:
+        return False
+    (shape,) = info.outputs.values()
+    try:
+        layout = layout_of((1, *shape[1:]), (info.input_shape[2], info.input_shape[3]), len(info.names))
+    except UnknownLayout:
+        return False
+    return layout.kind == "detections"
 
 
 def infer_any(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -262,4 +284,10 @@ def infer_any(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
         missing = batch - len(parts[-1])
         parts[-1] = np.concatenate((parts[-1], np.repeat(parts[-1][:1], missing, axis=0)))
     boxes, scores = zip(*(engine.infer(part) for part in parts), strict=True)
-    return np.concatenate(boxes)[: len(images)], np.concatenate(scores)[: len(images)]
+    return np.concatenate(boxes)[: len(images)], np.concatenate(_widened(scores))[: len(images)]
+
+
+def _widened(scores: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Scores [B, A, C] of several parts with the same C: files that do not say it may show more classes later on."""
+    width = max(part.shape[2] for part in scores)
+    return [np.pad(part, ((0, 0), (0, 0), (0, width - part.shape[2]))) for part in scores]
