@@ -316,14 +316,14 @@ def test_suppression_inside_and_outside_take_one_class_a_box(tmp_path, folder) -
     image[16:32, 16:32] = (200, 220, 240)
     cv2.imwrite(str(tmp_path / "grey.png"), image)
     found = {}
-    for nms in ("none", "topk", "onnx"):
-        interface = Interface(nms=nms, score_threshold=0.3, iou_threshold=0.5, max_detections=16, candidates=48)
-        path = tmp_path / f"{nms}.onnx"
+    for form in ("none", "topk", "onnx"):
+        interface = Interface(nms=form, score_threshold=0.3, iou_threshold=0.5, max_detections=16, candidates=48)
+        path = tmp_path / f"{form}.onnx"
         module = PatchNet()
         traced = to_onnx(module, input_shape=(1, 3, 64, 64))
         write_traced(traced, path, dialect="ort", fp16=False, interface=interface, names=("red", "green", "blue"))
-        infer(path, str(tmp_path / "grey.png"), out=tmp_path / nms)
-        found[nms] = [(row["name"], row["box"], row["score"]) for row in found_in(tmp_path / nms)[0]["detections"]]
+        infer(path, str(tmp_path / "grey.png"), out=tmp_path / form)
+        found[form] = [(row["name"], row["box"], row["score"]) for row in found_in(tmp_path / form)[0]["detections"]]
     assert (
         found["none"]
         == found["topk"]

@@ -161,6 +161,9 @@ def open_exact(folder: Path) -> Engine | None:
 
 def _runtime_of(folder: Path) -> tuple[Runtime, EngineInfo]:
     info = read_info(folder)
+    for path in {folder / info.file, *folder.iterdir()}:  # a pipe would be waited for without end
+        if not path.is_file() or not path.stat().st_size:
+            raise EngineMismatch(f"{path} is {'empty' if path.is_file() else 'missing, or no regular file'}")
     if info.runtime not in RUNTIMES:
         raise EngineMismatch(f"{folder} was built for runtime {info.runtime!r}, which this version does not know")
     runtime = RUNTIMES[info.runtime]

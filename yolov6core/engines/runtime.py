@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from yolov6core.engines.layouts import UnknownLayout, layout_of, read_rows
+from yolov6core.engines.sidecar import AGAIN, WrongSidecar, checked_values
 from yolov6core.exchange.interface import Interface
 
 SIDECAR = "engine.json"
@@ -190,25 +191,33 @@ def read_info(folder: Path) -> EngineInfo:
     """Read the sidecar.
 
     Raises:
-        EngineMismatch: no sidecar, or one with other fields (made by another version of this project).
+        EngineMismatch: there is no sidecar, it has other fields (made by another version of this project), or values
+            that no build writes. The message names file and field.
     """
     path = folder / SIDECAR
     if not path.is_file():
         raise EngineMismatch(f"{path} is missing: build the engine first")
-    document = json.loads(path.read_text(encoding="utf-8"))
-    known = {entry.name for entry in fields(EngineInfo)}
-    if set(document) != known:
-        raise EngineMismatch(
-            f"{path} has the fields {sorted(set(document) ^ known)} too many or too few: build it again"
-        )
-    for key in ("input_shape", "float_layers", "names"):
-        document[key] = tuple(document[key])
-    for key in ("inputs", "outputs"):
-        document[key] = {name: tuple(shape) for name, shape in document[key].items()}
-    document["settings"] = BuildSettings(**document["settings"])
-    interface = document["interface"]
-    document["interface"] = Interface(**interface | {"strides": tuple(interface["strides"])})
-    return EngineInfo(**document)
+    try:
+        values = checked_values(path, (entry.name for entry in fields(EngineInfo)))
+        values["settings"] = BuildSettings(**values["settings"])
+        values["interface"] = Interface(**values["interface"])
+        info = EngineInfo(**values)
+        _check_whole(info)
+    except WrongSidecar as error:
+        raise EngineMismatch(str(error)) from None
+    except ValueError as error:
+        raise EngineMismatch(f"{path}: {error}; {AGAIN}") from None
+    return info
+
+
+def _check_whole(info: EngineInfo) -> None:
+    """Refuse fields that contradict each other."""
+    if info.interface.shrink >= min(info.input_shape[2:]):
+        raise ValueError(f"the grey frame of {info.interface.shrink} pixels leaves nothing of the input")
+    if max(info.int8_convs, info.wanted_int8) > info.convs:
+        raise ValueError(f"more convolutions are INT8 than the {info.convs} that there are")
+    if info.interface.nms != "none" and info.interface.classes < 1:
+        raise ValueError("a suppression in the graph needs the number of classes")
 
 
 def check_info(info: EngineInfo, runtime: Runtime) -> None:
