@@ -97,7 +97,7 @@ def draw_boxes(
     tags = []
     for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
         colour = _COLOURS[label % len(_COLOURS)]
-        left, top, right, bottom = (round(float(value)) for value in np.clip(box, -_FAR, _FAR))
+        left, top, right, bottom = (round(float(value)) for value in np.nan_to_num(box).clip(-_FAR, _FAR))
         cv2.rectangle(picture, (left, top), (right, bottom), colour, sizes.line)
         text = names[label] if scores is None else f"{names[label]} {scores[i]:.2f}"
         tags.append((text, (left, top), colour))

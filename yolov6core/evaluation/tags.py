@@ -39,13 +39,16 @@ class Sizes:
 
 
 def write_tags(picture: NDArray[np.uint8], tags: Sequence[Tag], sizes: Sizes) -> NDArray[np.uint8]:
-    """The picture, uint8 BGR [h, w, 3], with filled tags above their boxes, or inside where there is no room above."""
-    if not tags:
+    """The picture, uint8 BGR [h, w, 3], with filled tags above their boxes, or inside where there is no room above.
+
+    Pictures in which a tag would take more than a quarter get none: a network's input of 32 pixels, for one.
+    """
+    font = _font(sizes.text)
+    height = sum(font.getmetrics()) + sizes.rim
+    if not tags or 4 * height > min(picture.shape[:2]):
         return picture
     canvas = Pillow.fromarray(picture[..., ::-1])
     draw = ImageDraw.Draw(canvas)
-    font = _font(sizes.text)
-    height = sum(font.getmetrics()) + sizes.rim
     for text, (left, top), colour in tags:
         text = shown(text)
         width = round(draw.textlength(text, font=font)) + 2 * sizes.rim

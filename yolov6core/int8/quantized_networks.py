@@ -81,5 +81,7 @@ def matching_layers(model: QuantizedModel, patterns: Iterable[str], *, where: st
             raise UserError(f"{where}: {pattern!r} fits no convolution; the network has {', '.join(names)}")
     found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if set(found) >= set(quantizable_names(model)):
-        raise UserError(f"{where}: {patterns} leave every convolution float, so nothing is quantized; name fewer layers")
+        raise UserError(
+            f"{where}: {patterns} leave every convolution float, so nothing is quantized; name fewer layers"
+        )
     return found
