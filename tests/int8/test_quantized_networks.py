@@ -83,3 +83,5 @@ def test_layers_are_named_by_pattern():
     assert matching_layers(model, ["1*", "3"], where="x") == ["1", "3", "10", "11"]
     with pytest.raises(UserError, match="x: 'z' fits no convolution; the network has 0, 1"):
         matching_layers(model, ["z"], where="x")
+    with pytest.raises(UserError, match="x: .* leave every convolution float"):
+        matching_layers(model, ["*"], where="x")

@@ -140,3 +140,10 @@ def test_modules_without_end_are_refused(path):
         body = module(modules=b"}(" + text("a") + body + b"q\x02" + text("b") + b"h\x02" + b"u")
     with pytest.raises(ValueError, match="contains itself"):
         read_official_checkpoint(forge(path, body))
+
+
+def test_many_views_of_few_numbers_are_refused(path):
+    storage = torch.zeros(2**16)
+    torch.save({f"layer.{index}.weight": storage for index in range(1000)}, path)
+    with pytest.raises(ValueError, match="stores 65,536 numbers"):
+        read_official_checkpoint(path)

@@ -151,3 +151,29 @@ def test_forged_contents_are_refused(path, body, message):
     with pytest.raises(ValueError, match=message) as error:
         read(path, body)
     assert str(path) in str(error.value)
+
+
+def doubled(times: int = 60) -> bytes:
+    """A tuple that holds the same tuple twice, and so on."""
+    return b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(times))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"}" + doubled() + b"Ns",
+        b"}(" + doubled() + b"Nu",
+        call(name("collections", "OrderedDict"), b"]" + doubled() + b"N\x86a"),
+        call(name("builtins", "set"), b"](" + doubled() + b"e"),
+        b"\x8f(" + doubled() + b"\x90",
+        b"(" + doubled() + b"\x91",
+    ],
+)
+def test_keys_that_take_for_ever_to_hash_are_refused(path, body):
+    with pytest.raises(ValueError, match="key of type tuple"):
+        read(path, body)
+
+
+def test_tensors_of_endless_dimensions_are_refused(path):
+    with pytest.raises(ValueError, match="describes a tensor"):
+        read(path, view(size=(1,) * 50, stride=(1,) * 50))

@@ -13,9 +13,14 @@ import onnx
 import pytest
 
 from stages.infer import infer
+from tests.support import families
+from tests.support.foreign import write_foreign
 from yolov6core.engines.registry import RUNTIMES
 from yolov6core.engines.runtime import BuildSettings
+from yolov6core.exchange.interface import Interface
 from yolov6core.exchange.onnx_notes import set_note
+from yolov6core.export.dialects import write_traced
+from yolov6core.export.onnx_export import to_onnx
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +90,52 @@ def test_cpp_knows_of_the_grey_frame(program, tmp_path, patches, form) -> None:
     np.testing.assert_allclose(found[:, 2:], wanted[:, 2:], atol=0.011)
 
 
+FORMS = {
+    "decoded": {},
+    "raw": {"form": "raw"},
+    "uint8": {"input": "uint8"},
+    "raw uint8": {"form": "raw", "input": "uint8"},
+    "topk": {"nms": "topk"},
+    "onnx": {"nms": "onnx"},
+    "topk uint8": {"nms": "topk", "input": "uint8"},
+}
+
+
+@pytest.mark.parametrize("open_batch", [False, True])
+@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_cpp_reads_every_form_that_is_exported(program, tmp_path, form, built, open_batch) -> None:
+    network, strides = families.float_network("yolov6n6")
+    raw = FORMS[form].get("form") == "raw"
+    names = ("logits", "distances") if raw else ("boxes", "scores")
+    module = network if raw else families.Decoded(network, strides)
+    shape = (1, 3, *families.IMAGE)
+    traced = to_onnx(module, input_shape=shape, dynamic_batch=open_batch, outputs=names)
+    interface = Interface(**FORMS[form], strides=strides if raw else (), score_threshold=0.05, max_detections=100)
+    path = tmp_path / "model.onnx"
+    write_traced(traced, path, dialect="openvino", interface=interface, names=("a", "b", "c"))
+    if built:
+        RUNTIMES["openvino"].build(path, tmp_path / "engine", BuildSettings())
+        path = tmp_path / "engine" / "model.xml"
+    coarse = np.random.default_rng(3).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, families.IMAGE[::-1], interpolation=cv2.INTER_CUBIC)
+    found, wanted = detect(program, path, image, tmp_path), detect_in_python(path, image, tmp_path)
+    assert len(found) == len(wanted) > 5
+    found, wanted = (rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 0]))] for rows in (found, wanted))
+    np.testing.assert_array_equal(found[:, 0], wanted[:, 0])
+    np.testing.assert_allclose(found[:, 1:], wanted[:, 1:], atol=0.02)
+
+
+def test_cpp_reads_headers_with_comments(program, tmp_path, patches) -> None:
+    model = patches.write_patch_detector(tmp_path / "model.onnx")
+    image = patches.picture((0, 255, 0), 1, 2)
+    for number, header in enumerate((b"P6\n64 64\n255\n", b"P6 # GIMP\n# by hand\n64 # wide\n64\n# last\n255\n")):
+        path = tmp_path / f"{number}.ppm"
+        path.write_bytes(header + image[..., ::-1].tobytes())
+        result = subprocess.run([str(program), str(model), str(path)], capture_output=True, text=True)
+        assert result.stdout == "1 1.0000 16.00 32.00 32.00 48.00\n", result.stderr
+
+
 def test_cpp_says_what_is_wrong(program, tmp_path, patches) -> None:
     model = patches.write_patch_detector(tmp_path / "model.onnx")
     (tmp_path / "bad.ppm").write_bytes(b"P5 1 1 255 x")
@@ -93,6 +144,7 @@ def test_cpp_says_what_is_wrong(program, tmp_path, patches) -> None:
         ([str(model), str(tmp_path / "none.ppm")], 1, "cannot be read"),
         ([str(model), str(tmp_path / "bad.ppm")], 1, "no binary PPM"),
         ([str(patches.write_patch_detector(tmp_path / "four.onnx", batch=4)), "x.ppm"], 1, "no single image"),
+        ([str(write_foreign(tmp_path / "foreign.onnx", "scores")), "x.ppm"], 1, "has no output 'boxes'"),
     ):
         result = subprocess.run([str(program), *arguments], capture_output=True, text=True)
         assert result.returncode == code and message in result.stderr

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -16,11 +19,14 @@ from typer.testing import CliRunner
 from stages.__main__ import app
 from stages.infer import infer
 from tests.support import families
+from tests.support.foreign import LAYOUTS, write_foreign
 from yolov6core.base.errors import UserError
 from yolov6core.engines.registry import RUNTIMES as BUILDERS
 from yolov6core.engines.runtime import BuildSettings
 from yolov6core.evaluation.nms import nms
-from yolov6core.export.dialects import write_dialect
+from yolov6core.exchange.interface import Interface
+from yolov6core.export.dialects import write_dialect, write_traced
+from yolov6core.export.onnx_export import to_onnx
 from yolov6core.models.decoded import DecodedNetwork
 from yolov6core.serving import engine_detector
 
@@ -218,3 +224,126 @@ def test_networks_with_four_levels_or_distance_bins_are_run(tmp_path, name, runt
     assert len(found) == len(wanted) > 5
     best = wanted[:5, 4] > wanted[1:6, 4] + 1e-4  # ties may come in another order
     np.testing.assert_allclose(found[:5][best], wanted[:5][best], atol=0.02)
+
+
+def write_clip(path, patches):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 64))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV cannot write videos")
+    for column in range(3):
+        writer.write(patches.picture(GREEN, column, 1))
+    writer.release()
+
+
+def test_no_file_of_anybody_else_is_replaced(tmp_path, patches, model, folder) -> None:
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
+    write_clip(clip, patches)
+    before = clip.read_bytes()
+    with pytest.raises(UserError, match=r"clip\.mp4 is there, .* overwritten"):
+        infer(model, str(clip), out=tmp_path)
+    assert clip.read_bytes() == before and not (tmp_path / "detections.json").exists()
+    for name in ("a.png.jpg", "detections.json", "detections.csv"):
+        out.mkdir()
+        (out / name).write_text("[1, 2]")
+        with pytest.raises(UserError, match=f"{name} is there"):
+            infer(model, str(folder), out=out)
+        assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == "[1, 2]"
+        (out / name).unlink()
+        out.rmdir()
+    with pytest.raises(UserError, match=r"clip\.mp4 is a file"):
+        infer(model, str(folder), out=clip)
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(UserError, match="overwritten"):
+        infer(model, str(folder), out=tmp_path / "link")
+
+
+def test_outputs_of_an_earlier_run_are_replaced_until_they_are_changed(tmp_path, patches, model, folder) -> None:
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
+    write_clip(clip, patches)
+    for source in (folder, clip, folder, clip):
+        infer(model, str(source), out=out)
+    assert {path.name for path in out.iterdir()} == {
+        *("a.png.jpg", "b.png.jpg", "clip.mp4", "detections.csv", "detections.json")
+    }
+    (out / "b.png.jpg").write_bytes(b"a drawing of mine")
+    with pytest.raises(UserError, match=r"b\.png\.jpg is there"):
+        infer(model, str(folder), out=out)
+    assert (out / "b.png.jpg").read_bytes() == b"a drawing of mine"
+
+
+def test_pictures_of_one_run_do_not_replace_each_other(tmp_path, patches, model, folder) -> None:
+    cv2.imwrite(str(folder / "a.png.jpg"), patches.picture(GREEN, 0, 0))
+    infer(model, str(folder), out=tmp_path / "out")
+    assert {"a.png.jpg", "a.png.2.jpg", "b.png.jpg"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_sources_that_are_no_regular_files_or_claim_too_much_are_told(tmp_path, model, folder, caplog) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    for name, message in (("pipe.png", "a pipe"), ("gone.png", "a link to nothing")):
+        with pytest.raises(UserError, match=message):
+            infer(model, str(tmp_path / name), out=tmp_path / "out")
+    head = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+    (folder / "c.jpg").unlink()
+    (folder / "bomb.png").write_bytes(head + png_chunk(b"IDAT", zlib.compress(bytes(1000))) + png_chunk(b"IEND", b""))
+    os.mkfifo(folder / "pipe.png")
+    infer(model, str(folder), out=tmp_path / "out")
+    (skipped,) = json.loads((tmp_path / "out" / "detections.json").read_text())["skipped"]
+    assert skipped["file"] == "bomb.png" and "pixels" in skipped["problem"]
+    for number in ("9" * 30, "99999999999"):
+        with pytest.raises(UserError, match=number):
+            infer(model, number, out=tmp_path / "out")
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("names", [None, "{0: 'red', 1: 'green', 2: 'blue'}"])
+def test_files_of_other_projects_run(tmp_path, folder, layout, names) -> None:
+    model = write_foreign(tmp_path / "model.onnx", layout, names=names)
+    ambiguous = names is None and layout in ("objectness swapped", "scores")
+    if ambiguous:  # 5 + C and 4 + C in the order of the other project: only the names tell
+        return
+    infer(model, str(folder), out=tmp_path / "out")
+    (first,) = found_in(tmp_path / "out")[0]["detections"]
+    assert (first["class"], first["name"]) == (1, "green" if names else "1")
+    assert first["box"] == pytest.approx([16.0, 32.0, 32.0, 48.0], abs=0.01)
+    assert first["score"] == pytest.approx(1, abs=1e-3)
+
+
+def test_suppression_inside_and_outside_take_one_class_a_box(tmp_path, folder) -> None:
+    """A grey cell is red, green and blue at once."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[16:32, 16:32] = (200, 220, 240)
+    cv2.imwrite(str(tmp_path / "grey.png"), image)
+    found = {}
+    for form in ("none", "topk", "onnx"):
+        interface = Interface(nms=form, score_threshold=0.3, iou_threshold=0.5, max_detections=16, candidates=48)
+        path = tmp_path / f"{form}.onnx"
+        module = PatchNet()
+        traced = to_onnx(module, input_shape=(1, 3, 64, 64))
+        write_traced(traced, path, dialect="ort", fp16=False, interface=interface, names=("red", "green", "blue"))
+        infer(path, str(tmp_path / "grey.png"), out=tmp_path / form)
+        found[form] = [(row["name"], row["box"], row["score"]) for row in found_in(tmp_path / form)[0]["detections"]]
+    assert (
+        found["none"]
+        == found["topk"]
+        == found["onnx"]
+        == [("red", [16, 16, 32, 32], pytest.approx(240 / 255, abs=1e-3))]
+    )
+
+
+class PatchNet(torch.nn.Module):
+    """The patch detector as a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows, columns = np.mgrid[:4, :4].reshape(2, -1) * 16
+        corners = np.stack((columns, rows, columns + 16, rows + 16), axis=1).astype(np.float32)
+        self.register_buffer("corners", torch.from_numpy(corners)[None])
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = torch.nn.functional.avg_pool2d(images, 16).flatten(2).transpose(1, 2)
+        return self.corners + 0 * scores.sum(dim=2, keepdim=True), scores

@@ -45,16 +45,18 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as handle:
             metadata = handle.metadata() or {}
             tensors = {_present(name): handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{path} is not a readable safetensors file ({error}); train it again or restore it"
         ) from error
     if "meta" not in metadata:
         raise ValueError(f"{path} has no 'meta' entry, so it was not written by this project")
-    meta = json.loads(metadata["meta"])
+    meta = _parsed(metadata)
+    if meta is None:
+        raise ValueError(f"{path} has a 'meta' entry that this project did not write")
     version = meta.pop("format_version", None)
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path} has checkpoint format {version}; this version reads {FORMAT_VERSION}")
+        raise ValueError(f"{path} has checkpoint format {str(version)[:100]}; this version reads {FORMAT_VERSION}")
     return tensors, meta
 
 
@@ -63,3 +65,18 @@ def _present(name: str) -> str:
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name
+
+
+def is_own(metadata: Mapping[str, str] | None) -> bool:
+    """Whether the metadata of a safetensors file are of this project; other toolkits write a 'meta' of their own."""
+    meta = _parsed(metadata or {})
+    return meta is not None and "format_version" in meta
+
+
+def _parsed(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The JSON object of the metadata; None if they hold something else."""
+    try:
+        meta = json.loads(metadata.get("meta", ""))
+    except (ValueError, RecursionError):
+        return None
+    return meta if isinstance(meta, dict) else None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from yolov6core.base.errors import logger
 from yolov6core.engines.onnx_facts import read_facts
 from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
 from yolov6core.engines.runtime import (
@@ -25,6 +27,7 @@ from yolov6core.exchange.overflow import OPENVINO_EXACT
 NAME = "openvino"
 FILE = "model.xml"
 CONVOLUTIONS = ("Convolution", "GroupConvolution", "Deconvolution")
+PRECISIONS = ("f32", "bf16", "f16")
 INTEGERS = ("u8", "i8")
 
 
@@ -55,7 +58,27 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
 
 
 def _built(compiled: Any, file: str, settings: BuildSettings, seconds: float) -> Built:
-    return Built((NAME, version(), device()), file, settings.precision, *audit(compiled), seconds)
+    precision = real_precision(compiled)
+    if precision != settings.precision:
+        logger.warning(
+            "precision %s is asked for, this CPU cannot do it: OpenVINO runs float layers in %s",
+            *(settings.precision, precision),
+        )
+    return Built((NAME, version(), device()), file, precision, *audit(compiled), seconds)
+
+
+def real_precision(compiled: Any) -> str:
+    """Precision of the layers that are not INT8, as the compiled network says: 'f32', 'bf16' or 'f16'.
+
+    A precision that the CPU lacks is a hint that OpenVINO silently leaves out.
+    """
+    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    runs = [_text(fact["runtimePrecision"]) for fact in facts if _text(fact["layerType"]) in CONVOLUTIONS]
+    counts = Counter(kind for kind in runs if kind in PRECISIONS)
+    if counts:
+        return counts.most_common(1)[0][0]
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    return hint if hint in PRECISIONS else "f32"
 
 
 def _number_names(model: Any) -> None:
@@ -95,7 +118,8 @@ def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
     try:
         compiled = _compile(path, settings)
     except RuntimeError as error:
-        raise ValueError(f"OpenVINO cannot read {path}: {str(error).strip().splitlines()[-1]}") from None
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        raise ValueError(f"OpenVINO cannot read {path}: {lines[-1]}") from None
     built = _built(compiled, path.name, settings, time.perf_counter() - start)
     return OpenVinoEngine(path, engine_info(path, facts, settings, built), compiled)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolov6core.engines import onnxruntime_engine, opencv_engine, openvino_engine
+from yolov6core.engines.layouts import UnknownLayout
+from yolov6core.engines.record import plain_facts
 from yolov6core.engines.runtime import (
     BuildSettings,
     Engine,
@@ -19,6 +21,7 @@ from yolov6core.engines.runtime import (
 )
 from yolov6core.engines.tensorrt_engine import TensorRtRuntime
 from yolov6core.engines.tensorrt_import import cuda_device
+from yolov6core.engines.trial import brief, try_once
 
 RUNTIMES: dict[str, Runtime] = {
     "tensorrt": TensorRtRuntime("tensorrt"),
@@ -104,19 +107,36 @@ def open_file(path: Path, runtime: str, settings: BuildSettings) -> tuple[Engine
     Returns: the engine, and the reason for the choice of its runtime, in words.
 
     Raises:
-        RuntimeMissing, ValueError: the runtime, or every one, is missing or refuses the file.
+        RuntimeMissing, ValueError: the runtime, or every one, is missing or refuses the file, or the file is no
+            detector whose inputs and outputs are known.
     """
     if runtime != "auto":
         if runtime not in FILE_RUNTIMES:
             raise ValueError(f"{runtime} does not run ONNX files; choose auto or one of {', '.join(FILE_RUNTIMES)}")
-        return FILE_RUNTIMES[runtime].open_file(path, settings), "asked for"
+        plain_facts(path)
+        return _open_file(path, runtime, settings), "asked for"
+    plain_facts(path)
     refused = []
-    for name, module in FILE_RUNTIMES.items():
+    for name in FILE_RUNTIMES:
         try:
-            return module.open_file(path, settings), "; ".join(["auto", *refused])
+            return _open_file(path, name, settings), "; ".join(["auto", *refused])
+        except UnknownLayout:  # the next runtime would get the same outputs
+            raise
         except ValueError as error:
             refused.append(f"{name}: {error}")
     raise ValueError(f"no runtime takes {path}: " + "; ".join(refused))
+
+
+def _open_file(path: Path, runtime: str, settings: BuildSettings) -> Engine:
+    """Open a file and run it once. Raises ValueError, whatever the library raises."""
+    try:
+        engine = FILE_RUNTIMES[runtime].open_file(path, settings)
+    except ValueError:
+        raise
+    except Exception as error:  # libraries have no common base class
+        raise ValueError(f"{runtime} cannot read it ({brief(error)})") from None
+    try_once(engine)
+    return engine
 
 
 def open_engine(folder: Path) -> Engine:
@@ -141,6 +161,9 @@ def open_exact(folder: Path) -> Engine | None:
 
 def _runtime_of(folder: Path) -> tuple[Runtime, EngineInfo]:
     info = read_info(folder)
+    for path in {folder / info.file, *folder.iterdir()}:  # a pipe would be waited for without end
+        if not path.is_file() or not path.stat().st_size:
+            raise EngineMismatch(f"{path} is {'empty' if path.is_file() else 'missing, or no regular file'}")
     if info.runtime not in RUNTIMES:
         raise EngineMismatch(f"{folder} was built for runtime {info.runtime!r}, which this version does not know")
     runtime = RUNTIMES[info.runtime]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from yolov6core.engines.layouts import UnknownLayout, layout_of, read_rows
+from yolov6core.engines.sidecar import AGAIN, WrongSidecar, checked_values
 from yolov6core.exchange.interface import Interface
 
 SIDECAR = "engine.json"
@@ -125,6 +127,10 @@ class EngineInfo:
         )
 
 
+class WrongFile(ValueError):
+    """A file that no runtime could make a detector of."""
+
+
 class Engine(Protocol):
     """A network ready to run."""
 
@@ -185,25 +191,33 @@ def read_info(folder: Path) -> EngineInfo:
     """Read the sidecar.
 
     Raises:
-        EngineMismatch: no sidecar, or one with other fields (made by another version of this project).
+        EngineMismatch: there is no sidecar, it has other fields (made by another version of this project), or values
+            that no build writes. The message names file and field.
     """
     path = folder / SIDECAR
     if not path.is_file():
         raise EngineMismatch(f"{path} is missing: build the engine first")
-    document = json.loads(path.read_text(encoding="utf-8"))
-    known = {entry.name for entry in fields(EngineInfo)}
-    if set(document) != known:
-        raise EngineMismatch(
-            f"{path} has the fields {sorted(set(document) ^ known)} too many or too few: build it again"
-        )
-    for key in ("input_shape", "float_layers", "names"):
-        document[key] = tuple(document[key])
-    for key in ("inputs", "outputs"):
-        document[key] = {name: tuple(shape) for name, shape in document[key].items()}
-    document["settings"] = BuildSettings(**document["settings"])
-    interface = document["interface"]
-    document["interface"] = Interface(**interface | {"strides": tuple(interface["strides"])})
-    return EngineInfo(**document)
+    try:
+        values = checked_values(path, (entry.name for entry in fields(EngineInfo)))
+        values["settings"] = BuildSettings(**values["settings"])
+        values["interface"] = Interface(**values["interface"])
+        info = EngineInfo(**values)
+        _check_whole(info)
+    except WrongSidecar as error:
+        raise EngineMismatch(str(error)) from None
+    except ValueError as error:
+        raise EngineMismatch(f"{path}: {error}; {AGAIN}") from None
+    return info
+
+
+def _check_whole(info: EngineInfo) -> None:
+    """Refuse fields that contradict each other."""
+    if info.interface.shrink >= min(info.input_shape[2:]):
+        raise ValueError(f"the grey frame of {info.interface.shrink} pixels leaves nothing of the input")
+    if max(info.int8_convs, info.wanted_int8) > info.convs:
+        raise ValueError(f"more convolutions are INT8 than the {info.convs} that there are")
+    if info.interface.nms != "none" and info.interface.classes < 1:
+        raise ValueError("a suppression in the graph needs the number of classes")
 
 
 def check_info(info: EngineInfo, runtime: Runtime) -> None:
@@ -234,20 +248,37 @@ def feed(images: np.ndarray, info: EngineInfo) -> np.ndarray:
 def finish(outputs: Mapping[str, np.ndarray], info: EngineInfo) -> tuple[np.ndarray, np.ndarray]:
     """Outputs of a network, by name, to boxes [B, A, 4] xyxy pixels and scores [B, A, C] in 0..1.
 
-    Files of this project describe their outputs (`Interface`). Others may have one output [B, A, 5 + C] in the official
-    layout: centre x, y, width, height in pixels, objectness, class scores.
+    Files of this project describe their outputs (`Interface`). Others may have one output in a known layout
+    (`layouts`).
 
     Raises:
-        ValueError: the outputs have neither form.
+        UnknownLayout: the outputs have no known form.
     """
     if set(info.interface.outputs) <= outputs.keys():
         return info.interface.finish(outputs, (info.input_shape[2], info.input_shape[3]))
-    rows = next(iter(outputs.values()))
-    if len(outputs) != 1 or rows.ndim != 3 or rows.shape[2] < 6:
-        shapes = {name: value.shape for name, value in outputs.items()}
-        raise ValueError(f"the network gives {shapes}; 'boxes' and 'scores', or one output [B, A, 5 + C], are needed")
-    centre, half = rows[..., :2], rows[..., 2:4] / 2
-    return np.concatenate((centre - half, centre + half), axis=2), rows[..., 5:] * rows[..., 4:5]
+    if len(outputs) != 1:
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
+        raise UnknownLayout(
+            f"the network gives {shapes}; {', '.join(info.interface.outputs)} are needed, or one output of boxes and "
+            "scores: export it without masks, key points, or suppression of another toolkit"
+        )
+    (rows,) = outputs.values()
+    layout = layout_of(rows.shape, (info.input_shape[2], info.input_shape[3]), len(info.names))
+    return read_rows(rows, layout, len(info.names))
+
+
+def lists_detections(info: EngineInfo) -> bool:
+    """Whether outputs are what a suppression in the graph has left, one class a row, and not all anchors."""
+    if info.interface.nms != "none":
+        return True
+    if set(info.interface.outputs) <= info.outputs.keys() or len(info.outputs) != 1:
+        return False
+    (shape,) = info.outputs.values()
+    try:
+        layout = layout_of((1, *shape[1:]), (info.input_shape[2], info.input_shape[3]), len(info.names))
+    except UnknownLayout:
+        return False
+    return layout.kind == "detections"
 
 
 def infer_any(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -262,4 +293,10 @@ def infer_any(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
         missing = batch - len(parts[-1])
         parts[-1] = np.concatenate((parts[-1], np.repeat(parts[-1][:1], missing, axis=0)))
     boxes, scores = zip(*(engine.infer(part) for part in parts), strict=True)
-    return np.concatenate(boxes)[: len(images)], np.concatenate(scores)[: len(images)]
+    return np.concatenate(boxes)[: len(images)], np.concatenate(_widened(scores))[: len(images)]
+
+
+def _widened(scores: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Scores [B, A, C] of several parts with the same C: files that do not say it may show more classes later on."""
+    width = max(part.shape[2] for part in scores)
+    return [np.pad(part, ((0, 0), (0, 0), (0, width - part.shape[2]))) for part in scores]

@@ -17,12 +17,17 @@ from torch import Tensor
 
 from yolov6core.evaluation.coco_map import CocoResult
 from yolov6core.evaluation.curves import CONFIDENCES, ClassCurves
+from yolov6core.evaluation.tags import Sizes, write_tags, write_title
 
 Image = NDArray[np.uint8]
 Row = dict[str, float | str]
 
 _COLOURS = ((60, 180, 75), (75, 25, 230), (200, 130, 0), (25, 225, 255), (180, 30, 145), (240, 240, 70), (48, 130, 245))
+_FAR = 10**6
+"""Corners further away than that lie outside of every picture."""
 _WHITE = (255, 255, 255)
+JPEG_SIDE = 65500
+"""Longest side of a JPEG file, in pixels."""
 _HEADER = 24
 """Height of the title over a panel, in pixels."""
 
@@ -87,15 +92,16 @@ def draw_boxes(
         scores: [N]; None: none are written.
     """
     picture = image.copy()
-    thickness = max(1, round(max(image.shape[:2]) / 400))
+    sizes = Sizes.of(image)
     labels: list[int] = classes.astype(int).tolist()
+    tags = []
     for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
         colour = _COLOURS[label % len(_COLOURS)]
-        left, top, right, bottom = (round(float(value)) for value in box)
-        cv2.rectangle(picture, (left, top), (right, bottom), colour, thickness)
+        left, top, right, bottom = (round(float(value)) for value in np.nan_to_num(box).clip(-_FAR, _FAR))
+        cv2.rectangle(picture, (left, top), (right, bottom), colour, sizes.line)
         text = names[label] if scores is None else f"{names[label]} {scores[i]:.2f}"
-        _write(picture, text, (left, max(top - 3, 9)), colour)
-    return picture
+        tags.append((text, (left, top), colour))
+    return write_tags(picture, tags, sizes)
 
 
 def comparison(
@@ -204,10 +210,22 @@ def save_jpeg(picture: Image, path: Path, *, quality: int = 88) -> None:
     Raises:
         ValueError: the picture cannot be written there.
     """
-    done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    path.write_bytes(jpeg(picture, quality=quality))
+
+
+def jpeg(picture: Image, *, quality: int = 88) -> bytes:
+    """A uint8 BGR picture as the bytes of a JPEG file.
+
+    Raises:
+        ValueError: JPEG does not hold it (sides of more than 65,500 pixels).
+    """
+    try:
+        done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        done, data = False, np.zeros(0, np.uint8)
     if not done:
-        raise ValueError(f"a picture of shape {picture.shape} cannot be encoded as JPEG for {path}")
-    path.write_bytes(data.tobytes())
+        raise ValueError(f"a picture of shape {picture.shape} cannot be encoded as JPEG")
+    return data.tobytes()
 
 
 def _filled(row: Image, width: int) -> Image:
@@ -222,11 +240,4 @@ def _uint8(picture: NDArray[Any]) -> Image:
 
 def _titled(picture: Image, title: str) -> Image:
     framed = _uint8(cv2.copyMakeBorder(picture, _HEADER, 0, 0, 0, cv2.BORDER_CONSTANT, value=_WHITE))
-    cv2.putText(framed, title, (4, _HEADER - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-    return framed
-
-
-def _write(picture: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    # a dark rim keeps the letters readable on any background
-    for shade, thickness in (((0, 0, 0), 3), (colour, 1)):
-        cv2.putText(picture, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.35, shade, thickness, cv2.LINE_AA)
+    return write_title(framed, title, height=_HEADER)

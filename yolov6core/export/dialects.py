@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from yolov6core.base.errors import UserError
 from yolov6core.exchange.calibration_cache import write_cache
 from yolov6core.exchange.graph_view import count_quantized, integer_types
 from yolov6core.exchange.interface import PLAIN, Interface
@@ -117,6 +118,7 @@ def write_traced(
 
     Raises:
         ValueError: unknown dialect, or a combination that no runtime supports.
+        UserError: onnxsim is asked for and missing, or fails.
     """
     check_export(dialect, interface, fp16=fp16)
     model = type(traced).FromString(traced.SerializeToString())
@@ -139,7 +141,7 @@ def write_traced(
     precision = "fp16" if fp16 else "fp32"
     _set_notes(model, {"dialect": dialect, "precision": precision, **interface.notes()}, names)
     if simplify:
-        model = simplified(model)
+        model = _simplified(model)
     _check_model(model)
     save_onnx(model, path)
     cache = path.with_suffix(".cache") if dialect == "cache" else None
@@ -202,3 +204,10 @@ def _check_model(model: onnx.ModelProto) -> None:
     # Shape inference does not know FakeQuantize and plugins: the full check works for standard operators only.
     standard = all(node.domain == "" for node in model.graph.node)
     onnx.checker.check_model(model, full_check=standard)
+
+
+def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return simplified(model)
+    except ValueError as error:
+        raise UserError(f"export.simplify: {error}") from None

@@ -117,13 +117,19 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model after onnxsim, with the metadata of `model`.
 
     Raises:
-        ValueError: onnxsim is not installed, or its result computes other numbers.
+        ValueError: onnxsim is not installed, fails, or its result computes other numbers.
     """
     try:
         import onnxsim  # pyright: ignore[reportMissingImports]  # optional package
     except ImportError as error:
-        raise ValueError("simplify needs onnxsim, which is not installed: pip install onnxsim") from error
-    result, equal = onnxsim.simplify(model)
+        raise ValueError(
+            "simplify needs onnxsim, which is not installed: pip install onnxsim, or set simplify to false"
+        ) from error
+    try:
+        result, equal = onnxsim.simplify(model)
+    except Exception as error:  # of its own, without a common base class
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"onnxsim fails on the network ({reason}): set simplify to false") from None
     if not equal:
         raise ValueError("onnxsim changes what the network computes: set simplify to false")
     del result.metadata_props[:]

@@ -15,6 +15,7 @@ from yolov6core.quant.insert import (
     QuantizedModel,
     convolution_names,
     insert_quantizers,
+    quantizable_names,
     quantized_convolutions,
     set_float_layers_,
     state_of,
@@ -72,10 +73,15 @@ def matching_layers(model: QuantizedModel, patterns: Iterable[str], *, where: st
     """Convolutions that fit any shell pattern, in order of execution.
 
     Raises:
-        UserError: a pattern fits none; `where` names the parameter.
+        UserError: a pattern fits none, or all together leave nothing to quantize; `where` names the parameter.
     """
     names, patterns = convolution_names(model), list(patterns)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(f"{where}: {pattern!r} fits no convolution; the network has {', '.join(names)}")
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if set(found) >= set(quantizable_names(model)):
+        raise UserError(
+            f"{where}: {patterns} leave every convolution float, so nothing is quantized; name fewer layers"
+        )
+    return found

@@ -85,6 +85,17 @@ def from_amax_(gm: QuantizedModel, state: Mapping[str, Tensor], *, rename: Calla
             conv.get_buffer("weight_amax").copy_(weights[name])
 
 
+def taken_in_words(gm: QuantizedModel) -> str:
+    """After `from_amax_`: how many convolutions have ranges, and which stay float because the file has none."""
+    names, state = convolution_names(gm), state_of(gm)
+    floats = [name for name in names if name in state.float_layers]
+    shown = ": " + ", ".join(floats[:8]) + (", ..." if len(floats) > 8 else "") if floats else ""
+    return (
+        f"ranges of {len(names) - len(floats)} of {len(names)} convolutions taken, for {state.cpu} sums; "
+        f"{len(floats)} convolutions stay float because the file has no ranges of them{shown}"
+    )
+
+
 def _by_layer(
     gm: QuantizedModel, state: Mapping[str, Tensor], rename: Callable[[str], str] | None
 ) -> tuple[dict[str, float], dict[str, Tensor]]:

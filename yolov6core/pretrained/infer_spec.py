@@ -10,6 +10,9 @@ from torch import Tensor
 
 from yolov6core.models.variants import LITE, ModelSpec, Stage
 
+MAX_BLOCKS = 1000
+"""More blocks of one kind are in no network."""
+
 
 def infer_spec(tensors: Mapping[str, Tensor]) -> ModelSpec:
     """A spec with the channels and repeats of the tensors, and depth and width 1.
@@ -28,6 +31,8 @@ def infer_spec(tensors: Mapping[str, Tensor]) -> ModelSpec:
         return reader.lite() if "backbone.stages.0.0.short.0.conv.weight" in tensors else reader.spec()
     except KeyError as error:
         raise ValueError(f"the {len(tensors)} tensors are not those of a YOLOv6 network: {error} is missing") from None
+    except (IndexError, ZeroDivisionError) as error:  # tensors without channels
+        raise ValueError(f"the {len(tensors)} tensors are not those of a YOLOv6 network ({error})") from None
 
 
 def explicit(spec: ModelSpec) -> ModelSpec:
@@ -127,6 +132,6 @@ class _Reader:
         """One more than the largest index that a pattern captures in a name."""
         found = (re.match(pattern, name) for name in self.tensors)
         indices = [int(match[1]) for match in found if match]
-        if not indices:
+        if not indices or max(indices) >= MAX_BLOCKS:
             raise KeyError(pattern)
         return max(indices) + 1

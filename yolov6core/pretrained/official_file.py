@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+import math
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,9 @@ from yolov6core.pretrained.torch_pickle import Stub, TensorRecord
 
 PARTS = ("model", "ema")
 MAX_DEPTH = 64  # official models nest 8 deep; deeper is a module that contains itself
+MAX_NAME = 500  # characters of a name; official ones have up to 60
+MAX_SHARING = 4  # tensors together hold at most so many times the stored numbers; in official files, once
+MAX_TENSORS = 100_000  # the largest official models have about two thousand
 MAX_MODULES = 100_000  # the largest official models have a few thousand; more is one module under endless names
 
 
@@ -112,8 +116,25 @@ def _state(archive: TorchArchive, name: str, part: Any) -> dict[str, Tensor]:
     for key, record in _named_records(archive.path, part) if isinstance(part, Stub) else part.items():
         if key in records:
             raise ValueError(f"{archive.path} has two tensors named {key!r:.100} in {name!r}; download it again")
+        if len(key) > MAX_NAME or len(records) >= MAX_TENSORS:
+            raise ValueError(
+                f"{archive.path} has more than {MAX_TENSORS} tensors in {name!r}, or a name above {MAX_NAME} "
+                "characters; the file is forged: delete it"
+            )
         records[key] = record
+    _check_amount(archive, name, records)
     return {key: archive.tensor(record) for key, record in records.items()}
+
+
+def _check_amount(archive: TorchArchive, name: str, records: Mapping[str, TensorRecord]) -> None:
+    """Refuse many views of few numbers: each becomes a tensor of its own, with memory of its own, sooner or later."""
+    views = sum(math.prod(record.size) for record in records.values())
+    stored = sum(storage.numel() for storage in archive.storages.values())
+    if views > MAX_SHARING * stored + 2**20:
+        raise ValueError(
+            f"{archive.path} has {len(records)} tensors of {views:,} numbers in {name!r}, and stores {stored:,} numbers"
+            "; the file is forged: delete it"
+        )
 
 
 def _named_records(path: Path, root: Stub) -> Iterator[tuple[str, TensorRecord]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from yolov6core.pretrained.official_file import read_official_checkpoint
 from yolov6core.pretrained.official_names import from_official
+from yolov6core.pretrained.weights import WRAPPERS
 
 
 def read_range_file(path: Path) -> dict[str, Tensor]:
@@ -23,11 +24,15 @@ def read_range_file(path: Path) -> dict[str, Tensor]:
         try:
             with safe_open(path, framework="pt") as handle:
                 state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise ValueError(f"it is no readable safetensors file ({error}); download it again") from error
     else:
         state = read_official_checkpoint(path).weights
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items() if name.endswith("_amax")}
+    state = {_unwrapped(name): tensor for name, tensor in state.items() if name.endswith("_amax")}
     if not state:
         raise ValueError("it holds no _amax tensor; save the state_dict() of a calibrated network there")
     return from_official(state) if any(name.startswith("detect.") for name in state) else state
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)

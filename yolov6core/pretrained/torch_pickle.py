@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 MAX_EXTENT = 2**31  # larger sizes, strides and offsets do not occur and would overflow inside torch
+MAX_DIMS = 16  # convolutions have four
 
 # Instructions of protocols 2 to 4, without the extension registry and without buffers outside of the pickle.
 OPCODES = """
@@ -41,6 +42,8 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+PLAIN = (str, bytes, int, float, type(None), torch.dtype)
+"""Types of keys, and of the elements of a tuple that is one."""
 NUMPY_TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
@@ -133,8 +136,36 @@ class _OrderedDict(dict):
 
     __slots__ = ()
 
+    def __init__(self, pairs: Any = ()) -> None:
+        pairs = list(pairs.items() if isinstance(pairs, dict) else pairs)
+        for pair in pairs:
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise Refusal("makes a table of something else than pairs; it is damaged or forged: download it again")
+            _check_key(pair[0])
+        super().__init__(pairs)
+
     def __setstate__(self, state: Any) -> None:
         """Ignores the attributes."""
+
+
+def _set(items: Any = ()) -> set[Any]:
+    items = list(items)
+    for item in items:
+        _check_key(item)
+    return set(items)
+
+
+def _check_key(key: Any) -> None:
+    """Refuse keys of tables and members of sets that are not plain.
+
+    The hash of a tuple visits every element: a tuple that holds another one twice, forty times over, takes for ever.
+    """
+    if isinstance(key, tuple) and not isinstance(key, StorageRef | TensorRecord) and len(key) <= MAX_DIMS:
+        plain = all(isinstance(item, PLAIN) for item in key)
+    else:
+        plain = isinstance(key, PLAIN)
+    if not plain:
+        raise Refusal(f"has a table with a key of type {type(key).__name__}; it is forged: delete it")
 
 
 class _NumpyType:
@@ -168,7 +199,7 @@ def _encode(text: Any, encoding: Any) -> bytes:
 def _tensor_record(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorRecord:
     if isinstance(storage, StorageRef) and isinstance(size, tuple) and isinstance(stride, tuple):
         values = (offset, *size, *stride)
-        if len(size) == len(stride) and all(isinstance(n, int) and 0 <= n < MAX_EXTENT for n in values):
+        if len(size) == len(stride) <= MAX_DIMS and all(isinstance(n, int) and 0 <= n < MAX_EXTENT for n in values):
             return TensorRecord(storage, offset, size, stride)
     raise Refusal(
         "describes a tensor by something else than a storage and small whole numbers; "
@@ -195,8 +226,8 @@ def _allowed() -> dict[tuple[str, str], Any]:
         ("torch._utils", "_rebuild_parameter"): _Call(_parameter),
         ("torch", "Size"): tuple,
         ("collections", "OrderedDict"): _OrderedDict,
-        ("builtins", "set"): set,
-        ("__builtin__", "set"): set,  # the name in Python 2, which protocol 2 keeps
+        ("builtins", "set"): _Call(_set),
+        ("__builtin__", "set"): _Call(_set),  # the name in Python 2, which protocol 2 keeps
         ("_codecs", "encode"): _Call(_encode),
         ("numpy", "dtype"): _Call(lambda code, *_: _NumpyType(code)),
         ("numpy._core.multiarray", "scalar"): scalar,
@@ -205,13 +236,50 @@ def _allowed() -> dict[tuple[str, str], Any]:
     }
 
 
-class _Unpickler(pickle.Unpickler):
-    """The standard unpickler, with names and storages limited to the list; `storages` are the ones it met, by key."""
+# The unpickler in Python: the one in C would take any key before anybody could look at it.
+_Base: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Unpickler(_Base):
+    """The standard unpickler, with names, storages and keys limited; `storages` are the ones it met, by key."""
+
+    dispatch = dict(_Base.dispatch)
 
     def __init__(self, file: BytesIO) -> None:
         super().__init__(file)
         self.storages: dict[str, StorageRef] = {}
         self._allowed = _allowed()
+
+    def load_setitem(self) -> None:
+        """One entry of a table: key and value are on the stack."""
+        _check_key(self.stack[-2])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Entries of a table: keys and values lie on the stack behind the mark."""
+        for key in self.stack[::2]:
+            _check_key(key)
+        super().load_setitems()
+
+    def load_members(self) -> None:
+        """Members of a set lie on the stack behind the mark."""
+        for member in self.stack:
+            _check_key(member)
+
+    def load_additems(self) -> None:
+        """Members into a set."""
+        self.load_members()
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        """A set of members."""
+        self.load_members()
+        super().load_frozenset()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in self._allowed:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from yolov6core.base.checkpoint import load_checkpoint
+from yolov6core.base.checkpoint import is_own, load_checkpoint
 from yolov6core.base.errors import UserError
 from yolov6core.models.blocks import deploy_
-from yolov6core.models.card import NetworkCard
+from yolov6core.models.card import CardError, NetworkCard
 from yolov6core.models.detector import Detector, build_detector
 from yolov6core.models.variants import VARIANTS, ModelSpec
 from yolov6core.pretrained.infer_spec import explicit, infer_spec
@@ -25,6 +27,8 @@ CLASS_LAYERS = "head.cls_preds.*"
 AUX_HEAD = "head.aux_head."
 """Prefix of the tensors that only some trainings need; a file may hold them without being asked for them."""
 
+WRAPPERS = ("module", "_orig_mod")
+"""Names that DataParallel, DistributedDataParallel, AveragedModel and torch.compile put around modules."""
 ALIKE = {
     "plain": ("repopt", "conv_relu", "conv_silu", "conv_hardswish"),
     "repvgg": ("repvgg",),
@@ -101,15 +105,47 @@ def read_weights(path: Path) -> GivenWeights:
         given = _safetensors(path) if path.suffix == ".safetensors" else _official(path)
     except ValueError as error:
         raise UserError(str(error)) from None
-    tensors = given.tensors
+    tensors = _unwrapped(path, given.tensors)
     if any(name.startswith("detect.") for name in tensors):
         tensors = from_official(tensors)
-    if "head.cls_preds.0.bias" not in tensors:
+    if "head.cls_preds.0.bias" not in tensors or tensors["head.cls_preds.0.bias"].ndim != 1:
         raise UserError(
             f"{path} holds {len(tensors)} tensors, but no YOLOv6 detector (head.cls_preds.0.bias is missing)"
         )
     tensors = {name: values.float() if values.is_floating_point() else values for name, values in tensors.items()}
+    _refuse_nan(path, tensors)
     return replace(given, tensors=tensors)
+
+
+def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the names that data-parallel training, averaging and torch.compile put around modules.
+
+    Raises:
+        UserError: two tensors have one name then.
+    """
+    found: dict[str, Tensor] = {}
+    wrapped = any(part in WRAPPERS for name in tensors for part in name.split("."))
+    for name, values in tensors.items():
+        bare = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if wrapped and name == "n_averaged":
+            continue
+        if bare in found:
+            raise UserError(
+                f"{path} holds {bare} twice, with and without {' or '.join(WRAPPERS)}; save one network only"
+            )
+        found[bare] = values
+    if found and all(name.startswith("model.") for name in found):
+        found = {name.removeprefix("model."): values for name, values in found.items()}
+    return found
+
+
+def _refuse_nan(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    broken = [name for name, values in tensors.items() if not bool(torch.isfinite(values).all())]
+    if broken:
+        raise UserError(
+            f"{path}: {_counted(broken, 'tensors hold NaN or infinity')}; the training that made it has diverged: take "
+            "an earlier checkpoint"
+        )
 
 
 def _official(path: Path) -> GivenWeights:
@@ -123,16 +159,36 @@ def _official(path: Path) -> GivenWeights:
 def _safetensors(path: Path) -> GivenWeights:
     try:
         with safe_open(path, framework="pt") as handle:
-            if "meta" not in (handle.metadata() or {}):
+            if not is_own(handle.metadata()):
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
                 return GivenWeights(path, tensors, "plain tensors")
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}); download it again") from error
     tensors, meta = load_checkpoint(path)
-    card = NetworkCard.from_meta(meta)
+    try:
+        card = checked_card(meta)
+    except CardError as error:
+        raise ValueError(f"{path}: {error}; train it again, or restore it") from None
     if card.quantization is not None:
         raise ValueError(f"{path} holds a quantized network; give the float one it came from")
     return GivenWeights(path, tensors, f"checkpoint of this project, variant {card.variant}", card.names, card.block)
+
+
+def checked_card(meta: Mapping[str, Any]) -> NetworkCard:
+    """The card of a file, its plain entries checked.
+
+    Raises:
+        CardError: an entry is missing or of another type.
+    """
+    names, size = meta.get("names"), meta.get("image_size")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise CardError(f"names are {str(names)[:100]}; a list of texts is needed")
+    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        raise CardError(f"image_size is {str(size)[:100]}; two whole numbers are needed")
+    for name in ("variant", "block", "aux_head"):
+        if not isinstance(meta.get(name, ""), str):
+            raise CardError(f"{name} is {str(meta[name])[:100]}; a text is needed")
+    return NetworkCard.from_meta(meta)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,11 @@ class Method:
             raise ValueError(f"percentile {self.percentile} must be above 0 and at most 100")
 
     def __str__(self) -> str:
-        return self.kind if self.percentile is None else f"percentile_{self.percentile:g}"
+        return (
+            self.kind
+            if self.percentile is None
+            else f"percentile_{np.format_float_positional(self.percentile, trim='-')}"
+        )
 
     @classmethod
     def parse(cls, text: str) -> Method:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from yolov6core.data.loader import shrunk
 from yolov6core.data.transforms import Letterbox, chw_rgb, letterbox, network_input
-from yolov6core.engines.runtime import Engine, infer_any
+from yolov6core.engines.runtime import Engine, infer_any, lists_detections
 from yolov6core.evaluation.evaluator import in_source_pixels
 from yolov6core.evaluation.nms import nms
 
@@ -52,6 +52,7 @@ class EngineDetector:
         self.max_detections, self.multi_label, self.nearest = max_detections, multi_label, nearest
         height, width = engine.info.input_shape[2:]
         self.size = (height, width)
+        self.listed = lists_detections(engine.info)
         self.inside = shrunk(self.size, engine.info.interface.shrink)
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], StepTimes]:
@@ -75,6 +76,8 @@ class EngineDetector:
         self, boxes: NDArray[np.float32], scores: NDArray[np.float32], geometry: Letterbox
     ) -> NDArray[np.float32]:
         """Boxes [A, 4] and scores [A, C] of the network input as detections [N, 6] of the picture."""
+        if self.listed and not self.multi_label:
+            scores = best_classes(boxes, scores)
         found = nms(
             boxes,
             scores,
@@ -88,3 +91,17 @@ class EngineDetector:
     def name(self, label: int) -> str:
         """Of a class; its number where there are no names."""
         return self.names[label] if label < len(self.names) else str(label)
+
+
+def best_classes(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores [K, C] of listed detections with only the best class of each box [K, 4], as anchors are read.
+
+    A suppression in the graph lists a box once for every class that it passes.
+    """
+    best = scores.max(axis=1, initial=0.0)
+    order = np.argsort(-best, kind="stable")
+    _, first = np.unique(boxes[order], axis=0, return_index=True)
+    kept = np.zeros_like(scores)
+    rows = order[first]
+    kept[rows] = scores[rows]
+    return kept

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from yolov6core.base.errors import UserError
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import DatasetView
 from yolov6core.engines.latency import Latency, measure
-from yolov6core.engines.runtime import Engine, infer_any
+from yolov6core.engines.runtime import Engine, infer_any, lists_detections
 from yolov6core.evaluation.evaluator import DetectionLimits, EvalResult, evaluate
 from yolov6core.serving.engine_detector import EngineDetector
 
@@ -41,10 +44,17 @@ class Times:
 def evaluate_engine(
     engine: Engine, dataset: DetectionDataset, *, limits: DetectionLimits, batch_size: int
 ) -> EvalResult:
-    """COCO figures of an engine. `batch_size`: for engines with an open batch that take as much."""
+    """COCO figures of an engine.
+
+    Args:
+        batch_size: for engines with an open batch that take as much.
+
+    Raises:
+        UserError: the engine and the dataset have other numbers of classes.
+    """
     batch, _, height, width = engine.info.input_shape
     return evaluate(
-        lambda images: infer_any(engine, images.numpy()),
+        lambda images: _predict(engine, images.numpy(), len(dataset.names)),
         DatasetView(dataset, shrink=engine.info.interface.shrink),
         image_size=(height, width),
         batch_size=min(batch_size, engine.info.settings.max_batch) if batch == -1 else batch,
@@ -52,6 +62,22 @@ def evaluate_engine(
         iou_threshold=limits.iou_threshold,
         max_detections=limits.max_detections,
     )
+
+
+def _predict(engine: Engine, images: NDArray[np.float32], classes: int) -> tuple[Any, Any]:
+    """Boxes [B, A, 4] and scores [B, A, C]; C is the dataset's where a list of detections leaves it open."""
+    boxes, scores = infer_any(engine, images)
+    found = scores.shape[2]
+    if found != classes and not engine.info.names and lists_detections(engine.info):
+        found = max(classes, 1 + int(np.flatnonzero(scores.any(axis=(0, 1))).max(initial=0)))
+        if found == classes:
+            missing = max(0, classes - scores.shape[2])
+            scores = np.pad(scores, ((0, 0), (0, 0), (0, missing)))[..., :classes]
+    if found != classes:
+        raise UserError(
+            f"the engine has {found} classes, the dataset {classes}: evaluate it on the dataset that it was trained for"
+        )
+    return boxes, scores
 
 
 def measure_engines(

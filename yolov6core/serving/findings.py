@@ -7,15 +7,14 @@ import io
 import json
 import statistics
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov6core.base.atomic import write_json, write_text
 from yolov6core.data.frames import Frame
 from yolov6core.serving.engine_detector import EngineDetector, StepTimes
+from yolov6core.serving.results_folder import ResultsFolder
 
 COLUMNS = ("file", "frame", "class", "name", "score", "x1", "y1", "x2", "y2")
 
@@ -64,7 +63,7 @@ class Findings:
                 writer.writerow((*values, *found["box"]))
         return text.getvalue()
 
-    def write(self, out: Path, detector: EngineDetector) -> None:
+    def write(self, results: ResultsFolder, detector: EngineDetector) -> None:
         """Write `detections.json` and `detections.csv`. Raises UserError if the disk is full."""
         document = {
             "engine": json.loads(detector.engine.info.to_json()),
@@ -74,5 +73,4 @@ class Findings:
             "images": self.images,
             "skipped": self.skipped,
         }
-        write_json(out / "detections.json", document)
-        write_text(out / "detections.csv", self.csv())
+        results.finish(document, self.csv())

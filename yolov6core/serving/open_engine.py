@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from yolov6core.base.errors import UserError, logger
-from yolov6core.base.yaml_text import parse_yaml
 from yolov6core.engines.registry import open_engine, open_file
-from yolov6core.engines.runtime import SIDECAR, BuildSettings, Engine, EngineMismatch, RuntimeMissing, read_info
+from yolov6core.engines.runtime import (
+    SIDECAR,
+    BuildSettings,
+    Engine,
+    EngineMismatch,
+    RuntimeMissing,
+    lists_detections,
+    read_info,
+)
+from yolov6core.engines.trial import brief, try_once
+from yolov6core.serving.names_file import names_in_file
 
 REBUILD = "rebuild it here with 'dvc repro --force build-trt'"
 
@@ -16,14 +27,20 @@ def open_folder(folder: Path) -> Engine:
     """Open the engine of a folder.
 
     Raises:
-        UserError: it is of another runtime, version or device, or its runtime is missing.
+        UserError: it is of another runtime, version or device, its runtime is missing, or its files are damaged.
     """
     try:
-        return open_engine(folder)
+        engine = open_engine(folder)
+        try_once(engine)
+        return engine
     except EngineMismatch as error:
         raise UserError(f"{folder}: {error}; {REBUILD}") from None
     except RuntimeMissing as error:
         raise UserError(f"{folder}: {error}; choose another engine.runtime, or {REBUILD}") from None
+    except Exception as error:  # what libraries raise for damaged files has no common base class
+        raise UserError(
+            f"{folder} is damaged, or its {SIDECAR} is of another engine ({brief(error)}); {REBUILD}"
+        ) from None
 
 
 def open_any(path: Path, runtime: str = "auto") -> Engine:
@@ -63,21 +80,32 @@ def class_names(path: Path | None, engine: Engine, *, dataset: Path) -> tuple[st
         dataset: dataset.yaml of the prepared dataset.
 
     Raises:
-        UserError: `path` does not exist.
+        UserError: `path` does not exist or holds no names, see `names_in_file`.
     """
+    count = class_count(engine)
     if path is not None:
-        if not path.is_file():
-            raise UserError(f"--names {path} does not exist; give a dataset.yaml or a text file with a name a line")
-        text = path.read_text(encoding="utf-8")
-        found = parse_yaml(text).get("names", []) if path.suffix in (".yaml", ".yml") else text.split("\n")
-        found = found.values() if isinstance(found, dict) else found
-        return tuple(str(name).strip() for name in found if str(name).strip())
+        found = names_in_file(path, count)
+        if count and len(found) != count:
+            logger.warning("--names %s has %d names, the engine %d classes", path, len(found), count)
+        return found
     if engine.info.names:
         return engine.info.names
-    shape = engine.info.outputs.get("scores", ())
-    if dataset.is_file() and shape:
-        found = parse_yaml(dataset.read_text(encoding="utf-8"))["names"]
-        if len(found) == shape[-1]:
-            return tuple(found)
+    if dataset.is_file() and count:
+        found = names_in_file(dataset)
+        if len(found) == count:
+            return found
     logger.warning("no class names are known, numbers are written instead; give --names")
     return ()
+
+
+def class_count(engine: Engine) -> int:
+    """Number of classes of an engine; 0 if a list of detections leaves it open."""
+    info = engine.info
+    if info.interface.nms != "none":
+        return info.interface.classes
+    if info.names:
+        return len(info.names)
+    if lists_detections(info):
+        return 0
+    batch, _, height, width = info.input_shape
+    return engine.infer(np.zeros((max(batch, 1), 3, height, width), np.float32))[1].shape[2]
