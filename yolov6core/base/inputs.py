@@ -154,7 +154,7 @@ def _guess(data: bytes) -> str | None:
 
 
 def _likelihood(text: str, codec: str) -> float:
-    """Mean over the characters outside of ASCII: 1 for those that texts in this encoding consist of, -1 for odd ones."""
+    """Mean over the characters outside of ASCII: 1 for those that its texts consist of, -1 for odd ones."""
     foreign = [c for c in text if c > "\x7f"]
     odd = _ODD_WORDS[codec].search(text) is not None if codec in _ODD_WORDS else False
     return sum(_weight(c, codec) for c in foreign) / max(len(foreign), 1) - 0.5 * odd

@@ -149,8 +149,13 @@ class Images(Sequence[AnnotatedImage]):
             codes += own
         return Counter({self._columns.names[code]: count for code, count in Counter(codes).items()})
 
-    def arrays(self) -> tuple[list[str], NDArray[np.uint32], NDArray[np.int32], NDArray[np.float32]]:
-        """All objects at once, without crowds: class names, class index [n], place of the image [n], box xyxy in pixels [n, 4]."""
+    def arrays(
+        self, *, crowds: bool = True
+    ) -> tuple[list[str], NDArray[np.uint32], NDArray[np.int32], NDArray[np.float32]]:
+        """All objects at once, perhaps without crowds.
+
+        Returns: class names, class index [n], place of the image [n], box xyxy in pixels [n, 4].
+        """
         columns = self._columns
         ends = np.frombuffer(columns.object_ends, dtype=np.uint64).astype(np.int64)
         rows = np.array(self._all_rows(), dtype=np.int64)
@@ -158,7 +163,7 @@ class Images(Sequence[AnnotatedImage]):
         objects = np.repeat(ends[rows] - np.cumsum(counts) + counts, counts)
         objects += np.arange(len(objects))
         owners = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
-        if self._has_crowds():
+        if not crowds and self._has_crowds():
             boxes_only = np.frombuffer(columns.flags, dtype=np.uint8)[objects] < _CROWD
             objects, owners = objects[boxes_only], owners[boxes_only]
         classes = np.frombuffer(columns.classes, dtype=np.uint32)[objects]
