@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov6core.base.yaml_text import parse_yaml
-from yolov6core.data.image_header import ImageError, read_image_header, read_jpeg_header
+from yolov6core.data.image_header import ImageError, read_jpeg_header
 from yolov6core.data.loader import EvalBatch, eval_batches
 from yolov6core.data.transforms import Image, Labels, Size, fitted_size
 
-_JPEG = {".jpg", ".jpeg"}
 _REDUCED_DECODE = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _MADE_BY = "run the prepare-voc2yolo stage again"
 
@@ -154,7 +153,7 @@ def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
     """Decode an image; a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 of its size that still fills `at_least`."""
     try:
         data = path.read_bytes()
-        flags = _decode_flags(data, path, at_least) if at_least else cv2.IMREAD_COLOR
+        flags = _decode_flags(data, at_least) if at_least else cv2.IMREAD_COLOR
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
     except OSError as error:
         raise ValueError(f"image {path} cannot be read ({error.strerror}); put it back or {_MADE_BY}") from None
@@ -165,9 +164,9 @@ def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
     return cast(Image, image)
 
 
-def _decode_flags(data: bytes, path: Path, at_least: Size) -> int:
-    if path.suffix.lower() not in _JPEG:
+def _decode_flags(data: bytes, at_least: Size) -> int:
+    header = read_jpeg_header(data)
+    if header is None:
         return cv2.IMREAD_COLOR
-    header = read_jpeg_header(data) or read_image_header(str(path))
     ratio = max(header.height / at_least[0], header.width / at_least[1])
     return next((flag for step, flag in _REDUCED_DECODE.items() if ratio >= step), cv2.IMREAD_COLOR)
