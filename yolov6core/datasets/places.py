@@ -6,9 +6,9 @@ import functools
 import os
 from collections.abc import Sequence
 
-from yolov6core.data.files import Files, list_files
+from yolov6core.data.files import Files, folders_below, list_files
 from yolov6core.data.image_header import IMAGE_SUFFIXES
-from yolov6core.datasets.annotated import is_safe_name
+from yolov6core.datasets.annotated import Problem, is_safe_name
 
 
 class Places:
@@ -53,3 +53,16 @@ class Places:
     @functools.cached_property
     def _all(self) -> Files:
         return list_files(self.root, IMAGE_SUFFIXES, deep=True)
+
+
+def broken_links(root: str) -> list[Problem]:
+    """Links in the dataset's folder that lead nowhere, as problems: DVC stops at them."""
+    problems = []
+    for path, _ in folders_below(root):
+        with os.scandir(path) as entries:
+            problems += [
+                Problem("broken_link", f"{path.rstrip('/')}/{entry.name}")
+                for entry in entries
+                if entry.is_symlink() and not os.path.exists(entry.path)
+            ]
+    return problems
