@@ -56,6 +56,13 @@ def test_unicode_is_never_a_guess(tmp_path, encoding):
     [
         ("gbk", "gb18030", "猫\n狗\n行人\n汽车\n"),
         ("gb2312", "gb18030", "安全帽\n反光衣\n"),
+        ("gbk", "gb18030", "<name>安全帽</name>"),
+        ("gbk", "gb18030", "人\n车辆\n"),
+        ("gbk", "gb18030", "划痕\n裂纹\n"),
+        ("euc-kr", "cp949", "사람\n차\n"),
+        ("euc-kr", "cp949", "강아지\n신호등\n"),
+        ("shift_jis", "cp932", "犬\n猫\n車\n"),
+        ("shift_jis", "cp932", "信号\n歩行者\n"),
         ("shift_jis", "cp932", "ネコ\nいぬ\n自動車\n"),
         ("euc-kr", "cp949", "고양이\n개\n자동차\n"),
         ("big5", "big5", "貓咪\n狗狗\n汽車行人\n"),

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from yolov6core.data.image_header import ImageError, read_image_header
+from yolov6core.data.image_header import ImageError, ImageTooLargeError, check_claimed_size, read_image_header
 from yolov6core.datasets.check import turn_box
 
 
@@ -125,6 +125,10 @@ def test_absurd_sizes_are_refused_before_decoding(tmp_path, suffix):
     path.write_bytes(huge(suffix))
     with pytest.raises(ImageError, match="60000x60000 pixels; at most 268 million"):
         read_image_header(str(path))
+    with pytest.raises(ImageTooLargeError):
+        check_claimed_size(path.read_bytes())
+    check_claimed_size(encoded(suffix))
+    check_claimed_size(encoded(suffix)[:30])
 
 
 def turned_file(format_, orientation, tmp_path):

@@ -24,6 +24,20 @@ _BOMS = (  # UTF-32 first: its mark begins with the one of UTF-16
 _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "ascii": "utf-8"}
 _NO_TEXT = {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "utf-7", "mbcs", "oem"}
 _CANDIDATES = ("gb18030", "cp932", "cp949", "big5", "euc_jp", "cp1251", "cp1252")
+_COMMON = {  # frequent characters, and those of things that are labelled: Korean and Chinese share their bytes
+    "cp949": "이다는을에의가고하지를은로기사도한어나대자시인리아해서그수일스보정여있라부전제것만들주원장상동차개소"
+    "양람선화물행교통호등버트럭과파손표판문유모안면결함균열조각새말닭돼컵병책창식음오토바퀴신발얼굴무불연",
+    "gb18030": "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里"
+    "用道行所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心本前开但因只从想实日"
+    "军者意无力它与长把机十民第公此已工使情明性知全三又关点正业外将两高间由问很最重并物手应战向头文体政美"
+    "相见被利什二等产或新己制身果加西斯月话合回特代内信表化老给世位次度门任常先海通教儿原东声提立及比员解"
+    "水名车辆安帽服衣反光火烟焰猫狗鸟牛羊马猪鸡鱼花草树红绿黄蓝白黑灯路标志牌轿货客摩托汽骑电瓶盔口罩脸眼"
+    "鼻男女孩缺陷划痕裂纹孔洞破损污渍斑异飞船房桥杯碗椅桌床书包箱盒袋刀枪球鞋裤脑屏幕钢铁铜铝木塑料玻璃苹"
+    "香蕉橙叶病虫害负良品类别未目舶管",
+    "cp932": "日一国人年大十二本中長出三時行見月分後前生五間上東四今金九入学高円子外八六下来気小七山話女北午百書先"
+    "名川千水半男西電校語土木聞食車毎何南万白天母火右読友左休父雨犬猫鳥馬牛魚花自動信号標識歩者傷欠陥良品"
+    "赤青黄黒緑",
+}
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
 _ODD_WORDS = {  # Cyrillic and Latin letters side by side; three letters with accents in a row
@@ -168,7 +182,8 @@ def _weight(character: str, codec: str) -> float:
     if 0x3040 <= point < 0x3100:
         return 1.0 if codec in ("cp932", "euc_jp") else 0.0
     if 0xAC00 <= point < 0xD7A4:
-        return 1.0 if codec == "cp949" and len(character.encode("euc_kr", "ignore")) == 2 else -0.5
+        known = codec == "cp949" and len(character.encode("euc_kr", "ignore")) == 2
+        return (1.0 if character in _COMMON[codec] else 0.4) if known else -0.5
     if 0x4E00 <= point < 0xA000:
         return _ideograph(character, codec)
     return 0.3 if unicodedata.category(character) in ("Ps", "Pe", "Po") else -1.0
@@ -186,7 +201,9 @@ def _ideograph(character: str, codec: str) -> float:
         "cp932": 0x88 <= first <= 0x97,
         "euc_jp": 0xB0 <= first <= 0xCF,
     }
-    return {"gb18030": 0.9, "big5": 0.7, "cp932": 0.8, "euc_jp": 0.75}[codec] if common.get(codec) else -0.3
+    if not common.get(codec):
+        return -0.3
+    return 1.0 if character in _COMMON.get(codec, "") else {"gb18030": 0.5, "big5": 0.6, "cp932": 0.4}.get(codec, 0.35)
 
 
 def _escaped(character: str) -> str:

@@ -28,6 +28,10 @@ class ImageError(ValueError):
     """The file is not a complete, readable image."""
 
 
+class ImageTooLargeError(ImageError):
+    """The file claims more than MAX_PIXELS."""
+
+
 class ImageHeader(NamedTuple):
     """Height and width in pixels after the file's orientation is applied, and that orientation.
 
@@ -73,12 +77,32 @@ def read_jpeg_header(data: bytes) -> ImageHeader | None:
     return frame[0]
 
 
+def check_claimed_size(data: bytes) -> None:
+    """Check the size that a picture in memory claims before it is decoded; damaged ones are left to the decoder.
+
+    Raises:
+        ImageTooLargeError: more than MAX_PIXELS.
+    """
+    try:
+        if data[:3] == b"\xff\xd8\xff":
+            _jpeg_frame(data)
+        elif data[:8] == _PNG_SIGNATURE and len(data) >= 24:
+            width, height = struct.unpack_from(">II", data, 16)
+            _upright(height, width, 1, "PNG")
+        elif (stored := _claimed(data)[0]) is not None:
+            _upright(*stored, 1, "image")
+    except ImageTooLargeError:
+        raise
+    except ImageError:
+        pass
+
+
 def _upright(height: int, width: int, orientation: int, kind: str) -> ImageHeader:
     """The header of a picture stored with `height` and `width`; raises ImageError for impossible sizes."""
     if height < 1 or width < 1:
         raise ImageError(f"{kind} of {width}x{height} pixels")
     if height * width > MAX_PIXELS:
-        raise ImageError(f"{kind} of {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million are taken")
+        raise ImageTooLargeError(f"{kind} of {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million are taken")
     return ImageHeader(width, height, orientation) if orientation >= 5 else ImageHeader(height, width, orientation)
 
 

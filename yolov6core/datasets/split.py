@@ -101,7 +101,7 @@ def _mended(classes: list[list[str]], places: list[int], order: list[int]) -> li
             exchange(min(chosen), boxed)
         elif boxed:
             chosen.add(boxed[0])
-    return sorted(chosen)
+    return sorted(chosen) or places  # where each image is the only one of a class, a class has to leave
 
 
 def stratified_part(images: Images, count: int, seed: int) -> list[int]:
