@@ -152,10 +152,15 @@ def text_codec(name: str) -> str | None:
 def _unmarked_wide(data: bytes) -> str | None:
     """UTF-16 or UTF-32 without a mark, by the null bytes of its first character, which is one of ASCII."""
     nulls = tuple(byte == 0 for byte in data[:4])
-    wide = {(False, True, True, True): "utf-32-le", (True, True, True, False): "utf-32-be"}
+    wide: dict[tuple[bool, ...], str] = {
+        (False, True, True, True): "utf-32-le",
+        (True, True, True, False): "utf-32-be",
+        (False, True): "utf-16-le",
+        (True, False): "utf-16-be",
+    }
     if len(data) % 4 == 0 and nulls in wide:
         return wide[nulls]
-    return {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get(nulls[:2]) if len(data) % 2 == 0 else None
+    return wide.get(nulls[:2]) if len(data) % 2 == 0 else None
 
 
 def _guess(data: bytes) -> str | None:

@@ -95,7 +95,7 @@ def _numbers_of(size: tuple[object, object]) -> tuple[float, float] | None:
 def _sides_swapped(image: AnnotatedImage, size: tuple[int, int]) -> bool:
     """Whether height and width are told in each other's place: the boxes fit the file, but not the told size."""
     told = image.size
-    if told != (size[1], size[0]):
+    if told is None or told != (size[1], size[0]):
         return False
     return all(_inside(item.box, size) for item in image.objects) and not all(
         _inside(item.box, told) for item in image.objects

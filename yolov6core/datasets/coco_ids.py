@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from yolov6core.datasets.annotated import DatasetError, Problem
 
@@ -82,7 +82,7 @@ class IdTable:
                 self._problems.append(Problem("merged_entry", self._path, name))
 
 
-def is_id(value: object) -> bool:
+def is_id(value: object) -> TypeGuard[int | float | str]:
     """Whether a value can be an id: a number or text."""
     return isinstance(value, int | float | str) and not isinstance(value, bool) and value == value
 

@@ -30,6 +30,7 @@ _SIXTEENTH = 2**12  # of the range of 16 bits
 _TIFF = (b"II*\0", b"MM\0*")
 
 Finding = tuple[str, str, str]  # kind of problem, path, detail
+Work = tuple[str, tuple[int, int] | None]  # path, (height, width) that the header tells
 
 
 def drop_undecodable(images: Images, problems: list[Problem], *, name: str, processes: int = 0) -> Images:
@@ -43,9 +44,9 @@ def drop_undecodable(images: Images, problems: list[Problem], *, name: str, proc
     Raises:
         DatasetError: a picture ends the decoder's process.
     """
-    work = [(path, size) for path, size in zip(images.paths(), images.sizes(), strict=True)]
+    work = zip(images.paths(), images.sizes(), strict=True)
     bad: set[str] = set()
-    for kind, path, detail in _findings(work, name, processes or os.cpu_count() or 1):
+    for kind, path, detail in _findings(work, len(images), name, processes or os.cpu_count() or 1):
         problems.append(Problem(kind, path, detail))
         if kind != "narrow_range":
             bad.add(path)
@@ -85,7 +86,7 @@ def _narrow(path: str, data: bytes) -> Finding | None:
     return ("narrow_range", path, f"values {low} to {high} of 0 to 65535") if high - low < _SIXTEENTH else None
 
 
-def _check_chunk(chunk: Sequence[tuple[str, tuple[int, int] | None]]) -> list[Finding]:
+def _check_chunk(chunk: Sequence[Work]) -> list[Finding]:
     return [finding for path, size in chunk if (finding := check_picture(path, size)) is not None]
 
 
@@ -94,15 +95,15 @@ def _start_worker() -> None:
     end_with_starter(1)
 
 
-def _chunks(work: Iterable[tuple[str, tuple[int, int] | None]]) -> Iterator[list]:
+def _chunks(work: Iterable[Work]) -> Iterator[list]:
     source = iter(work)
     while chunk := list(islice(source, CHUNK)):
         yield chunk
 
 
-def _findings(work: list, name: str, processes: int) -> Iterator[Finding]:
-    progress = Progress(name, len(work))
-    if len(work) < ALONE:
+def _findings(work: Iterable[Work], count: int, name: str, processes: int) -> Iterator[Finding]:
+    progress = Progress(name, count)
+    if count < ALONE:
         for chunk in _chunks(work):
             yield from _check_chunk(chunk)
             progress.add(len(chunk))

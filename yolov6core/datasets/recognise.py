@@ -27,7 +27,7 @@ class Evidence(NamedTuple):
     """A format, how many images the data has in it, and that in words."""
 
     format: str
-    count: int
+    images: int
     words: str
 
 
@@ -85,10 +85,10 @@ def recognise(root: str) -> tuple[str, str]:
             f"no dataset in prepare.root {root}: it is an output of prepare-voc2yolo without images; "
             "name the folder of the dataset that it was made from"
         )
-    seen = [found for found in (_voc(root), _coco(root), _yolo(root)) if found.count]
+    seen = [found for found in (_voc(root), _coco(root), _yolo(root)) if found.images]
     if seen:
-        most = max(found.count for found in seen)
-        best = next(found for found in seen if 2 * found.count > most)
+        most = max(found.images for found in seen)
+        best = next(found for found in seen if 2 * found.images > most)
         others = [found.words for found in seen if found is not best]
         return best.format, best.words + (f"; also seen: {', '.join(others)}" if others else "")
     by_name: dict[str, Callable[[str], bool]] = {"voc": is_voc, "coco": _has_json, "yolo": is_yolo}

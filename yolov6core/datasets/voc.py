@@ -72,7 +72,7 @@ def _wanted(root: str, folders: list[VocFolder], asked: dict[str, Sequence[str]]
     lists = sorted({name for folder in folders for name in folder.lists})
     names = [name for part in asked.values() for name in part]
     if len(lists) == 1 and not all(name.rpartition("/")[2] in lists for name in names):
-        asked, names = {"train": lists, "val": lists}, lists
+        asked, names = dict.fromkeys(asked, lists), lists
     if same_names(asked["train"], asked["val"]):
         logger.info("one list for both splits of %s (%s): it is split by chance", root, ", ".join(names))
         asked = {"all": list(dict.fromkeys(names))}

@@ -100,12 +100,13 @@ def write_dataset(
             file.writelines(coco_text(images, names))
         _write_list(folder / f"{split}.txt", images)
     _write_list(folder / "calib.txt", calib or Images())
-    named = LabelNames()
+    image = None
     for named in _namings(splits):
         image = _write_labels(folder / "labels", splits, class_index, named)
         if image is None:
             return named
         shutil.rmtree(folder / "labels")
+    assert image is not None
     raise _same_name(image, splits)
 
 
