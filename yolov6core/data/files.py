@@ -7,7 +7,8 @@ import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from yolov6core.base.inputs import open_input, read_bytes, read_rest
+from yolov6core.base.errors import logger
+from yolov6core.base.inputs import open_input, printable, read_bytes, read_rest
 
 __all__ = ["Files", "folders_below", "list_files", "open_to_read", "read_file", "read_rest"]
 open_to_read = open_input
@@ -80,7 +81,9 @@ def folders_below(folder: str, *, skip: Collection[str] = ()) -> Iterator[tuple[
                     for entry in entries
                     if entry.name[0] != "." and entry.name not in skip and entry.is_dir()
                 )
-        except OSError:
+        except OSError as error:
+            if inside or not isinstance(error, FileNotFoundError | NotADirectoryError):
+                logger.warning("folder %s cannot be read (%s); it is left out", printable(path), error.strerror)
             continue
         if (found.st_dev, found.st_ino) in seen:
             continue

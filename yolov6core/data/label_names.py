@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,11 @@ class LabelNames:
 
     def of(self, path: str) -> str:
         """Name of the label file without `.txt`: `a` or `sub/a` for the image `<root>/sub/a.jpg`."""
-        start = path.rfind("/") + 1
-        if self.root is not None:
-            front = self.root.rstrip("/") + "/"
-            start = len(front) if self.root and path.startswith(front) else 0
-            start += len(path[start:]) - len(path[start:].lstrip("/"))
-        name = path[start:]
+        if self.root is None:
+            name = path[path.rfind("/") + 1 :]
+        else:
+            whole, front = plain_path(path), self.root.rstrip("/") + "/"
+            name = whole.removeprefix(front).lstrip("/") if self.root else whole.lstrip("/")
         dot = name.rfind(".")
         bare = name.rfind("/") + 1 < dot < len(name) - 1
         return name if self.suffixes or not bare else name[:dot]
@@ -43,3 +43,8 @@ class LabelNames:
         if not isinstance(entry, dict) or not isinstance(entry.get("root"), str):
             raise ValueError(f"`labels` must hold `root`, found {entry!r}")
         return cls(entry["root"], entry.get("suffixes") is True)
+
+
+def plain_path(path: str) -> str:
+    """A path without `.` and repeated slashes, as lists are read back."""
+    return PurePosixPath(path).as_posix()

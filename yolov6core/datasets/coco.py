@@ -14,7 +14,7 @@ from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Datas
 from yolov6core.datasets.coco_ids import IdTable, category_names
 from yolov6core.datasets.images import Images, ReadDataset
 from yolov6core.datasets.places import Places
-from yolov6core.datasets.reading import looks_like_split, needed, same_names
+from yolov6core.datasets.reading import is_whole, looks_like_split, needed, same_names
 
 _OTHERS = ("captions", "person_keypoints", "stuff", "image_info")
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
@@ -48,8 +48,8 @@ def read_coco(
     problems: list[Problem] = []
     known: dict[str, None] = {}  # class names in order
     asked = {"train": list(train_split), "val": list(val_split)}
-    if len(files) == 1 or (same_names(train_split, val_split) and all(name in files for name in train_split)):
-        asked = {"all": list(files) if len(files) == 1 else list(dict.fromkeys(train_split))}
+    if is_whole(list(files)) or (same_names(train_split, val_split) and all(name in files for name in train_split)):
+        asked = {"all": list(files) if is_whole(list(files)) else list(dict.fromkeys(train_split))}
     splits = {split: Images() for split in asked}
     for split, names in asked.items():
         for name in names:

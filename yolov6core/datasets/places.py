@@ -56,7 +56,10 @@ class Places:
 
 
 def broken_links(root: str) -> list[Problem]:
-    """Links in the dataset's folder that lead nowhere, as problems: DVC stops at them."""
+    """What DVC stops at in the dataset's folder, as problems: links that lead nowhere, names that are not UTF-8.
+
+    Images of such names are reported by the check.
+    """
     problems = []
     for path, _ in folders_below(root):
         with os.scandir(path) as entries:
@@ -65,4 +68,18 @@ def broken_links(root: str) -> list[Problem]:
                 for entry in entries
                 if entry.is_symlink() and not os.path.exists(entry.path)
             ]
+        with os.scandir(path) as entries:
+            problems += [
+                Problem("unsafe_path", f"{path.rstrip('/')}/{entry.name}", "a name that is not UTF-8; DVC stops at it")
+                for entry in entries
+                if not _is_utf8(entry.name) and not entry.name.lower().endswith(IMAGE_SUFFIXES)
+            ]
     return problems
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeError:
+        return False
+    return True

@@ -90,6 +90,11 @@ def looks_like_split(name: str) -> bool:
     return _SPLIT.fullmatch(name) is not None
 
 
+def is_whole(names: Sequence[str]) -> bool:
+    """Whether a dataset has one list or file, which is not named as one of test images: it is split by chance."""
+    return len(names) == 1 and not names[0].lower().startswith("test")
+
+
 def missing_split(asked: Iterable[str], there: Iterable[str], root: str) -> DatasetError:
     """The error for split names that the dataset does not have, while it has others."""
     known = sorted(set(there))

@@ -8,14 +8,14 @@ images, as drawing tools leave them.
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from yolov6core.base.errors import logger
 from yolov6core.base.inputs import read_bytes
 from yolov6core.data.image_header import IMAGE_SUFFIXES
 from yolov6core.datasets.annotated import AnnotatedImage, DatasetError, Problem
 from yolov6core.datasets.images import Images, ReadDataset
-from yolov6core.datasets.reading import attempt, looks_like_split, missing_split, same_names, text_of
+from yolov6core.datasets.reading import attempt, is_whole, looks_like_split, missing_split, same_names, text_of
 from yolov6core.datasets.voc_tree import VocFolder, find_voc, places_of, tree_roots
 from yolov6core.datasets.voc_xml import AnnotationError, VocAnnotation, parse_voc, voc_box
 
@@ -67,11 +67,11 @@ def is_voc(root: str) -> bool:
     return os.path.isdir(root) and bool(tree_roots(root))
 
 
-def _wanted(root: str, folders: list[VocFolder], asked: dict[str, Sequence[str]], problems: list[Problem]) -> Parts:
+def _wanted(root: str, folders: list[VocFolder], asked: Mapping[str, Sequence[str]], problems: list[Problem]) -> Parts:
     """The names to read, by split."""
     lists = sorted({name for folder in folders for name in folder.lists})
     names = [name for part in asked.values() for name in part]
-    if len(lists) == 1 and not all(name.rpartition("/")[2] in lists for name in names):
+    if is_whole(lists) and not all(name.rpartition("/")[2] in lists for name in names):
         asked, names = dict.fromkeys(asked, lists), lists
     if same_names(asked["train"], asked["val"]):
         logger.info("one list for both splits of %s (%s): it is split by chance", root, ", ".join(names))
@@ -92,7 +92,7 @@ def _wanted(root: str, folders: list[VocFolder], asked: dict[str, Sequence[str]]
     if all(name in by_part for name in names):
         return {split: [one for name in part for one in by_part[name]] for split, part in asked.items()}
     known = [name for name in by_part if looks_like_split(name) and name != os.path.basename(root)]
-    if known:
+    if known and not is_whole(known):
         raise missing_split((name for name in names if name not in by_part), known, root)
     return {"all": [(folder, folder.stems()) for folder in folders]}
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from yolov6core.data.label_names import LabelNames
+from yolov6core.data.label_names import LabelNames, plain_path
 from yolov6core.datasets.annotated import AnnotatedImage, Box, DatasetError
 from yolov6core.datasets.images import Images
 
@@ -113,7 +113,7 @@ def write_dataset(
 def _namings(splits: Mapping[str, Images]) -> Iterator[LabelNames]:
     """Ways to name label files, the plainest first."""
     yield LabelNames()
-    folders = {path.rpartition("/")[0] for images in splits.values() for path in images.paths()}
+    folders = {os.path.dirname(plain_path(path)) for images in splits.values() for path in images.paths()}
     try:
         common = os.path.commonpath(folders)
     except ValueError:  # some absolute, some not

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from yolov6core.data.files import folders_below, list_files
 from yolov6core.data.image_header import IMAGE_SUFFIXES
 from yolov6core.datasets.annotated import DatasetError, Problem, is_safe_name
-from yolov6core.datasets.reading import checked_names, looks_like_split, missing_split, same_names, text_of, yaml_of
+from yolov6core.datasets.reading import (
+    checked_names,
+    is_whole,
+    looks_like_split,
+    missing_split,
+    same_names,
+    text_of,
+    yaml_of,
+)
 
 _YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "labels.txt", "_darknet.labels")
@@ -98,7 +106,7 @@ def split_images(
             for split, part in asked.items()
         }
     direct = _images_in(f"{root}/images", deep=False)
-    if not direct and len(known) == 1 and "list" in known.values():  # one list for everything
+    if not direct and is_whole(list(known)) and "list" in known.values():  # one list for everything
         place = _place_of(root, next(iter(known)), told)
         return {"all": _images_of(root, place or [], told, problems)}
     if not direct and known:
