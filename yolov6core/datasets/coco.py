@@ -14,7 +14,7 @@ from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Datas
 from yolov6core.datasets.coco_ids import IdTable, category_names
 from yolov6core.datasets.images import Images, ReadDataset
 from yolov6core.datasets.places import Places
-from yolov6core.datasets.reading import is_whole, looks_like_split, needed, same_names
+from yolov6core.datasets.reading import in_words, is_whole, looks_like_split, needed, same_names
 
 _OTHERS = ("captions", "person_keypoints", "stuff", "image_info")
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
@@ -174,7 +174,7 @@ def _load(path: str, problems: list[Problem]) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not valid JSON: {error}") from error
+        raise DatasetError(f"{path} is not valid JSON: {in_words(error)}") from error
     needs = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
     for key, fields in needs.items():
         entries = document.get(key) if isinstance(document, dict) else None

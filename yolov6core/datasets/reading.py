@@ -38,7 +38,8 @@ def needed(read: Callable[[], T], where: str) -> T:
     except DatasetError:
         raise
     except Exception as error:
-        raise DatasetError(f"{where} cannot be read: {in_words(error)}") from error
+        words = in_words(error)
+        raise DatasetError(words if where in words else f"{where} cannot be read: {words}") from error
 
 
 def in_words(error: Exception) -> str:

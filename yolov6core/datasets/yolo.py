@@ -93,9 +93,11 @@ class Labels:
 
     @functools.cached_property
     def _by_name(self) -> Files:
-        """Of a single folder of labels: where images lie in folders of other names."""
+        """Where labels or images lie in folders of other names: those of the folder `labels`, or of the dataset."""
         folders = label_folders(self._root)
-        return list_files(folders[0], (".txt",), deep=True) if len(folders) == 1 else Files(self._root, {})
+        if len(folders) > 1:
+            return Files(self._root, {})
+        return list_files(folders[0] if folders else self._root, (".txt",), deep=True, skip=("ImageSets",))
 
 
 def label_path(path: str) -> str:

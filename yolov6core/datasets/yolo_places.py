@@ -46,16 +46,8 @@ class YoloDescription:
 def describe(root: str, problems: list[Problem]) -> YoloDescription:
     """Class names of the dataset, and the file that tells its places. Raises DatasetError where names are missing."""
     for name in _YAML_FILES:
-        path = f"{root}/{name}"
-        if not os.path.lexists(path):
-            continue
-        document = yaml_of(path, problems)
-        names = document.get("names")
-        if isinstance(names, dict) and all(isinstance(key, int) for key in names):
-            names = [names[index] for index in sorted(names)] if sorted(names) == list(range(len(names))) else None
-        if isinstance(names, list) and names:
-            return YoloDescription(checked_names(names, path, problems), document)
-        raise DatasetError(f"{path}: 'names' must be a list of class names, or a mapping of 0, 1, ... to names")
+        if os.path.lexists(f"{root}/{name}"):
+            return _of_yaml(f"{root}/{name}", problems)
     document = _darknet(root, problems)
     told = [str(document["names"])] if "names" in document else []
     for name in (*_NAME_FILES, *told):
@@ -63,7 +55,20 @@ def describe(root: str, problems: list[Problem]) -> YoloDescription:
         if path is not None:
             rows = [row.strip() for row in text_of(path, problems).splitlines()]
             return YoloDescription(checked_names([row for row in rows if row], path, problems), document)
+    others = list_files(root, (".yaml", ".yml"))
+    if len(others.suffixes) == 1:
+        return _of_yaml(others.paths(next(iter(others.suffixes)))[0], problems)
     raise DatasetError(f"class names are missing: {root} has none of {', '.join((*_YAML_FILES[:2], *_NAME_FILES[:2]))}")
+
+
+def _of_yaml(path: str, problems: list[Problem]) -> YoloDescription:
+    document = yaml_of(path, problems)
+    names = document.get("names")
+    if isinstance(names, dict) and all(isinstance(key, int) for key in names):
+        names = [names[index] for index in sorted(names)] if sorted(names) == list(range(len(names))) else None
+    if isinstance(names, list) and names:
+        return YoloDescription(checked_names(names, path, problems), document)
+    raise DatasetError(f"{path}: 'names' must be a list of class names, or a mapping of 0, 1, ... to names")
 
 
 def _darknet(root: str, problems: list[Problem]) -> dict[str, object]:
