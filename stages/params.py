@@ -106,6 +106,7 @@ class PrepareParams(ProjectSection, section="prepare"):
     min_box: Weight
     voc_origin: Annotated[Literal[0, 1], WHOLE]
     images: Literal["reference", "hardlink", "copy"]
+    decode: Literal["all", "judged"] = "all"
     strict: bool
     seed: Seed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +12,15 @@ from stages.params import PrepareParams
 from stages.shared import paths
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
-from yolov6core.datasets.annotated import DatasetError, Problem, count_problems
+from yolov6core.datasets.annotated import DatasetError, Problem
 from yolov6core.datasets.check import BoxRules, check_images
-from yolov6core.datasets.coco import is_coco, read_coco
+from yolov6core.datasets.decode import drop_undecodable
+from yolov6core.datasets.enough import need_enough, need_right_case, need_two
 from yolov6core.datasets.images import Images, ReadDataset
-from yolov6core.datasets.prepared import PreparedDataset
-from yolov6core.datasets.split import remove_shared, seeded_part, stratified_part
-from yolov6core.datasets.voc import is_voc, read_voc
-from yolov6core.datasets.yolo import is_yolo, read_yolo
+from yolov6core.datasets.places import broken_links
+from yolov6core.datasets.prepared import PreparedDataset, log_problems, problem_report
+from yolov6core.datasets.recognise import chosen_by, read_dataset
+from yolov6core.datasets.split import fair_part, held_out_part, remove_shared, seeded_part
 
 METRICS = paths.METRICS / "prepare.json"
 
@@ -27,7 +29,7 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = paths.DATASET, metri
     """Write the dataset folder `out` and four totals to `metrics`; returns counts of splits and problems.
 
     Raises:
-        UserError: nothing usable is left, or `strict` and there are problems. Nothing is written then.
+        UserError: nothing usable is left, or `strict` and there are problems. Only a list of them is written then.
     """
     with _no_cycle_search():
         return _prepare_and_write(prepare, out=out, metrics=metrics)
@@ -46,53 +48,94 @@ def _no_cycle_search() -> Iterator[None]:
 
 
 def _prepare_and_write(prepare: PrepareParams, *, out: Path, metrics: Path) -> dict[str, int]:
+    problems: list[Problem] = []
     try:
-        prepared = _prepare(prepare)
+        prepared = _prepare(prepare, problems)
         prepared.log_summary()
         if prepare.strict and prepared.problems:
-            raise UserError(
+            raise DatasetError(
                 f"{len(prepared.problems)} problem(s) in {prepare.root}, named above, and prepare.strict is true; "
                 "mend the data, or set strict to false to go on without what cannot be used"
             )
         with replace_folder(out) as folder:
             prepared.write(folder, shown_as=out.as_posix(), images=prepare.images)
     except DatasetError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"{error}{_report_aside(problems, out)}") from error
+    report_path(out).unlink(missing_ok=True)
     write_json(metrics, prepared.totals())
     logger.info("-> %s", out)
     return prepared.figures()
 
 
-def _prepare(prepare: PrepareParams) -> PreparedDataset:
-    """Read, check and split."""
-    source = _read(prepare)
-    problems = list(source.problems)
-    checked = _checked_splits(prepare, source, problems)
+def report_path(out: Path) -> Path:
+    """The file of all problems where no dataset is written."""
+    return out.with_name(out.name + ".problems.json")
+
+
+def _report_aside(problems: list[Problem], out: Path) -> str:
+    """Write the report of a dataset that cannot be used; returns words about it for the message."""
+    if not problems:
+        return ""
+    path = report_path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, problem_report(problems))
+    return f"; all problems are listed in {path}"
+
+
+def _prepare(prepare: PrepareParams, problems: list[Problem]) -> PreparedDataset:
+    """Read, check and split; all problems found end in `problems`, sorted."""
+    root = os.path.expanduser(prepare.root).replace("\\", "/").rstrip("/") or "/"
+    source, why = read_dataset(
+        root,
+        prepare.format,
+        train_split=_as_list(prepare.train_split),
+        val_split=_as_list(prepare.val_split),
+        origin=prepare.voc_origin,
+    )
+    logger.info("format %s", why)
+    problems += source.problems
+    problems += broken_links(root)
+    try:
+        splits, calib = _split(prepare, source, problems)
+    except DatasetError as error:
+        log_problems(problems)
+        if prepare.format != "auto":
+            raise
+        raise DatasetError(f"{error} {chosen_by(*why.split(': ', 1))}") from error
+    boxes = {split: images.box_counts() for split, images in splits.items()}
+    crowds = set().union(*(images.crowd_counts() for images in splits.values())) - set().union(*boxes.values())
+    problems += [Problem("crowd_only", prepare.root, name) for name in sorted(crowds)]
     problems.sort(key=lambda problem: (problem.kind, problem.where, problem.detail))
-    _need_enough(prepare, checked, problems)
-    count = min(max(1, round(len(checked["train"]) * prepare.select_fraction)), len(checked["train"]) - 1)
-    select, train = checked["train"].divide(seeded_part(checked["train"], count, prepare.seed))
-    splits = {"train": train, "select": select, "val": checked["val"]}
-    calib, _ = train.divide(seeded_part(train, prepare.calib_images, prepare.seed))
-    boxes = {split: images.class_counts() for split, images in splits.items()}
-    names = list(prepare.classes or source.names or sorted(set().union(*boxes.values())))
+    names = list(prepare.classes or source.names or sorted(crowds.union(*boxes.values())))
     return PreparedDataset(prepare.root, splits, calib, boxes, names, problems)
 
 
-def _need_enough(prepare: PrepareParams, checked: dict[str, Images], problems: list[Problem]) -> None:
-    """Raise DatasetError where what is left cannot be trained and evaluated on."""
-    so_far = ", ".join(f"{kind} {count}" for kind, count in count_problems(problems).items() if count) or "none"
-    for split, images in checked.items():
-        if not images:
-            raise DatasetError(f"no usable image in the split {split!r} of {prepare.root}; problems: {so_far}")
-        if not images.class_counts():
-            named = sorted({problem.detail.split(" (")[0] for problem in problems if problem.kind == "unknown_class"})
-            hint = f"; classes in the data: {', '.join(named[:20])}" if named else ""
-            raise DatasetError(f"no usable box in the split {split!r} of {prepare.root}; problems: {so_far}{hint}")
-    if len(checked["train"]) < 2:
-        raise DatasetError(
-            f"one usable training image in {prepare.root}; at least two are needed, one to train and one to select on"
+def _as_list(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _split(prepare: PrepareParams, source: ReadDataset, problems: list[Problem]) -> tuple[dict[str, Images], Images]:
+    """The splits that are trained, chosen and judged on, and the images to calibrate on."""
+    checked = _checked_splits(prepare, source, problems)
+    need_right_case(prepare.classes, problems)
+    need_enough(prepare.root, checked, problems)
+    need_two(prepare.root, checked["train"])
+    count = min(max(1, round(len(checked["train"]) * prepare.select_fraction)), len(checked["train"]) - 1)
+    select, train = checked["train"].divide(fair_part(checked["train"], count, prepare.seed))
+    calib, rest = train.divide(seeded_part(train, prepare.calib_images, prepare.seed))
+    val = checked["val"]
+    if prepare.decode == "judged":
+        select, val, decoded = (
+            drop_undecodable(images, problems, name=name)
+            for name, images in (("select", select), ("val", val), ("calib", calib))
         )
+        if len(decoded) < len(calib):
+            kept = {*decoded.paths(), *rest.paths()}
+            train = train.part(place for place, path in enumerate(train.paths()) if path in kept)
+            calib = decoded
+    splits = {"train": train, "select": select, "val": val}
+    need_enough(prepare.root, splits, problems)
+    return splits, calib
 
 
 def _checked_splits(prepare: PrepareParams, source: ReadDataset, problems: list[Problem]) -> dict[str, Images]:
@@ -109,31 +152,11 @@ def _checked_splits(prepare: PrepareParams, source: ReadDataset, problems: list[
     for split, images in (("train", train), ("val", val)):
         checked[split], found = check_images(images, rules)
         problems += found
+        if prepare.decode == "all":
+            checked[split] = drop_undecodable(checked[split], problems, name=split)
     if "all" in source.splits:
         images = checked["train"]
         logger.info("no splits in %s: %g of the images are held out for val", prepare.root, prepare.val_fraction)
         count = min(len(images), max(1, round(len(images) * prepare.val_fraction)))
-        checked["val"], checked["train"] = images.divide(stratified_part(images, count, prepare.seed))
+        checked["val"], checked["train"] = images.divide(held_out_part(images, count, prepare.seed))
     return checked
-
-
-def _read(prepare: PrepareParams) -> ReadDataset:
-    """Let the reader for the dataset's format read it."""
-    root = prepare.root.replace("\\", "/").rstrip("/") or "/"
-    train_split, val_split = (
-        [names] if isinstance(names, str) else names for names in (prepare.train_split, prepare.val_split)
-    )
-    kind: str | None = prepare.format
-    if kind == "auto":
-        detectors = {"voc": is_voc, "coco": is_coco, "yolo": is_yolo}
-        kind = next((name for name, fits in detectors.items() if fits(root)), None)
-    if kind == "coco":
-        return read_coco(root, train_split=train_split, val_split=val_split)
-    if kind == "yolo":
-        return read_yolo(root, train_split=train_split, val_split=val_split)
-    if kind == "voc":
-        return read_voc(root, train_split=train_split, val_split=val_split, origin=prepare.voc_origin)
-    raise DatasetError(
-        f"no dataset in prepare.root {prepare.root}: looked for VOC (Annotations/*.xml, or *.xml beside the images), "
-        "COCO (annotations/instances_<split>.json) and YOLO (images/ and labels/)"
-    )

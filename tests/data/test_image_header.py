@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 
@@ -7,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from yolov6core.data.image_header import ImageError, read_image_header
+from yolov6core.data.image_header import ImageError, ImageTooLargeError, check_claimed_size, read_image_header
+from yolov6core.datasets.check import turn_box
 
 
 def picture(height=48, width=64):
@@ -131,3 +133,68 @@ def test_absurd_sizes_are_refused_before_decoding(tmp_path, suffix):
     path.write_bytes(huge(suffix))
     with pytest.raises(ImageError, match="60000x60000 pixels; at most 268 million"):
         read_image_header(str(path))
+    with pytest.raises(ImageTooLargeError):
+        check_claimed_size(path.read_bytes())
+    check_claimed_size(encoded(suffix))
+    check_claimed_size(encoded(suffix)[:30])
+
+
+def turned_file(format_, orientation, tmp_path):
+    """A picture with a white box, as a file whose metadata ask for it to be turned."""
+    image = pytest.importorskip("PIL.Image")
+    stored = np.zeros((80, 100, 3), np.uint8)
+    stored[20:60, 10:40] = 255
+    path = tmp_path / f"a.{format_.lower()}"
+    exif = image.Exif()
+    exif[0x0112] = orientation
+    more = {"tiffinfo": {0x0112: orientation}} if format_ == "TIFF" else {"exif": exif}
+    image.fromarray(stored).save(path, format_, **more | ({"lossless": True} if format_ == "WEBP" else {}))
+    return str(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_the_decoder_decides(tmp_path, format_, orientation):
+    path = turned_file(format_, orientation, tmp_path)
+    decoded = cv2.imread(path)
+    if decoded is None:
+        pytest.skip(f"OpenCV reads no {format_} here")
+    header = read_image_header(path)
+    assert (header.height, header.width) == decoded.shape[:2]
+    rows, columns = np.nonzero(decoded[..., 0] > 128)
+    found = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    expected = (10, 20, 40, 60)
+    if header.orientation >= 5:
+        expected = turn_box(expected, header.orientation, (80, 100))
+    if header.orientation in (1, 5, 6, 7, 8):
+        assert found == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(("first", "second"), [(6, 1), (1, 6), (3, 8), (0, 6), (9, 6)])
+def test_the_first_of_two_segments_counts_as_in_the_decoder(tmp_path, first, second):
+    path = tmp_path / "a.jpg"
+    data = encoded(".jpg")
+    path.write_bytes(data[:2] + exif(first) + exif(second) + data[2:])
+    header = read_image_header(str(path))
+    assert (header.height, header.width) == cv2.imread(str(path)).shape[:2]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".avif", ".jfif"])
+def test_further_formats(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(encoded(".jpg" if suffix == ".jfif" else suffix))
+    assert read_image_header(str(path)) == (48, 64, 1)
+
+
+def test_a_gif_may_not_claim_any_size(tmp_path):
+    path = tmp_path / "a.gif"
+    path.write_bytes(b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(20))
+    with pytest.raises(ImageError, match="65535x65535 pixels; at most"):
+        read_image_header(str(path))
+
+
+def test_no_picture_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    for path in (str(tmp_path / "a.jpg"), "/dev/zero", str(tmp_path)):
+        with pytest.raises(ImageError, match="only regular files"):
+            read_image_header(path)

@@ -30,7 +30,9 @@ def check(path, *objects, size=(80, 100), **rules):
         ((-5, 10, 120, 20), (0, 10, 100, 20), ["clipped_box"]),
         ((-0.004, 10, 20, 80.004), (0, 10, 20, 80), []),  # rounding of a text format
         ((10, 10, 10, 20), None, ["zero_area_box"]),
-        ((20, 10, 10, 20), None, ["zero_area_box"]),
+        ((20, 10, 10, 20), (10, 10, 20, 20), ["swapped_corners"]),
+        ((20, 30, 10, 20), (10, 20, 20, 30), ["swapped_corners"]),
+        ((20, 30, 10, 30), None, ["swapped_corners", "zero_area_box"]),
         ((100, 10, 120, 20), None, ["outside_box"]),
         ((10, -20, 30, 0), None, ["outside_box"]),
         ((10, 10, 11, 30), None, ["tiny_box"]),
@@ -52,10 +54,27 @@ def test_classes_difficult_and_repeats(path):
     assert images[0].objects == (cat,) and kinds == []
 
 
-def test_the_files_own_size_counts(path):
-    images, kinds = check(path, AnnotatedObject("cat", (1, 1, 90, 90)), size=(100, 80))
-    assert images[0].size == (80, 100) and kinds == ["size_mismatch", "clipped_box"]
-    assert check(path, size=None)[1] == []
+@pytest.mark.parametrize(
+    ("size", "box", "kept", "kinds"),
+    [
+        (None, (1, 1, 90, 70), (1, 1, 90, 70), []),
+        ((81, 100), (1, 1, 90, 70), (1, 1, 90, 70), ["size_unlike"]),
+        (("80", 100), (1, 1, 90, 70), (1, 1, 90, 70), ["size_unlike"]),
+        (("[80]", 100), (1, 1, 90, 70), (1, 1, 90, 70), ["size_unlike"]),
+        ((160, 200), (20, 40, 100, 160), (10, 20, 50, 80), ["scaled_image"]),
+        ((40, 50), (5, 10, 25, 40), (10, 20, 50, 80), ["scaled_image"]),
+        ((161, 201), (20.1, 40.25, 100.5, 161), (10, 20, 50, 80), ["scaled_image"]),
+        ((100, 80), (1, 1, 95, 70), (1, 1, 95, 70), ["size_unlike"]),  # the sides told in each other's place
+        ((100, 80), (1, 1, 90, 90), None, ["size_mismatch"]),
+        ((100, 80), (1, 1, 9, 9), None, ["size_mismatch"]),
+        ((100, 200), (1, 1, 9, 9), None, ["size_mismatch"]),
+    ],
+)
+def test_annotations_of_another_size(path, size, box, kept, kinds):
+    images, found = check(path, AnnotatedObject("cat", box), size=size)
+    assert found == kinds
+    assert [item.box for image in images for item in image.objects] == ([] if kept is None else [pytest.approx(kept)])
+    assert all(image.size == (80, 100) for image in images)
 
 
 def test_bad_images_are_left_out(tmp_path):
@@ -69,6 +88,13 @@ def test_bad_images_are_left_out(tmp_path):
 def test_names_with_line_breaks_are_left_out(path):
     odd = path.replace("a.jpg", "a\nb.jpg")
     assert check(odd) == ([], ["unsafe_path"])
+
+
+def test_wide_spaces_are_no_control_characters(path):
+    for name in ("wide\u3000space.jpg", "narrow\xa0space.jpg", "zero\u200dwidth.jpg"):
+        odd = path.replace("a.jpg", name)
+        Path(odd).write_bytes(Path(path).read_bytes())
+        assert check(odd)[1] == []
 
 
 def turned(path, orientation):

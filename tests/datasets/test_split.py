@@ -9,7 +9,7 @@ import pytest
 
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject
 from yolov6core.datasets.images import Images
-from yolov6core.datasets.split import remove_shared, seeded_part, stratified_part
+from yolov6core.datasets.split import fair_part, held_out_part, remove_shared, seeded_part, stratified_part
 
 
 def images_of(*classes):
@@ -84,3 +84,27 @@ def test_the_number_is_kept_whatever_the_classes(count):
     assert len(stratified_part(images, count, 3)) == count
     assert len(stratified_part(images_of(*["ab"] * 13), count, 3)) == count
     assert len(stratified_part(images_of(*[""] * 13), count, 3)) == count
+
+
+@pytest.mark.parametrize("part", [fair_part, held_out_part])
+@pytest.mark.parametrize("seed", range(10))
+def test_no_class_leaves_the_others_and_boxes_are_held_out(part, seed):
+    for texts in (["a"] * 5 + ["b", "b", "c"], ["ab", "", "", "", "ab"], ["a", "b", "a", "b"], ["abc", "abc", "a"]):
+        for count in range(1, len(texts)):
+            images = images_of(*texts)
+            places = part(images, count, seed)
+            inside, outside = images.divide(places)
+            assert set(outside.box_counts()) == set(images.box_counts()), (texts, count)
+            assert inside.box_counts() or count == 0
+
+
+def test_a_fair_choice_by_chance_stays():
+    images = images_of(*["abc"[i % 3] for i in range(300)])
+    assert fair_part(images, 60, 0) == seeded_part(images, 60, 0)
+
+
+def test_crowds_are_no_boxes_of_a_class():
+    crowd = AnnotatedObject("c", (0.0, 0.0, 9.0, 9.0), crowd=True)
+    images = Images([*images_of("a", "a", "a"), AnnotatedImage("z.jpg", (10, 10), (crowd,))])
+    assert images.box_counts() == {"a": 3} and images.crowd_counts() == {"c": 1}
+    assert images.part(fair_part(images, 1, 0)).box_counts() == {"a": 1}

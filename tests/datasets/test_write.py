@@ -10,7 +10,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError
+from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject
 from yolov6core.datasets.images import Images
 from yolov6core.datasets.voc import voc_box
 from yolov6core.datasets.write import coco_text, label_row, label_text, write_dataset
@@ -91,10 +91,22 @@ def test_folder(tmp_path):
     )
 
 
-def test_same_names_are_refused(tmp_path):
-    with pytest.raises(DatasetError, match="x/a.jpg and y/a.png have the same name"):
-        splits = {"train": Images([image("x/b.jpg"), image("x/a.jpg")]), "val": Images([image("y/a.png")])}
-        write_dataset(tmp_path, splits, [], calib=Images())
+@pytest.mark.parametrize(
+    ("train", "val", "named"),
+    [
+        (["x/b.jpg", "x/a.jpg"], ["x/c.png"], ["b", "a", "c"]),
+        (["d/x/b.jpg", "d/x/a.jpg"], ["d/y/a.png"], ["x/b", "x/a", "y/a"]),
+        (["/d/x/x/a.jpg", "/d/x/a.jpg"], ["/d/a.jpg"], ["x/x/a", "x/a", "a"]),
+        (["x/a.jpg", "x/a.png"], ["b.png"], ["x/a.jpg", "x/a.png", "b.png"]),
+    ],
+)
+def test_one_name_in_two_folders(tmp_path, train, val, named):
+    box = AnnotatedObject("cat", (10, 20, 30, 60))
+    splits = {"train": Images(image(path, box) for path in train), "val": Images(image(path) for path in val)}
+    found = write_dataset(tmp_path, splits, ["cat"], calib=Images())
+    assert [found.of(path) for path in (*train, *val)] == named
+    assert [bool((tmp_path / f"labels/{name}.txt").read_text()) for name in named] == [True, True, False]
+    assert sum(path.is_file() for path in (tmp_path / "labels").rglob("*")) == 3
 
 
 def test_a_disk_that_takes_a_part_at_a_time(tmp_path, monkeypatch):

@@ -196,7 +196,6 @@ def test_strict_stops_and_leaves_the_old_output(voc):
     [
         ({"train_split": "training"}, "no list ImageSets/Main/training.txt.*train, trainval, val"),
         ({"classes": ["dog"]}, "no usable box in the split 'train'.*unknown_class.*classes in the data: disc"),
-        ({"val_split": ["train"], "train_split": ["train"]}, "no usable image in the split 'train'.*in_both_splits 12"),
         ({"format": "coco"}, "no COCO dataset"),
         ({"format": "yolo"}, "class names are missing"),
     ],
@@ -205,6 +204,12 @@ def test_nothing_usable_is_fatal(voc, changes, message):
     with pytest.raises(UserError, match=message):
         voc(**changes)
     assert not voc.out.exists() and not voc.metrics.exists()
+
+
+def test_one_list_for_both_splits_is_split_by_chance(voc):
+    figures = voc(val_split=["train"], train_split=["train"])
+    assert (figures["train_images"], figures["select_images"], figures["val_images"]) == (7, 2, 3)
+    assert problems(figures) == {}
 
 
 def test_no_dataset_at_all(tmp_path):

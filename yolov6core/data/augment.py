@@ -193,9 +193,14 @@ class TrainTransform:
         except ValueError as error:
             if index not in self._broken:
                 self._broken.add(index)
-                logger.warning("%s; training goes on with a grey picture in its place", error)
+                text = "%s; training goes on with a grey picture in its place (%d of %d images so far)"
+                logger.warning(text, error, len(self._broken), len(self.dataset))
             if len(self._broken) > max(1, BROKEN_SHARE * len(self.dataset)):
-                raise
+                raise ValueError(
+                    f"{error}. That makes {len(self._broken)} of {len(self.dataset)} training images, more than a "
+                    f"training goes on without ({BROKEN_SHARE:.0%}); run prepare-voc2yolo again with prepare.decode: "
+                    "all, which leaves such images out"
+                ) from error
             return np.full((*self.image_size, 3), GREY[0], dtype=np.uint8), np.zeros((0, 5), dtype=np.float32)
 
     def _mosaic(self, index: int, rng: np.random.Generator) -> tuple[Image, Labels]:

@@ -16,12 +16,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov6core.base.inputs import InputError, printable, read_bytes
 from yolov6core.base.yaml_text import parse_yaml
-from yolov6core.data.image_header import ImageError, read_image_header, read_jpeg_header
+from yolov6core.data.image_header import ImageError, check_claimed_size, read_jpeg_header
+from yolov6core.data.label_names import LabelNames
 from yolov6core.data.loader import EvalBatch, eval_batches
 from yolov6core.data.transforms import Image, Labels, Size, fitted_size
 
-_JPEG = {".jpg", ".jpeg"}
 _REDUCED_DECODE = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _MADE_BY = "run the prepare-voc2yolo stage again"
 
@@ -44,12 +45,12 @@ class DetectionDataset:
     def __init__(self, dataset_dir: Path | str, split: str, *, cache_mib: int = 0, limit: int | None = None) -> None:
         self.directory = Path(dataset_dir)
         self.split = split
-        lines = _read_text(self.directory / f"{split}.txt").splitlines()
-        self.paths = [Path(line.strip()) for line in lines if line.strip()][:limit]
+        lines = _read_text(self.directory / f"{split}.txt").split("\n")
+        self.paths = [Path(line) for line in map(_without_ends, lines) if line][:limit]
         if not self.paths:
             raise ValueError(f"{self.directory / f'{split}.txt'} lists no images; {_MADE_BY}")
         self.image_ids = list(range(1, len(self.paths) + 1))
-        self.names = _read_names(self.directory / "dataset.yaml")
+        self.names, self._label_names = _read_description(self.directory / "dataset.yaml")
         self._corners = [self._read_labels(path) for path in self.paths]
         self._cache: dict[tuple[int, Size], Image] = {}
         self._cache_room = cache_mib * 2**20
@@ -121,7 +122,7 @@ class DetectionDataset:
 
     def _read_labels(self, image_path: Path) -> NDArray[np.float64]:
         """Labels [n, 5]: class and xyxy as fractions of the picture."""
-        path = self.directory / "labels" / f"{image_path.stem}.txt"
+        path = self.directory / "labels" / f"{self._label_names.of(image_path.as_posix())}.txt"
         text = _read_text(path)
         try:
             rows = np.array([line.split() for line in text.splitlines() if line.strip()], dtype=np.float64)
@@ -135,6 +136,11 @@ class DetectionDataset:
         return np.concatenate((rows[:, :1], centre - half, centre + half), axis=1)
 
 
+def _without_ends(line: str) -> str:
+    """A line without spaces around it; wide ones may be part of a name."""
+    return line.strip(" \t\r")
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -142,32 +148,43 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path} is missing; {_MADE_BY}") from None
 
 
-def _read_names(path: Path) -> tuple[str, ...]:
+def _read_description(path: Path) -> tuple[tuple[str, ...], LabelNames]:
+    """Class names, and how label files are named."""
     content = parse_yaml(_read_text(path))
     names = content.get("names") if isinstance(content, dict) else None
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path}: `names` must be a list of class names, found {names!r}; {_MADE_BY}")
-    return tuple(str(name) for name in names)
+    try:
+        return tuple(str(name) for name in names), LabelNames.told_by(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {_MADE_BY}") from None
 
 
 def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
     """Decode an image; a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 of its size that still fills `at_least`."""
     try:
-        data = path.read_bytes()
-        flags = _decode_flags(data, path, at_least) if at_least else cv2.IMREAD_COLOR
+        data = read_bytes(str(path), limit=None)
+        check_claimed_size(data)
+        flags = _decode_flags(data, at_least) if at_least else cv2.IMREAD_COLOR
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
+    except InputError as error:
+        raise ValueError(f"image {error}; put it back or {_MADE_BY}") from None
     except OSError as error:
-        raise ValueError(f"image {path} cannot be read ({error.strerror}); put it back or {_MADE_BY}") from None
+        raise ValueError(
+            f"image {printable(str(path))} cannot be read ({error.strerror}); put it back or {_MADE_BY}"
+        ) from None
     except (ImageError, cv2.error) as error:
-        raise ValueError(f"image {path} cannot be decoded ({error}); mend or remove it and {_MADE_BY}") from None
+        raise ValueError(
+            f"image {printable(str(path))} cannot be decoded ({error}); mend or remove it and {_MADE_BY}"
+        ) from None
     if image is None:
-        raise ValueError(f"image {path} cannot be decoded; mend or remove it and {_MADE_BY}")
+        raise ValueError(f"image {printable(str(path))} cannot be decoded; mend or remove it and {_MADE_BY}")
     return cast(Image, image)
 
 
-def _decode_flags(data: bytes, path: Path, at_least: Size) -> int:
-    if path.suffix.lower() not in _JPEG:
+def _decode_flags(data: bytes, at_least: Size) -> int:
+    header = read_jpeg_header(data)
+    if header is None:
         return cv2.IMREAD_COLOR
-    header = read_jpeg_header(data) or read_image_header(str(path))
     ratio = max(header.height / at_least[0], header.width / at_least[1])
     return next((flag for step, flag in _REDUCED_DECODE.items() if ratio >= step), cv2.IMREAD_COLOR)

@@ -10,7 +10,8 @@ from typing import cast
 import cv2
 import numpy as np
 
-from yolov6core.data.image_header import IMAGE_SUFFIXES
+from yolov6core.base.inputs import read_bytes
+from yolov6core.data.image_header import IMAGE_SUFFIXES, check_claimed_size
 from yolov6core.data.transforms import Image
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
@@ -106,10 +107,13 @@ def _images_in(folder: Path) -> tuple[Path, ...]:
 
 def _read(path: Path) -> Frame:
     try:
-        data = path.read_bytes()
+        data = read_bytes(str(path), limit=None)
+        check_claimed_size(data)
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
     except OSError as error:
         return Frame(path.name, 0, None, f"cannot be read ({error.strerror})")
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+    except (ValueError, cv2.error) as error:
+        return Frame(path.name, 0, None, f"cannot be read ({error})")
     if image is None:
         return Frame(path.name, 0, None, "is no image that OpenCV can decode" if data else "is empty")
     return Frame(path.name, 0, cast(Image, image))

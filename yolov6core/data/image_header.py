@@ -7,10 +7,12 @@ import struct
 from typing import NamedTuple
 
 import cv2
+import numpy as np
 
-from yolov6core.data.files import open_to_read, read_rest
+from yolov6core.base.inputs import InputError, open_input, read_rest
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif")
+"""Names of pictures. OpenCV may be built without the last two; such a picture is then unreadable, by its name."""
 MAX_PIXELS = 2**28
 """Larger pictures are refused: decoded, they take over 800 MB, and a file of a few bytes can claim any size."""
 
@@ -24,6 +26,10 @@ _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG markers without a 
 
 class ImageError(ValueError):
     """The file is not a complete, readable image."""
+
+
+class ImageTooLargeError(ImageError):
+    """The file claims more than MAX_PIXELS."""
 
 
 class ImageHeader(NamedTuple):
@@ -44,7 +50,10 @@ def read_image_header(path: str) -> ImageHeader:
         ImageError: not an image, an incomplete one, or one of more than MAX_PIXELS.
         OSError: the file cannot be opened.
     """
-    file = open_to_read(path)
+    try:
+        file = open_input(path)
+    except InputError as error:
+        raise ImageError(str(error)) from None
     try:
         head = os.read(file, _HEAD)
         if head[:3] == b"\xff\xd8\xff":
@@ -53,7 +62,7 @@ def read_image_header(path: str) -> ImageHeader:
             return _png(file, head)
         if not head:
             raise ImageError("the file is empty")
-        return _decoded(path, file, head)
+        return _decoded(head + read_rest(file))
     finally:
         os.close(file)
 
@@ -68,12 +77,32 @@ def read_jpeg_header(data: bytes) -> ImageHeader | None:
     return frame[0]
 
 
+def check_claimed_size(data: bytes) -> None:
+    """Check the size that a picture in memory claims before it is decoded; damaged ones are left to the decoder.
+
+    Raises:
+        ImageTooLargeError: more than MAX_PIXELS.
+    """
+    try:
+        if data[:3] == b"\xff\xd8\xff":
+            _jpeg_frame(data)
+        elif data[:8] == _PNG_SIGNATURE and len(data) >= 24:
+            width, height = struct.unpack_from(">II", data, 16)
+            _upright(height, width, 1, "PNG")
+        elif (stored := _claimed(data)[0]) is not None:
+            _upright(*stored, 1, "image")
+    except ImageTooLargeError:
+        raise
+    except ImageError:
+        pass
+
+
 def _upright(height: int, width: int, orientation: int, kind: str) -> ImageHeader:
     """The header of a picture stored with `height` and `width`; raises ImageError for impossible sizes."""
     if height < 1 or width < 1:
         raise ImageError(f"{kind} of {width}x{height} pixels")
     if height * width > MAX_PIXELS:
-        raise ImageError(f"{kind} of {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million are taken")
+        raise ImageTooLargeError(f"{kind} of {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million are taken")
     return ImageHeader(width, height, orientation) if orientation >= 5 else ImageHeader(height, width, orientation)
 
 
@@ -96,7 +125,7 @@ def _jpeg(file: int, head: bytes) -> ImageHeader:
 
 def _jpeg_frame(data: bytes) -> tuple[ImageHeader, int] | None:
     """Walk the segments to the frame header (ITU T.81, B.2.2); None where `data` ends before it."""
-    position, orientation = 2, 1
+    position, orientation = 2, None
     while position + 9 <= len(data):
         if data[position] != 0xFF:
             raise ImageError(f"JPEG segment expected at byte {position}")
@@ -107,18 +136,19 @@ def _jpeg_frame(data: bytes) -> tuple[ImageHeader, int] | None:
             position += 2
         elif marker in _START_OF_FRAME:
             height, width = struct.unpack_from(">HH", data, position + 5)
-            return _upright(height, width, orientation, "JPEG"), position
+            return _upright(height, width, orientation or 1, "JPEG"), position
         else:
             length = struct.unpack_from(">H", data, position + 2)[0]
-            if marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
-                orientation = _orientation(data[position + 10 : position + 2 + length], orientation)
+            exif = marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0"
+            if exif and orientation is None:  # the decoder looks at the first segment only
+                orientation = _orientation(data[position + 10 : position + 2 + length])
             position += 2 + length
     return None
 
 
-def _orientation(tiff: bytes, default: int = 1) -> int:
-    value = _tiff_tags(tiff).get(_ORIENTATION, default)
-    return value if 1 <= value <= 8 else default
+def _orientation(tiff: bytes) -> int:
+    value = _tiff_tags(tiff).get(_ORIENTATION, 1)
+    return value if 1 <= value <= 8 else 1
 
 
 def _tiff_tags(tiff: bytes) -> dict[int, int]:
@@ -160,18 +190,62 @@ def _png(file: int, head: bytes) -> ImageHeader:
         position += 12 + length
 
 
-def _decoded(path: str, file: int, head: bytes) -> ImageHeader:
-    """Other formats are decoded; before, the claimed size is checked where a small file can claim a large one."""
-    if head[:2] == b"BM" and len(head) >= 26:
-        width, height = struct.unpack_from("<ii", head, 18)
-        _upright(abs(height), abs(width), 1, "BMP")
-    elif head[:2] in _TIFF_ORDER:
-        tags = _tiff_tags(head + read_rest(file))  # the directory often lies at the end
-        _upright(tags.get(_HEIGHT, 1), tags.get(_WIDTH, 1), 1, "TIFF")
-    try:
-        image = cv2.imread(path, cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
+def _decoded(data: bytes) -> ImageHeader:
+    """Other formats are decoded; before, the claimed size is checked where a small file can claim a large one.
+
+    The decoder turns WebP and TIFF pictures by their metadata. The result tells what it did.
+    """
+    stored, orientation = _claimed(data)
+    if stored is not None:
+        _upright(*stored, 1, "image")
+    image = _imdecode(data, cv2.IMREAD_COLOR)
     if image is None:
         raise ImageError("not an image that OpenCV can read")
-    return _upright(image.shape[0], image.shape[1], 1, "image")
+    shape = image.shape[:2]
+    if orientation >= 5:
+        plain = stored
+        if data[:4] == b"RIFF":
+            untouched = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            plain = None if untouched is None else untouched.shape[:2]
+        if plain is None or shape != (plain[1], plain[0]):
+            orientation = 1  # the decoder did not turn it
+    height, width = (shape[1], shape[0]) if orientation >= 5 else shape
+    return _upright(height, width, orientation, "image")
+
+
+def _imdecode(data: bytes, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _claimed(data: bytes) -> tuple[tuple[int, int] | None, int]:
+    """(height, width) as stored, None where only decoding tells, and the orientation that the metadata ask for."""
+    if data[:2] == b"BM" and len(data) >= 26:
+        width, height = struct.unpack_from("<ii", data, 18)
+        return (abs(height), abs(width)), 1
+    if data[:2] in _TIFF_ORDER:
+        tags = _tiff_tags(data)
+        return (tags.get(_HEIGHT, 1), tags.get(_WIDTH, 1)), _orientation(data)
+    if data[:4] == b"GIF8" and len(data) >= 10:
+        width, height = struct.unpack_from("<HH", data, 6)
+        return (height, width), 1
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return None, _orientation(_webp_exif(data))
+    place = data.find(b"ispe", 0, _HEAD)
+    if data[4:8] == b"ftyp" and 0 < place <= len(data) - 16:  # ISO/IEC 23008-12, 6.5.3: the size of an AVIF picture
+        width, height = struct.unpack_from(">II", data, place + 8)
+        return (height, width), 1
+    return None, 1
+
+
+def _webp_exif(data: bytes) -> bytes:
+    """The metadata of a WebP file (RFC 9649, 2.7): the first chunk `EXIF`; empty if there is none."""
+    position = 12
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, position)
+        if kind == b"EXIF":
+            return data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0")
+        position += 8 + length + length % 2
+    return b""

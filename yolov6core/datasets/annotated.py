@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from yolov6core.base.inputs import fits_a_line, printable
+
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in continuous pixels: the image spans 0..width and 0..height."""
 
@@ -18,13 +20,26 @@ PROBLEM_KINDS = {
     "missing_image": "annotated, but the image is not there; left out",
     "ambiguous_image": "several images have this name, the first one taken",
     "unreadable_image": "image cannot be read, left out",
-    "size_mismatch": "annotation tells another image size, the file's own size used",
+    "undecodable_image": "image is damaged inside or of a kind that cannot be decoded, left out",
+    "narrow_range": "16-bit picture that uses less than a sixteenth of its range: nearly one colour for the network",
+    "size_mismatch": "annotation is for another image size of another shape, image left out",
+    "size_unlike": "annotation tells another image size that does not matter for its boxes; the file's own size used",
+    "scaled_image": "annotation is for another image size of the same shape, boxes scaled to the file's",
     "rotated_image": "the file asks viewers to turn it; boxes taken as for the turned picture",
     "turned_boxes": "the file asks viewers to turn it, the annotation is for the picture as stored; boxes turned too",
     "unsafe_path": "file name leaves the dataset's folder or holds control characters; image left out",
+    "broken_link": "link to a file that is not there; DVC cannot go over it",
+    "guessed_encoding": "text is not UTF-8 and declares no other encoding; read as the one that fits best",
+    "bad_image_id": "image has no id of its own, so that boxes cannot be told apart; image left out",
+    "mended_id": "image id is text in one place and a number in another; taken for the same",
+    "merged_entry": "image listed twice in a file with objects of its own; objects of both kept",
+    "orphan_annotation": "annotation of an image id that no image has, dropped",
+    "repeated_class": "class name given twice; both are one class",
+    "crowd_only": "class that has only crowd regions (iscrowd: 1): nothing of it is learnt or judged",
     "broken_object": "object without a name or a box of four numbers, dropped",
     "unknown_class": "class not in prepare.classes, box dropped",
     "zero_coordinate": "a coordinate is 0 in data counted from 1; is prepare.voc_origin 0 meant?",
+    "swapped_corners": "left and right, or top and bottom of a box are swapped; put right",
     "clipped_box": "box reaches over the image's edge, clipped",
     "outside_box": "box lies outside the image, dropped",
     "zero_area_box": "box without an area, dropped",
@@ -35,7 +50,13 @@ PROBLEM_KINDS = {
 
 
 class DatasetError(ValueError):
-    """The dataset has no usable data, or the request does not fit it; the message says how to mend it."""
+    """The dataset has no usable data, or the request does not fit it; the message says how to mend it.
+
+    Control characters of names are shown escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class AnnotatedObject(NamedTuple):
@@ -89,7 +110,7 @@ def stem_of(path: str) -> str:
 def is_safe_name(name: str) -> bool:
     """Whether a file name with forward slashes stays in its folder, and fits on one line of a list."""
     outside = name.startswith("/") or name[1:2] == ":" or ".." in name.split("/")
-    return bool(name) and not outside and name.isprintable()
+    return bool(name) and not outside and fits_a_line(name)
 
 
 def count_problems(problems: Iterable[Problem]) -> dict[str, int]:

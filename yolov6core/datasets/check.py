@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from yolov6core.base.inputs import fits_a_line
 from yolov6core.data.image_header import ImageError, ImageHeader, read_image_header
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Box, Problem
 from yolov6core.datasets.images import Images
@@ -37,12 +39,12 @@ def check_images(images: Images, rules: BoxRules) -> tuple[Images, list[Problem]
 
 def _check_image(image: AnnotatedImage, rules: BoxRules, problems: list[Problem]) -> AnnotatedImage | None:
     """The same image if it has no problem, None if it cannot be used."""
-    if not image.path.isprintable():  # a line break would make two entries of a list
+    if not fits_a_line(image.path):  # a line break would make two entries of a list
         problems.append(Problem("unsafe_path", image.path))
         return None
     try:
         header = read_image_header(image.path)
-    except (ImageError, OSError) as error:
+    except (ImageError, OSError, ValueError) as error:
         kind = "missing_image" if isinstance(error, FileNotFoundError) else "unreadable_image"
         problems.append(Problem(kind, image.path, str(error)))
         return None
@@ -50,11 +52,54 @@ def _check_image(image: AnnotatedImage, rules: BoxRules, problems: list[Problem]
         image = _turn(image, header, problems)
     size = (header.height, header.width)
     if image.size is not None and image.size != size:
-        told, found = (f"{width}x{height}" for height, width in (image.size, size))
-        problems.append(Problem("size_mismatch", image.path, f"annotation {told}, file {found}"))
+        fitted = _fit_to_size(image, size, problems)
+        if fitted is None:
+            return None
+        image = fitted
     objects = _check_objects(image, size, rules, problems)
     sound = image.size == size and objects is image.objects
     return image if sound else AnnotatedImage(image.path, size, objects)
+
+
+def _fit_to_size(image: AnnotatedImage, size: tuple[int, int], problems: list[Problem]) -> AnnotatedImage | None:
+    """The image with boxes for the file's size; None where the annotation is for a picture of another shape."""
+    assert image.size is not None
+    told = _numbers_of(image.size)
+    shown = f"annotation {image.size[1]}x{image.size[0]}, file {size[1]}x{size[0]}"
+    if told is None or max(abs(a - b) for a, b in zip(told, size, strict=True)) <= 1 or _sides_swapped(image, size):
+        problems.append(Problem("size_unlike", image.path, shown))
+        return image
+    down, across = size[0] / told[0], size[1] / told[1]
+    # half a pixel: a side was rounded when the picture was scaled
+    if abs(told[0] * across - size[0]) > 0.5 + across and abs(told[1] * down - size[1]) > 0.5 + down:
+        problems.append(Problem("size_mismatch", image.path, shown))
+        return None
+    problems.append(Problem("scaled_image", image.path, shown))
+    factors = (across, down, across, down)
+    objects = (
+        item._replace(box=tuple(value * factor for value, factor in zip(item.box, factors, strict=True)))
+        for item in image.objects
+    )
+    return AnnotatedImage(image.path, size, tuple(objects))
+
+
+def _numbers_of(size: tuple[object, object]) -> tuple[float, float] | None:
+    """(height, width) in an annotation as numbers; None for what is none, or not above 0."""
+    try:
+        height, width = (float(str(side)) for side in size)
+    except ValueError:
+        return None
+    return (height, width) if 0 < height < math.inf and 0 < width < math.inf else None
+
+
+def _sides_swapped(image: AnnotatedImage, size: tuple[int, int]) -> bool:
+    """Whether height and width are told in each other's place: the boxes fit the file, but not the told size."""
+    told = image.size
+    if told is None or told != (size[1], size[0]):
+        return False
+    return all(_inside(item.box, size) for item in image.objects) and not all(
+        _inside(item.box, told) for item in image.objects
+    )
 
 
 def _turn(image: AnnotatedImage, header: ImageHeader, problems: list[Problem]) -> AnnotatedImage:
@@ -95,6 +140,10 @@ def _check_objects(
     for item in image.objects:
         if item.difficult and not rules.keep_difficult:
             continue
+        left, top, right, bottom = item.box
+        if right < left or bottom < top:
+            problems.append(Problem("swapped_corners", image.path, f"{item.name} {_numbers(item.box)}"))
+            item = item._replace(box=(min(left, right), min(top, bottom), max(left, right), max(top, bottom)))
         fate = _box_problem(item, size, rules)
         if fate is not None and fate != "clipped_box":
             problems.append(Problem(fate, image.path, f"{item.name} {_numbers(item.box)}"))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Problem
 
+_CROWD = 2  # flag of a crowd
 _FLAGS = ((False, False), (True, False), (False, True), (True, True))  # difficult, crowd
 
 
@@ -120,15 +121,41 @@ class Images(Sequence[AnnotatedImage]):
         names = self._columns.names
         return ([names[code] for code in codes] for codes in self._codes())
 
+    def box_names(self) -> Iterator[list[str]]:
+        """The class of every object that is no crowd, a list for each image."""
+        if not self._has_crowds():
+            return self.class_names()
+        return ([item.name for item in image.objects if not item.crowd] for image in self)
+
+    def crowd_counts(self) -> Counter[str]:
+        """Number of crowds of every class."""
+        columns, counts = self._columns, Counter[str]()
+        if self._has_crowds():
+            for row in self._all_rows():
+                for number in range(columns.object_ends[row], columns.object_ends[row + 1]):
+                    counts[columns.names[columns.classes[number]]] += columns.flags[number] >= _CROWD
+        return +counts
+
+    def box_counts(self) -> Counter[str]:
+        """Number of boxes of every class, crowds not counted."""
+        counts = self.class_counts()
+        counts.subtract(self.crowd_counts())
+        return +counts
+
     def class_counts(self) -> Counter[str]:
-        """Number of objects of every class."""
+        """Number of objects of every class, crowds too."""
         codes = array("I")
         for own in self._codes():
             codes += own
         return Counter({self._columns.names[code]: count for code, count in Counter(codes).items()})
 
-    def arrays(self) -> tuple[list[str], NDArray[np.uint32], NDArray[np.int32], NDArray[np.float32]]:
-        """All objects at once: class names, class index [n], place of the image [n], box xyxy in pixels [n, 4]."""
+    def arrays(
+        self, *, crowds: bool = True
+    ) -> tuple[list[str], NDArray[np.uint32], NDArray[np.int32], NDArray[np.float32]]:
+        """All objects at once, perhaps without crowds.
+
+        Returns: class names, class index [n], place of the image [n], box xyxy in pixels [n, 4].
+        """
         columns = self._columns
         ends = np.frombuffer(columns.object_ends, dtype=np.uint64).astype(np.int64)
         rows = np.array(self._all_rows(), dtype=np.int64)
@@ -136,11 +163,17 @@ class Images(Sequence[AnnotatedImage]):
         objects = np.repeat(ends[rows] - np.cumsum(counts) + counts, counts)
         objects += np.arange(len(objects))
         owners = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
+        if not crowds and self._has_crowds():
+            boxes_only = np.frombuffer(columns.flags, dtype=np.uint8)[objects] < _CROWD
+            objects, owners = objects[boxes_only], owners[boxes_only]
         classes = np.frombuffer(columns.classes, dtype=np.uint32)[objects]
         boxes = np.empty((len(objects), 4), dtype=np.float32)
         for side in range(4):
             boxes[:, side] = np.frombuffer(columns.boxes)[side::4][objects]
         return columns.names, classes, owners, boxes
+
+    def _has_crowds(self) -> bool:
+        return max(self._columns.flags, default=0) >= _CROWD
 
     def _sharing(self, rows: Sequence[int]) -> Images:
         images = Images()

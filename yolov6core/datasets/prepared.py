@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +13,12 @@ import cv2
 
 from yolov6core.base.atomic import write_json, write_text
 from yolov6core.base.errors import logger
+from yolov6core.base.inputs import printable
 from yolov6core.base.tables import write_rows
+from yolov6core.data.label_names import LabelNames
 from yolov6core.datasets.annotated import PROBLEM_KINDS, Problem, count_problems
 from yolov6core.datasets.digests import write_digests
+from yolov6core.datasets.enough import problem_lines
 from yolov6core.datasets.images import Images
 from yolov6core.datasets.statistics import class_rows, collect_boxes, statistics_picture
 from yolov6core.datasets.write import write_dataset
@@ -22,8 +26,21 @@ from yolov6core.datasets.yolo_folder import add_yolo_folder
 
 DIGESTS = "digests.txt"
 """Name of the file that changes with the pixels of any image."""
-NAMED_IN_SUMMARY = 3
-"""Files that the log names for each kind of problem."""
+
+
+def problem_report(problems: Sequence[Problem]) -> dict[str, Any]:
+    """Every kind of problem with its number and meaning, and every problem."""
+    counts = count_problems(problems)
+    return {
+        "kinds": {kind: {"count": count, "meaning": PROBLEM_KINDS[kind]} for kind, count in counts.items()},
+        "problems": [{"kind": p.kind, "where": p.where, "detail": p.detail} for p in problems],
+    }
+
+
+def log_problems(problems: Sequence[Problem]) -> None:
+    """Log every kind of problem with the first files concerned."""
+    for line in problem_lines(problems, PROBLEM_KINDS):
+        logger.warning("%s", line)
 
 
 @dataclass(frozen=True)
@@ -69,17 +86,10 @@ class PreparedDataset:
         logger.info("calib  %6d images of train", len(self.calib))
         for name in self.names:
             counts = ", ".join(f"{count[name]} {split}" for split, count in self.boxes.items())
-            logger.info("class  %s: %s", name, counts)
+            logger.info("class  %s: %s", printable(name), counts)
             if not self.boxes["train"][name]:
-                logger.warning("class %s has no box in train: it cannot be learnt", name)
-        for kind, meaning in PROBLEM_KINDS.items():
-            found = [problem for problem in self.problems if problem.kind == kind]
-            if found:
-                logger.warning("%s: %d (%s)", kind, len(found), meaning)
-            for problem in found[:NAMED_IN_SUMMARY]:
-                logger.warning("  %s %s", problem.where, problem.detail)
-            if len(found) > NAMED_IN_SUMMARY:
-                logger.warning("  ... all in report.json")
+                logger.warning("class %s has no box in train: it cannot be learnt", printable(name))
+        log_problems(self.problems)
 
     def write(self, folder: Path, *, shown_as: str, images: Literal["reference", "hardlink", "copy"]) -> None:
         """Write labels, lists, COCO files, `dataset.yaml`, `report.json`, digests of the images and statistics.
@@ -89,29 +99,26 @@ class PreparedDataset:
             shown_as: path of the folder once it is in its place.
             images: whether images stay where they are, or a folder for other YOLO tools is made of them.
         """
-        write_dataset(folder, self.splits, self.names, calib=self.calib)
-        write_text(folder / "dataset.yaml", self._yaml())
+        named = write_dataset(folder, self.splits, self.names, calib=self.calib)
+        write_text(folder / "dataset.yaml", self._yaml(named))
         if images != "reference":
             both = sorted((*self.splits["train"], *self.splits["select"]), key=lambda image: image.path)
             parts = {"train": both, "val": self.splits["val"]}
-            add_yolo_folder(folder, parts, self.names, shown_as=shown_as, copy=images == "copy")
-        write_json(folder / "report.json", self._report())
+            add_yolo_folder(folder, parts, self.names, shown_as=shown_as, copy=images == "copy", named=named)
+        write_json(folder / "report.json", problem_report(self.problems))
         write_digests(folder / DIGESTS, (image.path for part in self.splits.values() for image in part))
         self._write_statistics(folder)
 
-    def _yaml(self) -> str:
+    def _yaml(self, named: LabelNames) -> str:
         """Class names, root and counts; strings and lists of JSON are YAML, too."""
         root, names = (json.dumps(value, ensure_ascii=False) for value in (self.root, self.names))
         counts = {split: len(images) for split, images in self.splits.items()} | {"calib": len(self.calib)}
         lines = [f"root: {root}", f"nc: {len(self.names)}", f"names: {names}", "images:"]
-        return "\n".join([*lines, *(f"  {split}: {count}" for split, count in counts.items()), ""])
-
-    def _report(self) -> dict[str, Any]:
-        counts = count_problems(self.problems)
-        return {
-            "kinds": {kind: {"count": count, "meaning": PROBLEM_KINDS[kind]} for kind, count in counts.items()},
-            "problems": [{"kind": p.kind, "where": p.where, "detail": p.detail} for p in self.problems],
-        }
+        lines += [f"  {split}: {count}" for split, count in counts.items()]
+        if named.root is not None:
+            entry = {"root": named.root, "suffixes": named.suffixes}
+            lines.append(f"labels: {json.dumps(entry, ensure_ascii=False)}  # how label files are named")
+        return "\n".join([*lines, ""])
 
     def _write_statistics(self, folder: Path) -> None:
         """`statistics.csv` of every split and class, `statistics.jpg` of all boxes to train on."""

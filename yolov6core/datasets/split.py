@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from yolov6core.datasets.annotated import Problem, stem_of
 from yolov6core.datasets.images import Images
@@ -46,6 +46,64 @@ def seeded_part(images: Images, count: int, seed: int) -> list[int]:
     return sorted(range(len(keys)), key=keys.__getitem__)[:count]
 
 
+def held_out_part(images: Images, count: int, seed: int) -> list[int]:
+    """Places of `count` images to choose or to judge on: no class leaves the others, and boxes are among them.
+
+    It is `stratified_part`, mended where its number of images would take all images of a class, or none with a box.
+    """
+    return _mended(_classes(images), stratified_part(images, count, seed), seeded_part(images, len(images), seed))
+
+
+def fair_part(images: Images, count: int, seed: int) -> list[int]:
+    """Places of `count` images: those of `seeded_part` while they hold every class fairly, else `held_out_part`.
+
+    Fair: the only image of a class is not among them, further classes are in both parts, and the images of a class
+    are within a quarter of its share, or two images.
+    """
+    places = seeded_part(images, count, seed)
+    classes = _classes(images)
+    total = Counter(name for names in classes for name in names if name)
+    taken = Counter(name for place in places for name in classes[place] if name)
+    share = count / max(len(images), 1)
+    within = (abs(taken[name] - share * n) <= max(2.0, 0.25 * share * n) for name, n in total.items())
+    both = (0 < taken[name] < n if n > 1 else not taken[name] for name, n in total.items())
+    return places if taken and all(within) and all(both) else held_out_part(images, count, seed)
+
+
+def _classes(images: Images) -> list[list[str]]:
+    """The classes of every image by its boxes; images without boxes are a class too, the empty name."""
+    return [sorted(set(names)) or [""] for names in images.box_names()]
+
+
+def _mended(classes: list[list[str]], places: list[int], order: list[int]) -> list[int]:
+    """The places, exchanged until every class has an image outside of them and, if one can, they hold a box."""
+    total = Counter(name for names in classes for name in names)
+    chosen = set(places)
+    taken = Counter(name for place in chosen for name in classes[place])
+
+    def fits(place: int) -> bool:
+        return all(taken[name] + 1 < total[name] for name in classes[place] if name)
+
+    def exchange(out: int, wanted: Iterable[int]) -> None:
+        chosen.discard(out)
+        taken.subtract(classes[out])
+        into = next((place for place in wanted if place not in chosen and place != out and fits(place)), None)
+        if into is not None:
+            chosen.add(into)
+            taken.update(classes[into])
+
+    for place in sorted(chosen):
+        if any(name and taken[name] >= total[name] for name in classes[place]):
+            exchange(place, sorted(order, key=lambda other: classes[other] != [""]))
+    if not any(name and count > 0 for name, count in taken.items()):
+        boxed = [place for place in order if classes[place] != [""] and fits(place)]
+        if boxed and chosen:
+            exchange(min(chosen), boxed)
+        elif boxed:
+            chosen.add(boxed[0])
+    return sorted(chosen) or places  # where each image is the only one of a class, a class has to leave
+
+
 def stratified_part(images: Images, count: int, seed: int) -> list[int]:
     """Places of `count` images that hold the same share of the images of every class, in ascending order.
 
@@ -55,7 +113,7 @@ def stratified_part(images: Images, count: int, seed: int) -> list[int]:
     objects are a class too.
     """
     order = seeded_part(images, len(images), seed)
-    classes = [sorted(set(names)) or [""] for names in images.class_names()]
+    classes = _classes(images)
     total = Counter(name for names in classes for name in names)
     share = count / max(len(order), 1)
     wanted = {name: min(max(round(share * n), 1), n - 1) for name, n in total.items()}

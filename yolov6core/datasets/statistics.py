@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov6core.base.inputs import harmless_cell
 from yolov6core.datasets.images import Images
 
 SMALL, MEDIUM = 32.0**2, 96.0**2
@@ -34,9 +35,9 @@ class Boxes:
 
 
 def collect_boxes(images: Images, names: Sequence[str]) -> Boxes:
-    """All boxes of checked images."""
+    """All boxes of checked images, without crowds."""
     index = {name: position for position, name in enumerate(names)}
-    found, codes, owners, pixels = images.arrays()
+    found, codes, owners, pixels = images.arrays(crowds=False)
     classes = np.array([index.get(name, -1) for name in found], dtype=np.int32)[codes]
     sides = np.array(images.sizes(), dtype=np.float32).reshape(-1, 2)[:, [1, 0, 1, 0]]  # width, height, width, height
     fractions = sides[owners]
@@ -55,7 +56,7 @@ def class_rows(split: str, boxes: Boxes, names: Sequence[str]) -> list[dict[str,
         rows.append(
             {
                 "split": split,
-                "class": name,
+                "class": harmless_cell(name),
                 "images": len(np.unique(boxes.images[own])),
                 "boxes": len(sides),
                 "small": int((area < SMALL).sum()),

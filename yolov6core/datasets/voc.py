@@ -1,66 +1,29 @@
 """Reads datasets in the layout of Pascal VOC: one XML file per image, and lists of image names.
 
 The layout is `Annotations/`, `JPEGImages/` and `ImageSets/Main/`, as in the development kit. Its yearly folders may lie
-side by side. Lists may be missing, and XML files may lie beside the images, as drawing tools leave them.
+side by side. Lists may be missing, folders may have sub-folders and other names, and XML files may lie beside the
+images, as drawing tools leave them.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 import os
-import re
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-from yolov6core.data.files import Files, list_files, read_file
+from yolov6core.base.errors import logger
+from yolov6core.base.inputs import read_bytes
 from yolov6core.data.image_header import IMAGE_SUFFIXES
-from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Box, DatasetError, Problem
+from yolov6core.datasets.annotated import AnnotatedImage, DatasetError, Problem
 from yolov6core.datasets.images import Images, ReadDataset
+from yolov6core.datasets.reading import attempt, is_whole, looks_like_split, missing_split, same_names, text_of
+from yolov6core.datasets.voc_tree import VocFolder, find_voc, places_of, tree_roots
+from yolov6core.datasets.voc_xml import AnnotationError, VocAnnotation, parse_voc, voc_box
 
-_ANNOTATION_FOLDERS = ("Annotations", "annotations", "")
-_IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+__all__ = ["AnnotationError", "VocAnnotation", "VocFolder", "find_voc", "is_voc", "parse_voc", "read_list", "read_voc",
+           "voc_box"]  # fmt: skip
 
-
-class AnnotationError(ValueError):
-    """An annotation file that cannot be used at all."""
-
-
-@dataclass(frozen=True)
-class VocFolder:
-    """One VOC tree: XML files, images and split lists."""
-
-    root: str
-    annotations: Files
-    images: Files
-    lists: Files
-
-    def stems(self) -> list[str]:
-        """Names of everything annotated or pictured, sorted."""
-        return sorted(self.annotations.suffixes.keys() | self.images.suffixes.keys())
-
-
-class VocAnnotation(NamedTuple):
-    """Contents of one XML file; `size` is (height, width), None where missing or zero."""
-
-    size: tuple[int, int] | None
-    objects: tuple[AnnotatedObject, ...]
-    problems: tuple[Problem, ...]
-
-
-def voc_box(corners: Sequence[float], *, origin: int = 1) -> Box:
-    """Corners (xmin, ymin, xmax, ymax) of an annotation to continuous pixels.
-
-    Args:
-        corners: the four numbers of `<bndbox>`.
-        origin: 1 for VOC's own inclusive pixels, counted from 1: a box over a whole image of width W reads 1..W;
-            0 for corners counted from 0, as labelImg and most exporters write them: the same box reads 0..W.
-    """
-    xmin, ymin, xmax, ymax = corners
-    return (xmin - origin, ymin - origin, xmax, ymax)
+MAX_XML = 2**27  # bytes
+Parts = dict[str, list[tuple[VocFolder, list[str]]]]
 
 
 def read_voc(
@@ -70,72 +33,83 @@ def read_voc(
 
     Args:
         root: a VOC tree, or a folder of several (`VOCdevkit` with `VOC2007`, `VOC2012`).
-        train_split: names of lists in `ImageSets/Main`; `VOC2007/trainval` means the list of that tree alone.
+        train_split: names of lists in `ImageSets/Main`; `VOC2007/trainval` means the list of that tree alone. Without
+            lists they are names of trees, or of folders in `Annotations`.
         val_split: the same for validation.
         origin: see `voc_box`.
 
-    Returns: splits `train` and `val`, or `all` where no tree has lists and none is named like a split; sizes come
-        from the annotations.
+    Returns: splits `train` and `val`, or `all`: where nothing is named like a split, where there is one list only, or
+        where both splits are asked from the same lists. Sizes come from the annotations.
 
     Raises:
-        DatasetError: no VOC tree, or a missing list.
+        DatasetError: no VOC tree, a missing split while there are others, or no XML file with an image.
     """
     folders = find_voc(root)
     problems: list[Problem] = []
-    wanted: dict[str, list[tuple[VocFolder, list[str]]]] = {}
-    asked = {"train": train_split, "val": val_split}
-    by_name = {os.path.basename(folder.root): folder for folder in folders}
-    if any(folder.lists.suffixes for folder in folders):
-        for split, names in asked.items():
-            lists = [found for name in names for found in _lists(folders, name)]
-            wanted[split] = [(folder, _read_list(folder, path, problems)) for folder, path in lists]
-    elif all(name in by_name for names in asked.values() for name in names):
-        for split, names in asked.items():
-            wanted[split] = [(by_name[name], by_name[name].stems()) for name in names]
-    else:
-        wanted["all"] = [(folder, folder.stems()) for folder in folders]
+    wanted = _wanted(root, folders, {"train": train_split, "val": val_split}, problems)
     splits = {}
     for split, parts in wanted.items():
         splits[split] = Images(
             image for folder, names in parts for image in _read_images(folder, names, origin, problems)
+        )
+    if not any(splits.values()) and any(problem.kind == "missing_image" for problem in problems):
+        seen, pictured = (", ".join(places_of(files) for files in part) for part in (
+            [folder.annotations for folder in folders], [folder.images for folder in folders]))  # fmt: skip
+        raise DatasetError(
+            f"no XML file in {root} has its image: XML files were seen in {seen}, images in {pictured}; "
+            "an image needs the name of its XML file"
         )
     return ReadDataset(splits=splits, problems=problems)
 
 
 def is_voc(root: str) -> bool:
     """Whether `root` is or contains a VOC tree."""
-    return any(map(_is_tree, _candidates(root)))
+    return os.path.isdir(root) and bool(tree_roots(root))
 
 
-def find_voc(root: str) -> list[VocFolder]:
-    """The VOC trees at or under `root`, sorted by name. Raises DatasetError if none is found."""
-    if not os.path.isdir(root):
-        raise DatasetError(f"{root} is not a folder; prepare.root must name the dataset's folder")
-    folders: list[VocFolder] = []
-    for candidate in _candidates(root):
-        nested = any(candidate.startswith(folder.root + "/") for folder in folders)
-        if not nested and _is_tree(candidate):
-            folders.append(_open_folder(candidate))
-    if not folders:
-        raise DatasetError(
-            f"no VOC dataset in {root}: expected Annotations/*.xml, or *.xml beside the images; "
-            "point prepare.root at the folder that holds Annotations and JPEGImages"
-        )
-    return folders
+def _wanted(root: str, folders: list[VocFolder], asked: Mapping[str, Sequence[str]], problems: list[Problem]) -> Parts:
+    """The names to read, by split."""
+    lists = sorted({name for folder in folders for name in folder.lists})
+    names = [name for part in asked.values() for name in part]
+    if is_whole(lists) and not all(name.rpartition("/")[2] in lists for name in names):
+        asked, names = dict.fromkeys(asked, lists), lists
+    if same_names(asked["train"], asked["val"]):
+        logger.info("one list for both splits of %s (%s): it is split by chance", root, ", ".join(names))
+        asked = {"all": list(dict.fromkeys(names))}
+    if lists:
+        found = {split: [one for name in part for one in _lists(folders, name)] for split, part in asked.items()}
+        return {split: [(f, _read_list(f, path, problems)) for f, path in part] for split, part in found.items()}
+    by_part: dict[str, list[tuple[VocFolder, list[str]]]] = {}
+    for folder in folders:
+        stems = folder.stems()
+        by_part.setdefault(os.path.basename(folder.root), []).append((folder, stems))
+        parts: dict[str, list[str]] = {}
+        for stem in stems:
+            for name in {part for part in stem.split("/")[:-1] if part in names or looks_like_split(part)}:
+                parts.setdefault(name, []).append(stem)
+        for name, own in parts.items():
+            by_part.setdefault(name, []).append((folder, own))
+    if all(name in by_part for name in names):
+        return {split: [one for name in part for one in by_part[name]] for split, part in asked.items()}
+    known = [name for name in by_part if looks_like_split(name) and name != os.path.basename(root)]
+    if known and not is_whole(known):
+        raise missing_split((name for name in names if name not in by_part), known, root)
+    return {"all": [(folder, folder.stems()) for folder in folders]}
 
 
 def read_list(text: str, known: Container[str] = ()) -> tuple[list[str], list[str]]:
     """Names in a split list, and the repeated ones.
 
     A row is a name, or a name and a flag as in VOC's lists per class; rows flagged -1 (class absent) are left out. A
-    row that is a `known` name is taken whole, so names may contain spaces.
+    row that is a `known` name is taken whole, so names may contain spaces. Of an image and its XML file in one row, the
+    image counts.
     """
     names: dict[str, None] = {}
     repeated = []
     for row in text.splitlines():
-        name = row.strip()
+        name = row.strip().replace("\\", "/")
         parts = name.rsplit(maxsplit=1)
-        if name not in known and len(parts) == 2 and parts[1] in ("-1", "0", "1"):
+        if name not in known and len(parts) == 2 and (parts[1] in ("-1", "0", "1") or parts[1].endswith(".xml")):
             if parts[1] == "-1":
                 continue
             name = parts[0]
@@ -149,125 +123,25 @@ def read_list(text: str, known: Container[str] = ()) -> tuple[list[str], list[st
     return list(names), repeated
 
 
-def parse_voc(data: bytes, *, where: str = "annotation", origin: int = 1) -> VocAnnotation:
-    """Parse one XML file.
-
-    Only `<name>` and `<bndbox>` of an object are needed; coordinates may be decimal; `<difficult>` defaults to 0;
-    parts inside an object are not objects. A document type, and with it every entity, is refused.
-
-    Raises:
-        AnnotationError: not well-formed, a document type, or another root element than `annotation`.
-    """
-    root = _parse_xml(data)
-    if root.tag != "annotation":
-        raise AnnotationError(f"the root element is <{root.tag[:40]}>, VOC's is <annotation>")
-    objects, problems, zero = [], [], False
-    for number, element in enumerate(root.findall("object"), start=1):
-        name = (element.findtext("name") or "").strip()
-        corners = _corners(element.find("bndbox"))
-        if not name or corners is None:
-            problems.append(Problem("broken_object", where, f"object {number} ({name or 'no name'})"))
-            continue
-        zero = zero or 0 <= min(corners[:2]) < 1
-        difficult = (element.findtext("difficult") or "0").strip().lower() in ("1", "true")
-        objects.append(AnnotatedObject(name, voc_box(corners, origin=origin), difficult))
-    if zero and origin == 1:
-        problems.append(Problem("zero_coordinate", where))
-    return VocAnnotation(_size(root.find("size")), tuple(objects), tuple(problems))
-
-
-def _parse_xml(data: bytes) -> ElementTree.Element:
-    try:
-        # Expat takes UTF-16 too, where a search of the bytes would not see the document type.
-        if b"\0" in data[:64]:
-            data = data.decode("utf-16").encode("utf-8")
-            data = re.sub(rb"^\s*<\?xml.*?\?>", b"", data)  # it names the encoding that is no longer in use
-        if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-            raise AnnotationError("document types and entities are refused; remove <!DOCTYPE ...>")
-        return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, UnicodeDecodeError, LookupError) as error:
-        raise AnnotationError(f"not well-formed XML: {error}") from error
-
-
-def _corners(box: ElementTree.Element | None) -> tuple[float, ...] | None:
-    """Four finite numbers of a `<bndbox>`, or None."""
-    if box is None:
-        return None
-    read = box.findtext
-    try:
-        corners = tuple([float(read(tag) or "") for tag in _CORNERS])
-    except ValueError:
-        return None
-    return corners if all(map(math.isfinite, corners)) else None
-
-
-def _size(element: ElementTree.Element | None) -> tuple[int, int] | None:
-    """(height, width), or None where missing, zero (some drawing tools write that) or not numbers."""
-    if element is None:
-        return None
-    try:
-        height, width = (round(float(element.findtext(tag) or 0)) for tag in ("height", "width"))
-    except (ValueError, OverflowError):
-        return None
-    return _shared_size(height, width) if height > 0 and width > 0 else None
-
-
-@functools.lru_cache(maxsize=1024)
-def _shared_size(height: int, width: int) -> tuple[int, int]:
-    """The pair itself, the same one for all images of that size."""
-    return height, width
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder.rstrip('/')}/{name}" if name else folder
-
-
-def _candidates(root: str) -> Iterator[str]:
-    """Folders that may be a VOC tree."""
-    yield root
-    for parent in (root, _join(root, "VOCdevkit")):
-        if os.path.isdir(parent):
-            yield from sorted(_join(parent, name) for name in os.listdir(parent) if name != "VOCdevkit")
-
-
-def _is_tree(root: str) -> bool:
-    """Whether one of the folders for annotations contains one; stops at the first."""
-    for folder in (_join(root, part) for part in _ANNOTATION_FOLDERS):
-        if os.path.isdir(folder):
-            with os.scandir(folder) as entries:
-                if any(entry.name.lower().endswith(".xml") and entry.name[0] != "." for entry in entries):
-                    return True
-    return False
-
-
-def _open_folder(root: str) -> VocFolder:
-    annotations = _first_with_files(root, _ANNOTATION_FOLDERS, (".xml",))
-    images = _first_with_files(root, _IMAGE_FOLDERS, IMAGE_SUFFIXES)
-    return VocFolder(root, annotations, images, list_files(_join(root, "ImageSets/Main"), (".txt",)))
-
-
-def _first_with_files(root: str, parts: tuple[str, ...], suffixes: tuple[str, ...]) -> Files:
-    found = (list_files(_join(root, part), suffixes) for part in parts)
-    return next((files for files in found if files.suffixes), Files(root, {}))
-
-
 def _lists(folders: list[VocFolder], name: str) -> list[tuple[VocFolder, str]]:
     """The lists that a split name means, with their trees."""
     tree, _, split = name.rpartition("/")
     found = [
-        (folder, folder.lists.paths(split)[0])
+        (folder, folder.lists[split])
         for folder in folders
-        if split in folder.lists.suffixes and (not tree or os.path.basename(folder.root) == tree)
+        if split in folder.lists and (not tree or os.path.basename(folder.root) == tree)
     ]
     if not found:
-        known = sorted({split for folder in folders for split in folder.lists.suffixes})
-        raise DatasetError(f"no list ImageSets/Main/{split}.txt for {name!r}; there are: {', '.join(known)}")
+        known = sorted({split for folder in folders for split in folder.lists})
+        raise DatasetError(
+            f"no list ImageSets/Main/{split}.txt for {name!r}; there are: {', '.join(known)}. "
+            "Set prepare.train_split and prepare.val_split to names among these"
+        )
     return found
 
 
 def _read_list(folder: VocFolder, path: str, problems: list[Problem]) -> list[str]:
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        names, repeated = read_list(file.read(), folder.annotations.suffixes)
+    names, repeated = read_list(text_of(path, problems), folder.annotations.suffixes)
     problems += [Problem("duplicate_entry", path, name) for name in repeated]
     return names
 
@@ -276,19 +150,25 @@ def _read_images(
     folder: VocFolder, names: Iterable[str], origin: int, problems: list[Problem]
 ) -> Iterator[AnnotatedImage]:
     for name in names:
-        paths = folder.images.paths(name)
-        where = next(iter(folder.annotations.paths(name)), None)
-        if where is None:
-            problems.append(Problem("missing_annotation", paths[0] if paths else _join(folder.root, name)))
+        stem = folder.annotation_of(name)
+        found = folder.images_of(name if stem is None else stem)
+        paths = [path for place in found for path in folder.images.paths(place)]
+        if stem is None:
+            where = paths[0] if len(found) == 1 else f"{folder.root.rstrip('/')}/{name}"
+            problems.append(Problem("missing_annotation", where))
             continue
-        try:
-            annotation = parse_voc(read_file(where), where=where, origin=origin)
-        except (AnnotationError, OSError) as error:
-            problems.append(Problem("broken_annotation", where, str(error)))
+        where = folder.annotations.paths(stem)[0]
+        annotation = attempt(
+            lambda where=where: parse_voc(read_bytes(where, limit=MAX_XML), where=where, origin=origin), where, problems
+        )
+        if annotation is None:
             continue
         problems += annotation.problems
-        if not paths:
-            problems.append(Problem("missing_image", where, f"no image named {name} in the dataset"))
+        if len(found) != 1:
+            several = f"several images have this name: {', '.join(paths[:4])}"
+            problems.append(
+                Problem("missing_image", where, several if found else f"no image named {name} in the dataset")
+            )
             continue
         if len(paths) > 1:
             problems.append(Problem("ambiguous_image", paths[0], f"also {', '.join(paths[1:])}"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from yolov6core.datasets.annotated import AnnotatedImage, Box, DatasetError, stem_of
+from yolov6core.data.label_names import LabelNames, plain_path
+from yolov6core.datasets.annotated import AnnotatedImage, Box, DatasetError
 from yolov6core.datasets.images import Images
 
 
@@ -73,8 +75,11 @@ def write_dataset(
     names: Sequence[str],
     *,
     calib: Images | None = None,
-) -> None:
+) -> LabelNames:
     """Write `labels/`, a list and a COCO file per split, and `calib.txt` into an empty folder.
+
+    Label files have the names of the images. Where two images have one name, all label files lie in the folders that
+    the images have below their common one.
 
     Args:
         folder: an existing, empty folder.
@@ -82,31 +87,69 @@ def write_dataset(
         names: class names in the order of their indices.
         calib: the images to calibrate on, part of a split; None writes an empty list.
 
+    Returns: how the label files are named.
+
     Raises:
-        DatasetError: two images have the same name, so that their label files would collide.
+        DatasetError: two images have the same path but for the case of letters, which this file system ignores.
     """
     class_index = {name: index for index, name in enumerate(names)}
-    labels, annotations = folder / "labels", folder / "annotations"
-    labels.mkdir()
+    annotations = folder / "annotations"
     annotations.mkdir()
     for split, images in splits.items():
-        for image in images:
-            try:
-                _write_new(f"{labels}/{image.stem}.txt", label_text(image, class_index).encode())
-            except FileExistsError:
-                raise _same_name(image, splits) from None
         with open(annotations / f"instances_{split}.json", "w", encoding="utf-8", newline="\n") as file:
             file.writelines(coco_text(images, names))
         _write_list(folder / f"{split}.txt", images)
     _write_list(folder / "calib.txt", calib or Images())
+    image = None
+    for named in _namings(splits):
+        image = _write_labels(folder / "labels", splits, class_index, named)
+        if image is None:
+            return named
+        shutil.rmtree(folder / "labels")
+    assert image is not None
+    raise _same_name(image, splits)
+
+
+def _namings(splits: Mapping[str, Images]) -> Iterator[LabelNames]:
+    """Ways to name label files, the plainest first."""
+    yield LabelNames()
+    folders = {os.path.dirname(plain_path(path)) for images in splits.values() for path in images.paths()}
+    try:
+        common = os.path.commonpath(folders)
+    except ValueError:  # some absolute, some not
+        common = ""
+    yield LabelNames(common)
+    yield LabelNames(common, suffixes=True)
+
+
+def _write_labels(
+    labels: Path, splits: Mapping[str, Images], class_index: Mapping[str, int], named: LabelNames
+) -> AnnotatedImage | None:
+    """Write one file an image; the first image whose file is there already ends it and is returned."""
+    labels.mkdir()
+    made: set[str] = set()
+    for images in splits.values():
+        for image in images:
+            name = named.of(image.path)
+            inside = name.rpartition("/")[0]
+            if inside and inside not in made:
+                os.makedirs(f"{labels}/{inside}", exist_ok=True)
+                made.add(inside)
+            try:
+                _write_new(f"{labels}/{name}.txt", label_text(image, class_index).encode())
+            except FileExistsError:
+                return image
+    return None
 
 
 def _same_name(image: AnnotatedImage, splits: Mapping[str, Images]) -> DatasetError:
     """The error for an image whose label file exists already; file systems may ignore the case of names."""
     paths = (path for images in splits.values() for path in images.paths())
-    alike = (path for path in paths if stem_of(path).lower() == image.stem.lower() and path != image.path)
-    first = min(alike, key=lambda path: stem_of(path) != image.stem)
-    return DatasetError(f"{first} and {image.path} have the same name; rename one, labels go by name")
+    alike = (path for path in paths if path.lower() == image.path.lower() and path != image.path)
+    first = next(alike, image.path)
+    return DatasetError(
+        f"{first} and {image.path} have the same name; rename one: this file system ignores the case of letters"
+    )
 
 
 def _write_new(path: str, content: bytes) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from yolov6core.base.yaml_text import parse_yaml
+from yolov6core.base.inputs import read_text
+from yolov6core.data.files import Files, list_files
 from yolov6core.data.image_header import IMAGE_SUFFIXES, ImageError, read_image_header
-from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem, is_safe_name
+from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Problem
 from yolov6core.datasets.images import Images, ReadDataset
+from yolov6core.datasets.reading import attempt, looks_like_split
+from yolov6core.datasets.yolo_places import YoloDescription, describe, label_folders, split_images
 
-_NAME_FILES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
+MAX_LABELS = 2**26
+"""Bytes of the largest label file."""
+_NO_LABELS = ("classes", "obj", "notes", "readme", "labels", "predefined_classes", "requirements", "all")
 
 
 def is_yolo(root: str) -> bool:
-    """Whether `root` has folders of images and labels, nested in either order."""
-    return os.path.isdir(f"{root}/labels") or any(
-        os.path.isdir(f"{root}/{name}/labels") for name in (os.listdir(root) if os.path.isdir(root) else ())
+    """Whether `root` has a folder of labels, or darknet's files."""
+    return os.path.isdir(root) and (
+        bool(label_folders(root)) or any(os.path.isfile(f"{root}/{name}") for name in ("obj.data", "obj.names"))
     )
 
 
@@ -26,144 +32,114 @@ def read_yolo(
 ) -> ReadDataset:
     """Read a dataset of label files.
 
-    If `data.yaml` or `dataset.yaml` has the name of a split as a key (`train: images/train`), that entry names folders
-    and lists of image paths; else the images lie in `images/<split>/` or `<split>/images/`. Without split folders,
-    `images/` is read as a whole, to be split at random. The label file of an image has the same path with `labels` for
-    the last `images`, or lies beside it. Class names come from the YAML file (`names`), `classes.txt` or `obj.names`.
-    An image without a label file is left out; an empty label file means an image without objects.
+    If `data.yaml`, `dataset.yaml` or `obj.data` has the name of a split as a key (`train: images/train`), that entry
+    names folders and lists of image paths; else the images lie in `images/<split>/` or `<split>/images/`, or in a list
+    `<split>.txt`. Without any of these, `images/` is read as a whole, to be split at random. The label file of an image
+    has the same path with `labels` for the last `images`, or lies beside it. Class names come from the YAML file
+    (`names`), `classes.txt` or `obj.names`. An image without a label file is left out; an empty label file means an
+    image without objects.
 
     Returns: splits `train` and `val`, or `all`.
 
     Raises:
         DatasetError: class names or a split are missing, or a split lies outside `root`.
     """
-    names, document = _describe(root)
     problems: list[Problem] = []
-    wanted = {"train": train_split, "val": val_split}
-    declared = {name: _entries(document[name]) for part in wanted.values() for name in part if document.get(name)}
-    if not declared and _images_in(f"{root}/images"):
-        wanted, declared = {"all": ("all",)}, {"all": ["images"]}
-    elif declared and {*map(tuple, declared.values())} == {tuple(next(iter(declared.values())))} and len(declared) > 1:
-        wanted, declared = {"all": ("all",)}, {"all": next(iter(declared.values()))}
-    splits: dict[str, Images] = {}
-    for split, parts in wanted.items():
-        paths = [path for name in parts for path in _images_of_split(root, name, declared.get(name), document)]
-        splits[split] = Images(_read_images(paths, names, problems))
-    return ReadDataset(splits, problems, tuple(names))
+    told = describe(root, problems)
+    labels = Labels(root)
+    asked = {"train": train_split, "val": val_split}
+    splits = {
+        split: Images(_read_images(paths, labels, told, problems))
+        for split, paths in split_images(root, asked, told, problems).items()
+    }
+    problems += [Problem("missing_image", path, "a label file without image") for path in labels.without_image()]
+    return ReadDataset(splits, problems, tuple(dict.fromkeys(told.names)))
 
 
-def _describe(root: str) -> tuple[list[str], dict[str, object]]:
-    """Class names, and the YAML file that contains them; the file is empty if they come from a list."""
-    for name in _NAME_FILES:
-        path = f"{root}/{name}"
-        if not os.path.isfile(path):
-            continue
-        if not name.endswith(".yaml"):
-            with open(path, encoding="utf-8-sig") as file:
-                return [row.strip() for row in file if row.strip()], {}
-        document = _load_yaml(path)
-        names = document.get("names")
-        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-            names = [names[index] for index in range(len(names))]
-        if isinstance(names, list) and names:
-            return [str(entry) for entry in names], document
-        raise DatasetError(f"{path}: 'names' must be a list of class names, or a mapping of 0, 1, ... to names")
-    raise DatasetError(f"class names are missing: {root} has none of {', '.join(_NAME_FILES)}")
+class Labels:
+    """The label files of a dataset, and which of them were used."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._used: dict[str, set[str]] = {}  # folder -> names of files
+
+    def of(self, path: str) -> str | None:
+        """The label file of an image; None if there is none."""
+        swapped, beside = label_path(path), path.rpartition(".")[0] + ".txt"
+        found = next((place for place in (swapped, beside) if os.path.lexists(place)), None)
+        if found is None:
+            alike = self._by_name.alike(path[len(self._root) + 1 :].rpartition(".")[0])
+            found = self._by_name.paths(alike[0])[0] if len(alike) == 1 else None
+        if found is not None:
+            folder, _, name = found.rpartition("/")
+            self._used.setdefault(folder, set()).add(name)
+        return found
+
+    def without_image(self) -> Iterator[str]:
+        """Label files in the folders that were used, without an image."""
+        for folder, used in sorted(self._used.items()):
+            for name in sorted(os.listdir(folder)):
+                stem, suffix = os.path.splitext(name)
+                other = name in used or suffix != ".txt" or name[0] == "." or stem.lower() in _NO_LABELS
+                if not other and not looks_like_split(stem) and not self._has_image(f"{folder}/{stem}"):
+                    yield f"{folder}/{name}"
+
+    def _has_image(self, stem: str) -> bool:
+        parts = stem.split("/")
+        if "labels" in parts:
+            parts[len(parts) - 1 - parts[::-1].index("labels")] = "images"
+        ends = {*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)}
+        return any(os.path.exists(place + end) for place in (stem, "/".join(parts)) for end in ends)
+
+    @functools.cached_property
+    def _by_name(self) -> Files:
+        """Where labels or images lie in folders of other names: those of the folder `labels`, or of the dataset."""
+        folders = label_folders(self._root)
+        if len(folders) > 1:
+            return Files(self._root, {})
+        return list_files(folders[0] if folders else self._root, (".txt",), deep=True, skip=("ImageSets",))
 
 
-def _load_yaml(path: str) -> dict[str, object]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            document = parse_yaml(file.read())
-    except ValueError as error:
-        raise DatasetError(f"{path} is {error}") from error
-    return document if isinstance(document, dict) else {}
-
-
-def _entries(value: object) -> list[str]:
-    """The places of a split in a YAML file: one or several."""
-    return [str(entry).replace("\\", "/") for entry in (value if isinstance(value, list) else [value])]
-
-
-def _images_of_split(root: str, name: str, entries: list[str] | None, document: dict[str, object]) -> list[str]:
-    """Paths of the images of a split, from the places in the YAML file or by its name."""
-    if entries is None:
-        places = (f"{root}/images/{name}", f"{root}/{name}/images")
-        folder = next((place for place in places if os.path.isdir(place)), None)
-        if folder is None:
-            raise DatasetError(f"no folder for the split {name!r}: neither {places[0]} nor {places[1]}")
-        return _images_in(folder)
-    paths = []
-    for entry in entries:
-        place = _locate(root, entry, str(document.get("path") or ""))
-        if os.path.isdir(place):
-            paths += _images_in(place)
-            continue
-        with open(place, encoding="utf-8-sig") as file:
-            rows = [row.strip().replace("\\", "/") for row in file if row.strip()]
-        paths += [_locate(root, row, str(document.get("path") or ""), must_exist=False) for row in rows]
-    return paths
-
-
-def _locate(root: str, entry: str, base: str, *, must_exist: bool = True) -> str:
-    """A path of a YAML file or a list, looked up in the dataset's folder only.
-
-    It starts at `root` or at the YAML file's `path` in it. Exporters write `../train/images` for a folder beside the
-    file, or absolute paths of another machine: leading parts of these are dropped until the rest is found.
-    """
-    foreign = entry.startswith(("../", "/")) or entry[1:2] == ":"
-    parts = [part for part in entry.split("/") if part not in ("", ".")]
-    while parts and parts[0] == "..":
-        parts = parts[1:]
-    if ".." not in parts:
-        for start in range(len(parts) if foreign else 1):
-            for folder in (root, f"{root}/{base}" if is_safe_name(base) else root):
-                place = "/".join([folder, *parts[start:]])
-                if os.path.exists(place):
-                    return place
-    if must_exist or ".." in parts:
-        raise DatasetError(f"{entry!r} is not in {root}; paths of data.yaml count from there and may not leave it")
-    return "/".join([root, *parts])
-
-
-def _images_in(folder: str) -> list[str]:
-    """Paths of the images in a folder, sorted."""
-    if not os.path.isdir(folder):
-        return []
-    names = (n for n in os.listdir(folder) if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith("."))
-    return [f"{folder}/{name}" for name in sorted(names)]
-
-
-def _label_path(path: str) -> str:
+def label_path(path: str) -> str:
+    """The path of an image with `labels` for the last `images`, and `.txt`."""
     parts = path.rpartition(".")[0].split("/")
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return "/".join(parts) + ".txt"
 
 
-def _read_images(paths: Iterable[str], names: list[str], problems: list[Problem]) -> Iterator[AnnotatedImage]:
+def _read_images(
+    paths: Iterable[str], labels: Labels, told: YoloDescription, problems: list[Problem]
+) -> Iterator[AnnotatedImage]:
     for path in paths:
-        where = _label_path(path)
-        if not os.path.isfile(where):
-            problems.append(Problem("missing_annotation", path, f"no {where}"))
+        where = labels.of(path)
+        if where is None:
+            problems.append(Problem("missing_annotation", path, f"no {label_path(path)}"))
             continue
         try:
             header = read_image_header(path)
-        except (ImageError, OSError) as error:
+        except (ImageError, OSError, ValueError) as error:
             kind = "missing_image" if isinstance(error, FileNotFoundError) else "unreadable_image"
             problems.append(Problem(kind, path, str(error)))
             continue
-        with open(where, encoding="utf-8", errors="replace") as file:
-            rows = file.read().splitlines()
+        read = attempt(lambda where=where: read_text(where, limit=MAX_LABELS), where, problems)
+        if read is None:
+            continue
+        if read[1] is not None:
+            problems.append(Problem("guessed_encoding", where, read[1]))
         size = (header.height, header.width)
-        yield AnnotatedImage(path, None, tuple(_objects(rows, names, size, where, problems)))
+        yield AnnotatedImage(path, None, tuple(_objects(read[0].splitlines(), told, size, where, problems)))
 
 
 def _objects(
-    rows: Sequence[str], names: list[str], size: tuple[int, int], where: str, problems: list[Problem]
+    rows: Sequence[str], told: YoloDescription, size: tuple[int, int], where: str, problems: list[Problem]
 ) -> list[AnnotatedObject]:
-    """Rows to objects in pixels of (height, width); outlines become their bounds, other rows are reported."""
+    """Rows to objects in pixels of (height, width).
+
+    Of outlines the bounds count, of rows with key points the box; other rows are reported.
+    """
     height, width = size
+    names, with_points = told.names, told.box_only()
     objects = []
     for number, row in enumerate(rows, start=1):
         if not row.strip():
@@ -172,7 +148,9 @@ def _objects(
             index, *place = (float(value) for value in row.split())
         except ValueError:
             index, place = math.nan, []
-        if len(place) != 4 and (len(place) < 6 or len(place) % 2):
+        if with_points is not None and len(place) == with_points:
+            place = place[:4]
+        if len(place) != 4 and (len(place) < 6 or len(place) % 2 or with_points is not None):
             problems.append(Problem("broken_object", where, f"line {number}: 5 numbers are needed"))
             continue
         if not (all(map(math.isfinite, (index, *place))) and index.is_integer() and 0 <= index < len(names)):

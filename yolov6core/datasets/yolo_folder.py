@@ -8,11 +8,18 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from yolov6core.data.label_names import LabelNames
 from yolov6core.datasets.annotated import AnnotatedImage, DatasetError
 
 
 def add_yolo_folder(
-    folder: Path, splits: Mapping[str, Iterable[AnnotatedImage]], names: Sequence[str], *, shown_as: str, copy: bool
+    folder: Path,
+    splits: Mapping[str, Iterable[AnnotatedImage]],
+    names: Sequence[str],
+    *,
+    shown_as: str,
+    copy: bool,
+    named: LabelNames = LabelNames(),  # noqa: B008 - it is frozen
 ) -> None:
     """Add `images/<split>/x.jpg`, `labels/<split>/x.txt` and `data.yaml` to a folder that has `labels/x.txt`.
 
@@ -20,6 +27,7 @@ def add_yolo_folder(
         splits: split name, `train` or `val`, -> images.
         names: class names in the order of their indices.
         shown_as: path of the folder for `data.yaml`, as seen from the folder where the tools run.
+        named: how the label files are named.
         copy: copy files; False makes hard links, which take no space but need one file system for all.
 
     Raises:
@@ -30,12 +38,16 @@ def add_yolo_folder(
         for part in ("images", "labels"):
             (folder / part / split).mkdir(parents=True)
         for image in images:
-            name = image.path.rpartition("/")[2]
+            name = named.of(image.path)
+            suffix = os.path.splitext(image.path)[1]
             places = {
-                os.path.realpath(image.path): f"{folder}/images/{split}/{name}",
-                f"{folder}/labels/{image.stem}.txt": f"{folder}/labels/{split}/{image.stem}.txt",
+                os.path.realpath(image.path): f"{folder}/images/{split}/{name}{suffix}",
+                f"{folder}/labels/{name}.txt": f"{folder}/labels/{split}/{name}.txt",
             }
             try:
+                if "/" in name:
+                    for place in places.values():
+                        os.makedirs(os.path.dirname(place), exist_ok=True)
                 for source, place in places.items():
                     put(source, place)
             except OSError as error:
