@@ -107,6 +107,6 @@ def _stored_images(path: Path) -> list[np.ndarray]:
 
 
 def _log_build(kind: str, info: EngineInfo) -> None:
-    logger.info("%-8s %s; built in %.1f s", kind, info.describe(), info.build_s)
+    logger.info("%-8s %s", kind, info.describe())
     if text := missing_int8(info):
         logger.warning("%s: %s", kind, text)

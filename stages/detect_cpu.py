@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stages.params import PtqParams
 from stages.shared import paths
-from yolov6core.base.atomic import write_json
+from yolov6core.base.cpu_record import write_record
 from yolov6core.base.errors import logger
 from yolov6core.engines.cpu import integer_arithmetic, resolved
 
@@ -13,5 +13,5 @@ def detect_cpu(ptq: PtqParams) -> None:
     """Write `sums`: `exact` or `saturating`, `ptq.cpu` with `auto` replaced by what the CPU at hand does; and `cpu`."""
     logger.info("this CPU: %s", integer_arithmetic().describe())
     sums = resolved(ptq.cpu)
-    write_json(paths.CPU, {"cpu": ptq.cpu, "sums": sums})
+    write_record(paths.CPU, asked=ptq.cpu, sums=sums)
     logger.info("INT8 is made for CPUs with %s sums (ptq.cpu %s) -> %s", sums, ptq.cpu, paths.CPU)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 from safetensors.torch import save
 
 from stages.shared import paths
 from stages.shared.shell import required
 from yolov6core.base.atomic import replace_folder
+from yolov6core.base.cpu_record import read_record
 from yolov6core.base.errors import UserError
 from yolov6core.base.own_files import refuse_foreign_files, refuse_taken, write_new
-from yolov6core.base.saturation import CpuSums
 from yolov6core.int8.quantized_networks import load_quantized, save_quantized
 from yolov6core.pretrained.amax_ranges import Style, from_amax_, taken_in_words, to_amax
 from yolov6core.pretrained.range_file import read_range_file
@@ -38,7 +37,8 @@ def import_ranges(ranges: Path, *, out: Path) -> str:
     """
     refuse_foreign_files(out, own=PTQ_FILES, sources=(ranges,))
     network, card = load_float(required(paths.WEIGHTS["float"], made_by=paths.MADE_BY["float"]))
-    model = insert_quantizers(network, dialect_name="trt", cpu=_sums())
+    cpu = read_record(paths.CPU)[1] if paths.CPU.is_file() else "exact"
+    model = insert_quantizers(network, dialect_name="trt", cpu=cpu)
     try:
         from_amax_(model, read_range_file(ranges))
     except ValueError as error:
@@ -52,19 +52,6 @@ def import_ranges(ranges: Path, *, out: Path) -> str:
         f"{told}\nDVC: the next 'dvc repro' calibrates over this folder unless you run 'dvc commit -f ptq-calib' now; "
         f"{paths.METRICS / 'ptq.json'} is still of the former run"
     )
-
-
-def _sums() -> CpuSums:
-    """The integer sums that INT8 is made for, where `detect-cpu` has written them; else exact ones."""
-    if not paths.CPU.is_file():
-        return "exact"
-    try:
-        found = json.loads(paths.CPU.read_text(encoding="utf-8"))["sums"]
-    except (ValueError, TypeError, KeyError):
-        found = None
-    if found not in get_args(CpuSums):
-        raise UserError(f"{paths.CPU} does not say exact or saturating sums: run 'dvc repro detect-cpu' again")
-    return found
 
 
 def export_ranges(kind: str, *, out: Path, style: str) -> str:

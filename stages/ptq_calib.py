@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from stages.shared import paths
 from stages.shared.limits import limits_of
 from stages.shared.shell import required
 from yolov6core.base.atomic import replace_folder, write_json
+from yolov6core.base.cpu_record import read_record
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.saturation import CpuSums
 from yolov6core.base.tables import write_rows
@@ -126,12 +126,10 @@ def _with_quantizers(network: nn.Module, ptq: PtqParams) -> QuantizedModel:
 
 def _sums(ptq: PtqParams) -> CpuSums:
     """The integer sums of the CPUs that INT8 is made for, as `detect-cpu` has found them."""
-    found = json.loads(required(paths.CPU, made_by="detect-cpu").read_text(encoding="utf-8"))
-    if found.get("cpu") != ptq.cpu:
-        raise UserError(
-            f"{paths.CPU} is of ptq.cpu {found.get('cpu')}, not {ptq.cpu}: run 'dvc repro detect-cpu' again"
-        )
-    return found["sums"]
+    asked, sums = read_record(required(paths.CPU, made_by="detect-cpu"))
+    if asked != ptq.cpu:
+        raise UserError(f"{paths.CPU} is of ptq.cpu {asked}, not {ptq.cpu}: run 'dvc repro detect-cpu' again")
+    return sums
 
 
 def _equalized(network: nn.Module, calibration: Calibration) -> nn.Module:

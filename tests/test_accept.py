@@ -56,7 +56,7 @@ def compared(folder: Path, name: str, old: Any, new: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("engine.json", {"build_s": 1.2, "file": "a"}, {"build_s": 7, "file": "a"}),
+        ("engine.json", {"call_ms": 1.2, "file": "a"}, {"call_ms": 7, "file": "a"}),
         ("q.json", {"latency_ms": 1, "latency_p90": 1, "fps": 2.0, "speedup": 3, "pre_ms": 4, "a": [1, None]}, None),
         ("table.csv", TABLE, TABLE.replace("3.2", "4.1")),
         ("rounds.csv", "a\n1\n", "b,c\n2,3\n"),
@@ -79,7 +79,7 @@ def test_what_is_the_same(tmp_path, name, old, new):
         ("a.json", {"b": {"c": [1, 2]}}, {"b": {"c": [1, 2.5]}}, "b.c[1]: 2 -> 2.5, by 0.5"),
         ("a.json", {"map": 1}, {"map": 1.0}, "map: 1 -> 1.0, by 0"),
         ("a.json", {"a": 1}, {"a": 1, "b": 2}, "b: only the new file has it"),
-        ("a.json", {"a": 1, "build_s": 1}, {"a": 1}, "build_s: only the old file has it"),
+        ("a.json", {"a": 1, "call_ms": 1}, {"a": 1}, "call_ms: only the old file has it"),
         ("a.json", {"a": [1]}, {"a": [1, 2]}, "a: [1] -> [1, 2]"),
         ("a.json", {"a": "x"}, {"a": None}, "a: 'x' -> None"),
         ("t.csv", TABLE, TABLE.replace("0.5", "0.25"), "rows[0].map50: '0.5' -> '0.25', by 0.25"),
@@ -142,7 +142,7 @@ import json, pathlib, time
 import constants
 out = pathlib.Path("artifacts/first")
 out.mkdir(parents=True)
-(out / "a.json").write_text(json.dumps({"value": constants.VALUE, "build_s": time.time()}))
+(out / "a.json").write_text(json.dumps({"value": constants.VALUE, "call_ms": time.time()}))
 """
 SECOND = """
 import json, pathlib

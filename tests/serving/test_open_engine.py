@@ -90,7 +90,7 @@ WRONG: list[tuple[tuple[str, ...], Any]] = [
     (("interface", "shrink"), 64),
     (("interface", "shrink"), -1),
     (("deviation",), "none"),
-    (("build_s",), float("inf")),
+    (("deviation",), float("inf")),
     (("added",), 1),
 ]
 

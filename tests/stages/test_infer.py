@@ -110,7 +110,7 @@ def test_a_video_becomes_a_video(tmp_path, patches, model) -> None:
 def test_a_built_engine_runs_and_carries_its_names(tmp_path, model, folder) -> None:
     engine = tmp_path / "engines" / "float"
     info = BUILDERS["openvino"].build(model, engine, BuildSettings(threads=1))
-    assert info.names == ("red", "green", "blue") and info.build_s > 0
+    assert info.names == ("red", "green", "blue")
     assert info.inputs == {"images": (1, 3, 64, 64)} and info.outputs["scores"] == (1, 16, 3)
     for given in (engine, engine / "model.xml"):
         infer(given, str(folder), out=tmp_path / "out")

@@ -28,7 +28,7 @@ from yolov6core.base.yaml_text import parse_yaml
 CODE = ("stages", "yolov6core")  # a change of any other dependency is no matter of the code alone
 ASIDE = Path(".ckpt/accept")
 """Where old outputs lie while a stage runs. The next start brings them back if this one was killed."""
-MEASURED = re.compile(r"build_s|latency.*|fps|speedup|.*_ms")  # keys and columns of times, which differ from run to run
+MEASURED = re.compile(r"latency.*|fps|speedup|.*_ms")  # keys and columns of times, which differ from run to run
 NOT_COMPARED = ("rounds.csv", "summary.png")  # a file of nothing but measured times, and a picture of them
 SHOWN = 5  # differences of one file that are printed
 

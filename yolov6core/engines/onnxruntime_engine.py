@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,13 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
     if settings.precision != "f32":
         raise ValueError(f"ONNX Runtime's CPU kernels are f32, precision is {settings.precision!r}: set it to 'f32'")
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
     (folder / FILE).write_bytes(onnx_path.read_bytes())
-    return record_engine(folder, onnx_path, facts, settings, _built(onnx_path, FILE, start))
+    return record_engine(folder, onnx_path, facts, settings, _built(onnx_path, FILE))
 
 
-def _built(onnx_path: Path, file: str, start: float) -> Built:
+def _built(onnx_path: Path, file: str) -> Built:
     integer, real = audit(onnx_path)
-    return Built((NAME, version(), device()), file, "f32", integer, real, time.perf_counter() - start)
+    return Built((NAME, version(), device()), file, "f32", integer, real)
 
 
 def audit(onnx_path: Path) -> tuple[list[str], list[str]]:
@@ -88,9 +86,8 @@ def open_file(path: Path, settings: BuildSettings) -> OnnxRuntimeEngine:
     plain_facts(path)
     facts = read_facts(path, NAME)
     _module()
-    start = time.perf_counter()
     try:
-        return OnnxRuntimeEngine(path, engine_info(path, facts, settings, _built(path, path.name, start)))
+        return OnnxRuntimeEngine(path, engine_info(path, facts, settings, _built(path, path.name)))
     except Exception as error:  # ONNX Runtime's errors share no other base class
         raise ValueError(f"ONNX Runtime cannot read {path}: {error}") from None
 

@@ -34,7 +34,7 @@ class OpenCvEngine:
     """A network read by `cv2.dnn`. OpenCV's number of threads is global to the process and is not changed."""
 
     def __init__(self, path: Path, settings: BuildSettings) -> None:
-        built = Built((NAME, version(), "CPU"), path.name, "f32", [], [], 0.0)
+        built = Built((NAME, version(), "CPU"), path.name, "f32", [], [])
         self.info = engine_info(path, plain_facts(path), settings, built)
         try:
             self._net = cv2.dnn.readNetFromONNX(str(path))

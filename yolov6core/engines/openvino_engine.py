@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -47,24 +46,22 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
     facts = read_facts(onnx_path, NAME)
     ov = _module()
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
     model = ov.Core().read_model(onnx_path)
     _number_names(model)
     # Compression to float16 would change the float layers for 0.1 MB less.
     ov.save_model(model, folder / FILE, compress_to_fp16=False)
     compiled = _compile(folder / FILE, settings)
-    seconds = time.perf_counter() - start
-    return record_engine(folder, onnx_path, facts, settings, _built(compiled, FILE, settings, seconds))
+    return record_engine(folder, onnx_path, facts, settings, _built(compiled, FILE, settings))
 
 
-def _built(compiled: Any, file: str, settings: BuildSettings, seconds: float) -> Built:
+def _built(compiled: Any, file: str, settings: BuildSettings) -> Built:
     precision = real_precision(compiled)
     if precision != settings.precision:
         logger.warning(
             "precision %s is asked for, this CPU cannot do it: OpenVINO runs float layers in %s",
             *(settings.precision, precision),
         )
-    return Built((NAME, version(), device()), file, precision, *audit(compiled), seconds)
+    return Built((NAME, version(), device()), file, precision, *audit(compiled))
 
 
 def real_precision(compiled: Any) -> str:
@@ -114,13 +111,12 @@ def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
     """Open an ONNX file without building an engine. Raises ValueError where OpenVINO refuses it."""
     plain_facts(path)
     facts = read_facts(path, NAME)
-    start = time.perf_counter()
     try:
         compiled = _compile(path, settings)
     except RuntimeError as error:
         lines = str(error).strip().splitlines() or ["no reason given"]
         raise ValueError(f"OpenVINO cannot read {path}: {lines[-1]}") from None
-    built = _built(compiled, path.name, settings, time.perf_counter() - start)
+    built = _built(compiled, path.name, settings)
     return OpenVinoEngine(path, engine_info(path, facts, settings, built), compiled)
 
 

@@ -35,7 +35,6 @@ class Built:
         file: the engine's file name in its folder.
         precision: of the layers that are not INT8.
         integer, real: names of the convolutions that run in INT8, and of the others; both empty if not known.
-        seconds: duration of the build.
     """
 
     by: tuple[str, str, str]
@@ -43,7 +42,6 @@ class Built:
     precision: str
     integer: list[str]
     real: list[str]
-    seconds: float
 
 
 def plain_facts(path: Path) -> OnnxFacts:
@@ -143,7 +141,6 @@ def engine_info(onnx_path: Path, facts: OnnxFacts, settings: BuildSettings, buil
         interface=Interface.of(model),
         cpu_sums=integer_arithmetic().of(runtime) if device == "CPU" else "",
         overflowing_convs=len(overflowing_convolutions(model)) if device == "CPU" else 0,
-        build_s=round(built.seconds, 2),
     )
 
 

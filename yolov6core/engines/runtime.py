@@ -80,7 +80,6 @@ class EngineInfo:
         cpu_sums: how the CPU that built it adds 8-bit products, 'exact' or 'saturating'; empty for GPUs.
         overflowing_convs: quantized convolutions that are wrong where sums saturate; 0 for GPUs.
         deviation: relative L2 distance of its outputs from exact arithmetic, on the export's images; -1 if not tried.
-        build_s: duration of the build in seconds; the only field that differs between two builds.
     """
 
     runtime: str
@@ -103,7 +102,6 @@ class EngineInfo:
     cpu_sums: str = ""
     overflowing_convs: int = 0
     deviation: float = -1.0
-    build_s: float = 0.0
 
     def to_json(self) -> str:
         """Text of the sidecar: equal contents, equal bytes."""

@@ -170,6 +170,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("inputs", "outputs"), _shapes),
     "interface": _INTERFACE,
     "deviation": _number(-1, 1e30),
-    "build_s": _number(0, 1e9),
 }
 """Field -> reader of its value; raises ValueError for anything that no build writes."""

@@ -7,7 +7,6 @@ Engines of both run on a GPU only. Differences between versions are probed, neve
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,12 +57,10 @@ class TensorRtRuntime:
         facts = read_facts(onnx_path, self.NAME, version=self.version())
         device = self.device()
         folder.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
         plan = _Build(self.NAME, facts, settings).run(onnx_path, folder)
-        seconds = time.perf_counter() - start
         (folder / FILE).write_bytes(plan)
         integer, real = audit(process_logger(self.NAME).lines)
-        built = Built((self.NAME, self.version(), device), FILE, facts.precision, integer, real, seconds)
+        built = Built((self.NAME, self.version(), device), FILE, facts.precision, integer, real)
         return record_engine(folder, onnx_path, facts, settings, built)
 
     def load(self, folder: Path, info: EngineInfo) -> TensorRtEngine:
