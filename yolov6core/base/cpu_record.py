@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from yolov6core.base.atomic import write_json
 from yolov6core.base.errors import UserError
@@ -24,7 +24,7 @@ def read_record(path: Path) -> tuple[str, CpuSums]:
         UserError: the file holds something else.
     """
     with suppress(OSError, ValueError, TypeError, KeyError):
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record: Any = json.loads(path.read_text(encoding="utf-8"))
         if record["sums"] in get_args(CpuSums):
             return str(record["cpu"]), record["sums"]
     raise UserError(f"{path} does not say exact or saturating sums: run 'dvc repro detect-cpu' again")
