@@ -185,6 +185,14 @@ def test_a_gif_may_not_claim_any_size(tmp_path):
         read_image_header(str(path))
 
 
+def test_a_file_that_fills_the_memory_is_refused(tmp_path):
+    with open(tmp_path / "a.jpg", "wb") as file:
+        file.write(b"\xff\xd8\xff")
+        file.truncate(2**40)
+    with pytest.raises(ImageError, match="at most 2147483648"):
+        read_image_header(str(tmp_path / "a.jpg"))
+
+
 def test_no_picture_is_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     for path in (str(tmp_path / "a.jpg"), "/dev/zero", str(tmp_path)):

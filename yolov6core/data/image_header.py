@@ -15,6 +15,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".t
 """Names of pictures. OpenCV may be built without the last two; such a picture is then unreadable, by its name."""
 MAX_PIXELS = 2**28
 """Larger pictures are refused: decoded, they take over 800 MB, and a file of a few bytes can claim any size."""
+MAX_BYTES = 2**31
+"""Larger files are refused: a picture of MAX_PIXELS with 16 bits a channel takes less."""
 
 _HEAD = 1 << 14  # bytes; more than most metadata with a thumbnail takes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -51,7 +53,7 @@ def read_image_header(path: str) -> ImageHeader:
         OSError: the file cannot be opened.
     """
     try:
-        file = open_input(path)
+        file = open_input(path, limit=MAX_BYTES)
     except InputError as error:
         raise ImageError(str(error)) from None
     try:

@@ -17,7 +17,7 @@ import numpy as np
 from yolov6core.base.errors import logger
 from yolov6core.base.inputs import read_bytes
 from yolov6core.base.parent import end_with_starter
-from yolov6core.data.image_header import read_image_header
+from yolov6core.data.image_header import MAX_BYTES, read_image_header
 from yolov6core.datasets.annotated import DatasetError, Problem
 from yolov6core.datasets.images import Images
 from yolov6core.datasets.reading import in_words
@@ -63,7 +63,7 @@ def check_picture(path: str, size: tuple[int, int] | None) -> Finding | None:
     """
     try:
         header = read_image_header(path)
-        data = read_bytes(path, limit=None)
+        data = read_bytes(path, limit=MAX_BYTES)
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
     except Exception as error:
         return "undecodable_image", path, in_words(error)
