@@ -46,6 +46,14 @@ def test_folders_of_splits_in_the_annotations(root, run):
     assert run(root, val_split="test") == {} and run.listed("val") == list("gh")
 
 
+def test_folders_of_splits_in_the_images(root, run):
+    for split, stems in (("train", "abcd"), ("valid", "ef"), ("test", "gh")):
+        voc(root, images=f"JPEGImages/{split}/{{}}.jpg", stems=stems)
+    with pytest.raises(UserError, match="no split val .*test, train, valid"):
+        run(root)
+    assert run(root, val_split="valid") == {} and run.listed("train", "select") == list("abcd")
+
+
 def test_a_single_list_is_split_by_chance(root, run):
     write(voc(root) / "ImageSets/Main/default.txt", "\n".join("abcdef"))
     assert run(root) == {} and run.listed("train", "select", "val") == list("abcdef")

@@ -142,6 +142,14 @@ def test_an_image_listed_twice_keeps_both_sets(root, run):
     assert len((run.out / "labels/a.txt").read_text().splitlines()) == 2
 
 
+def test_numbers_as_text(root, run):
+    document = coco_document()
+    for entry in document["annotations"]:
+        entry |= {"iscrowd": "0", "category_id": str(entry["category_id"])}
+    assert run(coco(root, document)) == {}
+    assert sum(run.figures[f"{s}_boxes"] for s in ("train", "select", "val")) == 8
+
+
 def test_categories(root, run):
     document = coco_document()
     document["categories"] = [{"id": "1", "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 1, "name": "dog"}]

@@ -88,7 +88,7 @@ def is_id(value: object) -> TypeGuard[int | float | str]:
 
 
 def category_names(categories: list[dict[str, Any]], path: str, problems: list[Problem]) -> dict[Any, str]:
-    """Category id -> class name, in the order of the ids.
+    """Category id -> class name, in the order of the ids; ids that are numbers also as text.
 
     Raises:
         DatasetError: a category without an id or a name, or two names for one id.
@@ -108,4 +108,5 @@ def category_names(categories: list[dict[str, Any]], path: str, problems: list[P
         if own in names or name in names.values():
             problems.append(Problem("repeated_class", path, f"{name}: category id {own!r}"))
         names[own] = name
-    return {own: names[own] for own in sorted(names, key=lambda key: (isinstance(key, str), key))}
+    ordered = {own: names[own] for own in sorted(names, key=lambda key: (isinstance(key, str), key))}
+    return ordered | {str(own): name for own, name in ordered.items() if str(own) not in ordered}

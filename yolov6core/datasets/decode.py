@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -91,6 +92,7 @@ def _check_chunk(chunk: Sequence[Work]) -> list[Finding]:
 
 
 def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     cv2.setNumThreads(1)
     end_with_starter(1)
 
@@ -123,6 +125,8 @@ def _findings(work: Iterable[Work], count: int, name: str, processes: int) -> It
                 f"a picture between {first} and {last} ends the decoder's process; remove it, "
                 "or set prepare.decode to judged to decode less"
             ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _next_result(waiting: list, progress: Progress) -> list[Finding]:

@@ -34,7 +34,7 @@ def read_voc(
     Args:
         root: a VOC tree, or a folder of several (`VOCdevkit` with `VOC2007`, `VOC2012`).
         train_split: names of lists in `ImageSets/Main`; `VOC2007/trainval` means the list of that tree alone. Without
-            lists they are names of trees, or of folders in `Annotations`.
+            lists they are names of trees, or of folders below `Annotations` or `JPEGImages`.
         val_split: the same for validation.
         origin: see `voc_box`.
 
@@ -85,7 +85,9 @@ def _wanted(root: str, folders: list[VocFolder], asked: Mapping[str, Sequence[st
         by_part.setdefault(os.path.basename(folder.root), []).append((folder, stems))
         parts: dict[str, list[str]] = {}
         for stem in stems:
-            for name in {part for part in stem.split("/")[:-1] if part in names or looks_like_split(part)}:
+            places = {stem, *folder.images_of(stem)}
+            folders_of = {part for place in places for part in place.split("/")[:-1]}
+            for name in {part for part in folders_of if part in names or looks_like_split(part)}:
                 parts.setdefault(name, []).append(stem)
         for name, own in parts.items():
             by_part.setdefault(name, []).append((folder, own))
