@@ -171,6 +171,22 @@ def test_the_first_of_two_segments_counts_as_in_the_decoder(tmp_path, first, sec
     assert (header.height, header.width) == cv2.imread(str(path)).shape[:2]
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("place", range(20))
+def test_odd_metadata_are_taken_as_by_the_decoder(tmp_path, suffix, place):
+    path = tmp_path / f"a{suffix}"
+    data = encoded(suffix)
+    for value in (0, 1, 3, 4, 0x12, 0x49, 0x4D, 0xFF):
+        segment = bytearray(exif(6, ">"))
+        segment[10 + place] = value
+        if suffix == ".jpg":
+            path.write_bytes(data[:2] + segment + data[2:])
+        else:
+            path.write_bytes(data[:33] + png_chunk(b"eXIf", bytes(segment[10:])) + data[33:])
+        header = read_image_header(str(path))
+        assert (header.height, header.width) == cv2.imread(str(path)).shape[:2], value
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".avif", ".jfif"])
 def test_further_formats(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"

@@ -21,6 +21,7 @@ MAX_BYTES = 2**31
 _HEAD = 1 << 14  # bytes; more than most metadata with a thumbnail takes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_ORDER = {b"II": "<", b"MM": ">"}
+_TIFF_MARK = 42
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # TIFF tags
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers SOF0..SOF15 without DHT, JPG, DAC
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG markers without a length
@@ -143,14 +144,30 @@ def _jpeg_frame(data: bytes) -> tuple[ImageHeader, int] | None:
             length = struct.unpack_from(">H", data, position + 2)[0]
             exif = marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0"
             if exif and orientation is None:  # the decoder looks at the first segment only
-                orientation = _orientation(data[position + 10 : position + 2 + length])
+                orientation = _orientation(data[position + 10 : position + 2 + length], any_order=True)
             position += 2 + length
     return None
 
 
-def _orientation(tiff: bytes) -> int:
-    value = _tiff_tags(tiff).get(_ORIENTATION, 1)
-    return value if 1 <= value <= 8 else 1
+def _orientation(tiff: bytes, *, any_order: bool = False) -> int:
+    """EXIF's orientation, read as OpenCV does: the first entry, whatever its type; 1 for metadata that it refuses.
+
+    Args:
+        any_order: take an unknown mark of the byte order for the one of big numbers first, as it does in JPEGs.
+    """
+    order = _TIFF_ORDER.get(tiff[:2], ">" if any_order else None)
+    if order is None:
+        return 1
+    try:
+        mark, start = struct.unpack_from(order + "HI", tiff, 2)
+        count = struct.unpack_from(order + "H", tiff, start)[0] if mark == _TIFF_MARK else 0
+        for entry in range(count):
+            if struct.unpack_from(order + "H", tiff, start + 2 + 12 * entry)[0] == _ORIENTATION:
+                value = struct.unpack_from(order + "H", tiff, start + 10 + 12 * entry)[0]
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # damaged metadata does not make the picture unreadable
+        pass
+    return 1
 
 
 def _tiff_tags(tiff: bytes) -> dict[int, int]:
