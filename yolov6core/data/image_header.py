@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from typing import NamedTuple
 
 import cv2
@@ -19,6 +20,7 @@ MAX_BYTES = 2**31
 """Larger files are refused: a picture of MAX_PIXELS with 16 bits a channel takes less."""
 
 _HEAD = 1 << 14  # bytes; more than most metadata with a thumbnail takes
+_MOST_EXIF = 1 << 23  # bytes; libpng takes chunks up to about this length
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_ORDER = {b"II": "<", b"MM": ">"}
 _TIFF_MARK = 42
@@ -191,7 +193,7 @@ def _png(file: int, head: bytes) -> ImageHeader:
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise ImageError("PNG without a header")
     width, height = struct.unpack_from(">II", head, 16)
-    position, orientation = 33, 1
+    position, orientation = 33, None
     while True:
         if position + 12 <= len(head):
             chunk = head[position : position + 8]
@@ -202,10 +204,12 @@ def _png(file: int, head: bytes) -> ImageHeader:
             raise ImageError("PNG is cut short: no end chunk")
         length, kind = struct.unpack(">I4s", chunk)
         if kind == b"IEND":
-            return _upright(height, width, orientation, "PNG")
-        if kind == b"eXIf":
+            return _upright(height, width, orientation or 1, "PNG")
+        if kind == b"eXIf" and orientation is None and length <= _MOST_EXIF:
             os.lseek(file, position + 8, os.SEEK_SET)
-            orientation = _orientation(os.read(file, min(length, _HEAD)))
+            content = os.read(file, length + 4)
+            intact = zlib.crc32(kind + content[:length]) == int.from_bytes(content[length:], "big")
+            orientation = _orientation(content[:length]) if intact else None  # as libpng, which drops damaged ones
         position += 12 + length
 
 
