@@ -167,3 +167,9 @@ def test_errors_name_the_choice(root, run):
         run(root)
     with pytest.raises(UserError, match="^(?!.*is auto)"):
         run(root, format="yolo")
+
+
+def test_a_tree_named_like_a_folder_in_it(root, run):
+    for split, stems in (("train", "abcd"), ("val", "gh")):
+        voc(root / split, annotations="Annotations/{}.xml", images=f"images/{split}/{{}}.jpg", stems=stems)
+    assert run(root) == {} and run.listed("val") == ["g", "h"]
