@@ -114,10 +114,12 @@ def test_no_class_leaves_train(root, run, seed):
 # ids
 
 
-def test_text_ids_are_taken_for_the_numbers(root, run):
+@pytest.mark.parametrize("form", ["{}", "{:012d}", " {} "])
+@pytest.mark.parametrize(("part", "key"), [("annotations", "image_id"), ("images", "id")])
+def test_text_ids_are_taken_for_the_numbers(root, run, form, part, key):
     document = coco_document()
-    for entry in document["annotations"]:
-        entry["image_id"] = str(entry["image_id"])
+    for entry in document[part]:
+        entry[key] = form.format(entry[key])
     assert run(coco(root, document)) == {"mended_id": 1}
     assert sum(run.figures[f"{s}_boxes"] for s in ("train", "select", "val")) == 8
 
