@@ -156,7 +156,7 @@ def turned_file(format_, orientation, tmp_path):
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_the_decoder_decides(tmp_path, format_, orientation):
     path = turned_file(format_, orientation, tmp_path)
-    decoded = cv2.imread(path)
+    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if decoded is None:
         pytest.skip(f"OpenCV reads no {format_} here")
     header = read_image_header(path)
@@ -179,6 +179,22 @@ def test_the_first_of_two_segments_counts_as_in_the_decoder(tmp_path, first, sec
     assert (header.height, header.width) == cv2.imread(str(path)).shape[:2]
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("place", range(20))
+def test_odd_metadata_are_taken_as_by_the_decoder(tmp_path, suffix, place):
+    path = tmp_path / f"a{suffix}"
+    data = encoded(suffix)
+    for value in (0, 1, 3, 4, 0x12, 0x49, 0x4D, 0xFF):
+        segment = bytearray(exif(6, ">"))
+        segment[10 + place] = value
+        if suffix == ".jpg":
+            path.write_bytes(data[:2] + segment + data[2:])
+        else:
+            path.write_bytes(data[:33] + png_chunk(b"eXIf", bytes(segment[10:])) + data[33:])
+        header = read_image_header(str(path))
+        assert (header.height, header.width) == cv2.imread(str(path)).shape[:2], value
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".avif", ".jfif"])
 def test_further_formats(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
@@ -191,6 +207,14 @@ def test_a_gif_may_not_claim_any_size(tmp_path):
     path.write_bytes(b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(20))
     with pytest.raises(ImageError, match="65535x65535 pixels; at most"):
         read_image_header(str(path))
+
+
+def test_a_file_that_fills_the_memory_is_refused(tmp_path):
+    with open(tmp_path / "a.jpg", "wb") as file:
+        file.write(b"\xff\xd8\xff")
+        file.truncate(2**40)
+    with pytest.raises(ImageError, match="at most 2147483648"):
+        read_image_header(str(tmp_path / "a.jpg"))
 
 
 def test_no_picture_is_waited_for(tmp_path):

@@ -209,3 +209,33 @@ def test_odd_rows(root, run, row):
 def test_odd_corners(root, run, corners):
     write(voc(root) / "Annotations/a.xml", xml("cat", corners=corners))
     assert set(run(root)) <= {"broken_object", "clipped_box", "outside_box", "zero_coordinate", "swapped_corners"}
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("img/{}.jpg", "labels/{}.txt"),
+        ("images/{}.jpg", "annotations/{}.txt"),
+        ("{}.jpg", "{}.txt"),
+        ("data/images/{}.jpg", "data/labels/{}.txt"),
+    ],
+)
+def test_yolo_in_folders_of_other_names(root, run, images, labels):
+    assert run(yolo(root, images=images, labels=labels)) == {}
+    assert run.listed("train", "select", "val") == list(STEMS)
+
+
+def test_a_yaml_file_of_another_name(root, run):
+    yolo(root)
+    write(root / "compose.yaml", "a: b: c")
+    assert run(root) == {}, "nobody reads it where classes.txt is there"
+    (root / "classes.txt").unlink()
+    write(root / "compose.yaml", "names: [dog, cat]\ntrain: images\nval: images\n")
+    assert run(root) == {}
+
+
+def test_rows_of_an_image_and_its_xml_file(root, run):
+    voc(root)
+    for name, stems in (("train", "abcdef"), ("val", "gh")):
+        write(root / f"{name}.txt", "".join(f"./JPEGImages/{stem}.jpg Annotations/{stem}.xml\n" for stem in stems))
+    assert run(root) == {} and run.listed("val") == ["g", "h"]

@@ -46,6 +46,14 @@ def test_folders_of_splits_in_the_annotations(root, run):
     assert run(root, val_split="test") == {} and run.listed("val") == list("gh")
 
 
+def test_folders_of_splits_in_the_images(root, run):
+    for split, stems in (("train", "abcd"), ("valid", "ef"), ("test", "gh")):
+        voc(root, images=f"JPEGImages/{split}/{{}}.jpg", stems=stems)
+    with pytest.raises(UserError, match="no split val .*test, train, valid"):
+        run(root)
+    assert run(root, val_split="valid") == {} and run.listed("train", "select") == list("abcd")
+
+
 def test_a_single_list_is_split_by_chance(root, run):
     write(voc(root) / "ImageSets/Main/default.txt", "\n".join("abcdef"))
     assert run(root) == {} and run.listed("train", "select", "val") == list("abcdef")
@@ -159,3 +167,9 @@ def test_errors_name_the_choice(root, run):
         run(root)
     with pytest.raises(UserError, match="^(?!.*is auto)"):
         run(root, format="yolo")
+
+
+def test_a_tree_named_like_a_folder_in_it(root, run):
+    for split, stems in (("train", "abcd"), ("val", "gh")):
+        voc(root / split, annotations="Annotations/{}.xml", images=f"images/{split}/{{}}.jpg", stems=stems)
+    assert run(root) == {} and run.listed("val") == ["g", "h"]

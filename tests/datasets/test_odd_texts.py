@@ -114,10 +114,12 @@ def test_no_class_leaves_train(root, run, seed):
 # ids
 
 
-def test_text_ids_are_taken_for_the_numbers(root, run):
+@pytest.mark.parametrize("form", ["{}", "{:012d}", " {} "])
+@pytest.mark.parametrize(("part", "key"), [("annotations", "image_id"), ("images", "id")])
+def test_text_ids_are_taken_for_the_numbers(root, run, form, part, key):
     document = coco_document()
-    for entry in document["annotations"]:
-        entry["image_id"] = str(entry["image_id"])
+    for entry in document[part]:
+        entry[key] = form.format(entry[key])
     assert run(coco(root, document)) == {"mended_id": 1}
     assert sum(run.figures[f"{s}_boxes"] for s in ("train", "select", "val")) == 8
 
@@ -140,6 +142,14 @@ def test_an_image_listed_twice_keeps_both_sets(root, run):
     document["annotations"].append({"id": 50, "image_id": 50, "category_id": 2, "bbox": [50, 5, 20, 20]})
     assert run(coco(root, document)) == {"merged_entry": 1}
     assert len((run.out / "labels/a.txt").read_text().splitlines()) == 2
+
+
+def test_numbers_as_text(root, run):
+    document = coco_document()
+    for entry in document["annotations"]:
+        entry |= {"iscrowd": "0", "category_id": str(entry["category_id"])}
+    assert run(coco(root, document)) == {}
+    assert sum(run.figures[f"{s}_boxes"] for s in ("train", "select", "val")) == 8
 
 
 def test_categories(root, run):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from yolov6core.base.inputs import InputError, printable, read_bytes
 from yolov6core.base.yaml_text import parse_yaml
-from yolov6core.data.image_header import ImageError, check_claimed_size, read_jpeg_header
+from yolov6core.data.image_header import MAX_BYTES, ImageError, check_claimed_size, read_jpeg_header
 from yolov6core.data.label_names import LabelNames
 from yolov6core.data.loader import EvalBatch, eval_batches
 from yolov6core.data.transforms import Image, Labels, Size, fitted_size
@@ -163,7 +163,7 @@ def _read_description(path: Path) -> tuple[tuple[str, ...], LabelNames]:
 def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
     """Decode an image; a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 of its size that still fills `at_least`."""
     try:
-        data = read_bytes(str(path), limit=None)
+        data = read_bytes(str(path), limit=MAX_BYTES)
         check_claimed_size(data)
         flags = _decode_flags(data, at_least) if at_least else cv2.IMREAD_COLOR
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from yolov6core.base.inputs import read_bytes
-from yolov6core.data.image_header import IMAGE_SUFFIXES, check_claimed_size
+from yolov6core.data.image_header import IMAGE_SUFFIXES, MAX_BYTES, check_claimed_size
 from yolov6core.data.transforms import Image
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
@@ -107,7 +107,7 @@ def _images_in(folder: Path) -> tuple[Path, ...]:
 
 def _read(path: Path) -> Frame:
     try:
-        data = read_bytes(str(path), limit=None)
+        data = read_bytes(str(path), limit=MAX_BYTES)
         check_claimed_size(data)
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
     except OSError as error:

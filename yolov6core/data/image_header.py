@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from typing import NamedTuple
 
 import cv2
@@ -15,10 +16,14 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".t
 """Names of pictures. OpenCV may be built without the last two; such a picture is then unreadable, by its name."""
 MAX_PIXELS = 2**28
 """Larger pictures are refused: decoded, they take over 800 MB, and a file of a few bytes can claim any size."""
+MAX_BYTES = 2**31
+"""Larger files are refused: a picture of MAX_PIXELS with 16 bits a channel takes less."""
 
 _HEAD = 1 << 14  # bytes; more than most metadata with a thumbnail takes
+_MOST_EXIF = 1 << 23  # bytes; libpng takes chunks up to about this length
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_ORDER = {b"II": "<", b"MM": ">"}
+_TIFF_MARK = 42
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # TIFF tags
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers SOF0..SOF15 without DHT, JPG, DAC
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG markers without a length
@@ -51,7 +56,7 @@ def read_image_header(path: str) -> ImageHeader:
         OSError: the file cannot be opened.
     """
     try:
-        file = open_input(path)
+        file = open_input(path, limit=MAX_BYTES)
     except InputError as error:
         raise ImageError(str(error)) from None
     try:
@@ -141,14 +146,30 @@ def _jpeg_frame(data: bytes) -> tuple[ImageHeader, int] | None:
             length = struct.unpack_from(">H", data, position + 2)[0]
             exif = marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0"
             if exif and orientation is None:  # the decoder looks at the first segment only
-                orientation = _orientation(data[position + 10 : position + 2 + length])
+                orientation = _orientation(data[position + 10 : position + 2 + length], any_order=True)
             position += 2 + length
     return None
 
 
-def _orientation(tiff: bytes) -> int:
-    value = _tiff_tags(tiff).get(_ORIENTATION, 1)
-    return value if 1 <= value <= 8 else 1
+def _orientation(tiff: bytes, *, any_order: bool = False) -> int:
+    """EXIF's orientation, read as OpenCV does: the first entry, whatever its type; 1 for metadata that it refuses.
+
+    Args:
+        any_order: take an unknown mark of the byte order for the one of big numbers first, as it does in JPEGs.
+    """
+    order = _TIFF_ORDER.get(tiff[:2], ">" if any_order else None)
+    if order is None:
+        return 1
+    try:
+        mark, start = struct.unpack_from(order + "HI", tiff, 2)
+        count = struct.unpack_from(order + "H", tiff, start)[0] if mark == _TIFF_MARK else 0
+        for entry in range(count):
+            if struct.unpack_from(order + "H", tiff, start + 2 + 12 * entry)[0] == _ORIENTATION:
+                value = struct.unpack_from(order + "H", tiff, start + 10 + 12 * entry)[0]
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # damaged metadata does not make the picture unreadable
+        pass
+    return 1
 
 
 def _tiff_tags(tiff: bytes) -> dict[int, int]:
@@ -172,7 +193,7 @@ def _png(file: int, head: bytes) -> ImageHeader:
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise ImageError("PNG without a header")
     width, height = struct.unpack_from(">II", head, 16)
-    position, orientation = 33, 1
+    position, orientation = 33, None
     while True:
         if position + 12 <= len(head):
             chunk = head[position : position + 8]
@@ -183,10 +204,12 @@ def _png(file: int, head: bytes) -> ImageHeader:
             raise ImageError("PNG is cut short: no end chunk")
         length, kind = struct.unpack(">I4s", chunk)
         if kind == b"IEND":
-            return _upright(height, width, orientation, "PNG")
-        if kind == b"eXIf":
+            return _upright(height, width, orientation or 1, "PNG")
+        if kind == b"eXIf" and orientation is None and length <= _MOST_EXIF:
             os.lseek(file, position + 8, os.SEEK_SET)
-            orientation = _orientation(os.read(file, min(length, _HEAD)))
+            content = os.read(file, length + 4)
+            intact = zlib.crc32(kind + content[:length]) == int.from_bytes(content[length:], "big")
+            orientation = _orientation(content[:length]) if intact else None  # as libpng, which drops damaged ones
         position += 12 + length
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from yolov6core.base.inputs import fits_a_line
-from yolov6core.data.image_header import ImageError, ImageHeader, read_image_header
+from yolov6core.data.image_header import ImageHeader, read_image_header
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Box, Problem
 from yolov6core.datasets.images import Images
 
@@ -44,7 +44,7 @@ def _check_image(image: AnnotatedImage, rules: BoxRules, problems: list[Problem]
         return None
     try:
         header = read_image_header(image.path)
-    except (ImageError, OSError, ValueError) as error:
+    except Exception as error:  # whatever a decoder raises for damaged bytes
         kind = "missing_image" if isinstance(error, FileNotFoundError) else "unreadable_image"
         problems.append(Problem(kind, image.path, str(error)))
         return None

@@ -18,6 +18,7 @@ from yolov6core.datasets.reading import in_words, is_whole, looks_like_split, ne
 
 _OTHERS = ("captions", "person_keypoints", "stuff", "image_info")
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
+_NO_CROWD = (None, 0, "", "0", "false", "False")
 _HEAD = 1 << 12
 
 
@@ -193,4 +194,4 @@ def _object(entry: dict[str, Any], names: dict[Any, str]) -> AnnotatedObject | N
     if not all(isinstance(value, int | float) and abs(value) < 1e12 and math.isfinite(value) for value in box):
         return None
     left, top, width, height = box
-    return AnnotatedObject(name, (left, top, left + width, top + height), crowd=bool(entry.get("iscrowd")))
+    return AnnotatedObject(name, (left, top, left + width, top + height), crowd=entry.get("iscrowd") not in _NO_CROWD)

@@ -27,7 +27,7 @@ class IdTable:
         if is_id(image_id):
             place = self._by_id.get(image_id)
             if place is None:
-                place = self._by_text.get(str(image_id))
+                place = self._by_text.get(_as_text(image_id))
                 if place is not None and not self._mended:
                     self._mended = True
                     detail = f"annotations name {image_id!r}, the image has {self._images[place]['id']!r}"
@@ -56,7 +56,8 @@ class IdTable:
                 continue
             first = self._by_id.setdefault(own, place)
             if first == place:
-                self._by_text[str(own)] = None if str(own) in self._by_text else place
+                text = _as_text(own)
+                self._by_text[text] = None if text in self._by_text else place
             elif self._images[first]["file_name"] == entry["file_name"]:
                 self._second.add(place)
                 self._problems.append(Problem("duplicate_entry", self._path, str(entry["file_name"])))
@@ -87,8 +88,14 @@ def is_id(value: object) -> TypeGuard[int | float | str]:
     return isinstance(value, int | float | str) and not isinstance(value, bool) and value == value
 
 
+def _as_text(own: int | float | str) -> str:
+    """An id as text; whole numbers without zeros in front."""
+    text = str(own).strip()
+    return text.lstrip("0") or "0" if text.isdecimal() else text
+
+
 def category_names(categories: list[dict[str, Any]], path: str, problems: list[Problem]) -> dict[Any, str]:
-    """Category id -> class name, in the order of the ids.
+    """Category id -> class name, in the order of the ids; ids that are numbers also as text.
 
     Raises:
         DatasetError: a category without an id or a name, or two names for one id.
@@ -108,4 +115,5 @@ def category_names(categories: list[dict[str, Any]], path: str, problems: list[P
         if own in names or name in names.values():
             problems.append(Problem("repeated_class", path, f"{name}: category id {own!r}"))
         names[own] = name
-    return {own: names[own] for own in sorted(names, key=lambda key: (isinstance(key, str), key))}
+    ordered = {own: names[own] for own in sorted(names, key=lambda key: (isinstance(key, str), key))}
+    return ordered | {str(own): name for own, name in ordered.items() if str(own) not in ordered}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from yolov6core.base.errors import logger
 from yolov6core.base.inputs import read_bytes
 from yolov6core.base.parent import end_with_starter
-from yolov6core.data.image_header import read_image_header
+from yolov6core.data.image_header import MAX_BYTES, read_image_header
 from yolov6core.datasets.annotated import DatasetError, Problem
 from yolov6core.datasets.images import Images
 from yolov6core.datasets.reading import in_words
@@ -63,7 +64,7 @@ def check_picture(path: str, size: tuple[int, int] | None) -> Finding | None:
     """
     try:
         header = read_image_header(path)
-        data = read_bytes(path, limit=None)
+        data = read_bytes(path, limit=MAX_BYTES)
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
     except Exception as error:
         return "undecodable_image", path, in_words(error)
@@ -91,6 +92,7 @@ def _check_chunk(chunk: Sequence[Work]) -> list[Finding]:
 
 
 def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     cv2.setNumThreads(1)
     end_with_starter(1)
 
@@ -123,6 +125,8 @@ def _findings(work: Iterable[Work], count: int, name: str, processes: int) -> It
                 f"a picture between {first} and {last} ends the decoder's process; remove it, "
                 "or set prepare.decode to judged to decode less"
             ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _next_result(waiting: list, progress: Progress) -> list[Finding]:

@@ -62,22 +62,20 @@ def broken_links(root: str) -> list[Problem]:
     """
     problems = []
     for path, _ in folders_below(root):
+        front = path.rstrip("/")
         with os.scandir(path) as entries:
-            problems += [
-                Problem("broken_link", f"{path.rstrip('/')}/{entry.name}")
-                for entry in entries
-                if entry.is_symlink() and not os.path.exists(entry.path)
-            ]
-        with os.scandir(path) as entries:
-            problems += [
-                Problem("unsafe_path", f"{path.rstrip('/')}/{entry.name}", "a name that is not UTF-8; DVC stops at it")
-                for entry in entries
-                if not _is_utf8(entry.name) and not entry.name.lower().endswith(IMAGE_SUFFIXES)
-            ]
+            for entry in entries:
+                if entry.is_symlink() and not os.path.exists(entry.path):
+                    problems.append(Problem("broken_link", f"{front}/{entry.name}"))
+                if not _is_utf8(entry.name) and not entry.name.lower().endswith(IMAGE_SUFFIXES):
+                    detail = "a name that is not UTF-8; DVC stops at it"
+                    problems.append(Problem("unsafe_path", f"{front}/{entry.name}", detail))
     return problems
 
 
 def _is_utf8(name: str) -> bool:
+    if name.isascii():
+        return True
     try:
         name.encode()
     except UnicodeError:

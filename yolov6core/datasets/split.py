@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from yolov6core.datasets.annotated import Problem, stem_of
 from yolov6core.datasets.images import Images
 
+_NO_BOX = ("",)
 _CANDIDATES = 1000  # images compared for each move towards the exact number; the best of them is good enough
 
 
@@ -70,12 +71,20 @@ def fair_part(images: Images, count: int, seed: int) -> list[int]:
     return places if taken and all(within) and all(both) else held_out_part(images, count, seed)
 
 
-def _classes(images: Images) -> list[list[str]]:
-    """The classes of every image by its boxes; images without boxes are a class too, the empty name."""
-    return [sorted(set(names)) or [""] for names in images.box_names()]
+Classes = tuple[str, ...]
 
 
-def _mended(classes: list[list[str]], places: list[int], order: list[int]) -> list[int]:
+def _classes(images: Images) -> list[Classes]:
+    """The classes of every image by its boxes; images without boxes are a class too, the empty name.
+
+    Images of the same classes share a tuple: a million of them take the memory of a list.
+    """
+    shared: dict[Classes, Classes] = {}
+    found = (tuple(sorted(set(names))) or _NO_BOX for names in images.box_names())
+    return [shared.setdefault(names, names) for names in found]
+
+
+def _mended(classes: Sequence[Classes], places: list[int], order: list[int]) -> list[int]:
     """The places, exchanged until every class has an image outside of them and, if one can, they hold a box."""
     total = Counter(name for names in classes for name in names)
     chosen = set(places)
@@ -94,9 +103,9 @@ def _mended(classes: list[list[str]], places: list[int], order: list[int]) -> li
 
     for place in sorted(chosen):
         if any(name and taken[name] >= total[name] for name in classes[place]):
-            exchange(place, sorted(order, key=lambda other: classes[other] != [""]))
+            exchange(place, sorted(order, key=lambda other: classes[other] != _NO_BOX))
     if not any(name and count > 0 for name, count in taken.items()):
-        boxed = [place for place in order if classes[place] != [""] and fits(place)]
+        boxed = [place for place in order if classes[place] != _NO_BOX and fits(place)]
         if boxed and chosen:
             exchange(min(chosen), boxed)
         elif boxed:
@@ -134,7 +143,7 @@ def _reach(
     count: int,
     order: list[int],
     chosen: set[int],
-    classes: Sequence[list[str]],
+    classes: Sequence[Classes],
     wanted: Mapping[str, int],
     taken: Counter[str],
 ) -> None:

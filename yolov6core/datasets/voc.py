@@ -34,7 +34,7 @@ def read_voc(
     Args:
         root: a VOC tree, or a folder of several (`VOCdevkit` with `VOC2007`, `VOC2012`).
         train_split: names of lists in `ImageSets/Main`; `VOC2007/trainval` means the list of that tree alone. Without
-            lists they are names of trees, or of folders in `Annotations`.
+            lists they are names of trees, or of folders below `Annotations` or `JPEGImages`.
         val_split: the same for validation.
         origin: see `voc_box`.
 
@@ -79,22 +79,32 @@ def _wanted(root: str, folders: list[VocFolder], asked: Mapping[str, Sequence[st
     if lists:
         found = {split: [one for name in part for one in _lists(folders, name)] for split, part in asked.items()}
         return {split: [(f, _read_list(f, path, problems)) for f, path in part] for split, part in found.items()}
-    by_part: dict[str, list[tuple[VocFolder, list[str]]]] = {}
-    for folder in folders:
-        stems = folder.stems()
-        by_part.setdefault(os.path.basename(folder.root), []).append((folder, stems))
-        parts: dict[str, list[str]] = {}
-        for stem in stems:
-            for name in {part for part in stem.split("/")[:-1] if part in names or looks_like_split(part)}:
-                parts.setdefault(name, []).append(stem)
-        for name, own in parts.items():
-            by_part.setdefault(name, []).append((folder, own))
+    by_part = _by_part(folders, names)
     if all(name in by_part for name in names):
         return {split: [one for name in part for one in by_part[name]] for split, part in asked.items()}
     known = [name for name in by_part if looks_like_split(name) and name != os.path.basename(root)]
     if known and not is_whole(known):
         raise missing_split((name for name in names if name not in by_part), known, root)
     return {"all": [(folder, folder.stems()) for folder in folders]}
+
+
+def _by_part(folders: list[VocFolder], names: Sequence[str]) -> Parts:
+    """Name of a tree, or of a folder in it that may be a split -> the names in it."""
+    by_part: Parts = {}
+    for folder in folders:
+        stems = folder.stems()
+        own_name = os.path.basename(folder.root)
+        by_part.setdefault(own_name, []).append((folder, stems))
+        parts: dict[str, list[str]] = {}
+        for stem in stems:
+            places = {stem, *folder.images_of(stem)}
+            inside = {part for place in places for part in place.split("/")[:-1]}
+            for name in inside - {own_name}:
+                if name in names or looks_like_split(name):
+                    parts.setdefault(name, []).append(stem)
+        for name, own in parts.items():
+            by_part.setdefault(name, []).append((folder, own))
+    return by_part
 
 
 def read_list(text: str, known: Container[str] = ()) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from yolov6core.base.inputs import read_text
 from yolov6core.data.files import Files, list_files
-from yolov6core.data.image_header import IMAGE_SUFFIXES, ImageError, read_image_header
+from yolov6core.data.image_header import IMAGE_SUFFIXES, read_image_header
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Problem
 from yolov6core.datasets.images import Images, ReadDataset
 from yolov6core.datasets.reading import attempt, looks_like_split
@@ -118,7 +118,7 @@ def _read_images(
             continue
         try:
             header = read_image_header(path)
-        except (ImageError, OSError, ValueError) as error:
+        except Exception as error:  # whatever a decoder raises for damaged bytes
             kind = "missing_image" if isinstance(error, FileNotFoundError) else "unreadable_image"
             problems.append(Problem(kind, path, str(error)))
             continue
