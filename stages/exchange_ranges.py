@@ -64,7 +64,7 @@ def _sums() -> CpuSums:
         found = None
     if found not in get_args(CpuSums):
         raise UserError(f"{paths.CPU} does not say exact or saturating sums: run 'dvc repro detect-cpu' again")
-    return found
+    return cast(CpuSums, found)
 
 
 def export_ranges(kind: str, *, out: Path, style: str) -> str:
