@@ -195,7 +195,8 @@ def test_names_are_read_as_they_are_meant(tmp_path, built, name, data, wanted) -
             "a.yaml",
             b"a: &a [x,x,x,x,x,x,x,x,x]\n"
             + b"".join(
-                f"{n}: &{n} [{','.join(['*' + p] * 9)}]\n".encode() for p, n in zip("abcdefghijkl", "bcdefghijklm")
+                f"{n}: &{n} [{','.join(['*' + p] * 9)}]\n".encode()
+                for p, n in zip("abcdefghijkl", "bcdefghijklm", strict=True)
             )
             + b"names: *m",
             "anchors",

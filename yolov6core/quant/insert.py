@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 from torch import fx, nn
-from torch.fx.experimental.optimization import fuse
 
 from yolov6core.base.saturation import CpuSums
 from yolov6core.quant.fake_quant import ActivationQuantizer, QuantConv2d
+from yolov6core.quant.folding import drop_identities_, folded
 from yolov6core.quant.graph_ops import Kind, activation_quantizers, is_last, kind_of, quant_conv
 from yolov6core.quant.placement import QuantizerPlacement, insert_placements_, plan_placements, remove_quantizers_
 from yolov6core.quant.scale_groups import ScaleGroups, find_groups
@@ -81,11 +81,11 @@ def insert_quantizers(
     chosen = dialect(dialect_name)
     if cpu not in get_args(CpuSums):
         raise ValueError(f"cpu is {cpu!r}; choose {' or '.join(get_args(CpuSums))}")
-    root = _folded(model)
+    root = folded(model)
     split_upsampling_(root)
     traced = QuantizedModel(root, fx.Tracer().trace(root), class_name="QuantizedModel")
     traced.train(model.training)
-    _drop_identities_(traced)
+    drop_identities_(traced)
     convolutions = [node for node in traced.graph.nodes if kind_of(node, traced) is Kind.CONV]
     if not convolutions:
         raise ValueError("the network has no Conv2d, so there is nothing to quantize")
@@ -102,39 +102,6 @@ def insert_quantizers(
     traced.ranges.to(next(traced.parameters()).device)
     traced.meta["quant"] = QuantState(chosen, groups, predictions, floats, (), cpu)
     return _apply_(traced, dialect=chosen, float_layers=floats)
-
-
-def _folded(model: nn.Module) -> nn.Module:
-    """A copy of the network with batch norm folded into the convolutions before it, by torch.fx.
-
-    Raises:
-        ValueError: batch norm is in training form, or stands where it cannot be folded.
-    """
-    root = copy.deepcopy(model)
-    if not (names := _batch_norms(root)):
-        return root
-    if any(root.get_submodule(name).training for name in names):
-        raise ValueError(f"batch norm {names[0]!r} is in training form; call eval() (deploy_) before quantizing")
-    fused = fuse(root.eval(), no_trace=False)
-    used = {str(node.target) for node in fx.symbolic_trace(root).graph.nodes if node.op == "call_module"}
-    left = _batch_norms(fused) or [name for name in names if name not in used]
-    if left:
-        raise ValueError(
-            f"batch norm {left[0]!r} is left in the network: it follows no Conv2d of its own; replace it, or fold it"
-        )
-    return fused.train(model.training)
-
-
-def _batch_norms(root: nn.Module) -> list[str]:
-    return [name for name, module in root.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-
-
-def _drop_identities_(traced: fx.GraphModule) -> None:
-    """Take nodes of nn.Identity out of the graph: they hide the reader that would quantize a convolution's result."""
-    for node in list(traced.graph.nodes):
-        if node.op == "call_module" and type(traced.get_submodule(str(node.target))) is nn.Identity:
-            node.replace_all_uses_with(node.all_input_nodes[0])
-            traced.graph.erase_node(node)
 
 
 def state_of(gm: fx.GraphModule) -> QuantState:
