@@ -102,3 +102,7 @@ def test_names_are_shown_as_they_are():
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1"])
 def test_cells_are_no_formulas(text):
     assert harmless_cell(text) == "'" + text and harmless_cell("a" + text) == "a" + text
+
+
+def test_numbers_and_dashes_stay_as_they_are():
+    assert [harmless_cell(value) for value in (-1, 0.5, None, "-")] == [-1, 0.5, None, "-"]

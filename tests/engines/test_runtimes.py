@@ -1,10 +1,12 @@
 import dataclasses
 import json
+import logging
 
 import numpy as np
 import pytest
 
-from yolov6core.engines import onnxruntime_engine, registry
+from tests.support import patch_detector
+from yolov6core.engines import onnxruntime_engine, openvino_engine, registry
 from yolov6core.engines.registry import RUNTIMES, open_engine, open_file, pick_runtime, survey
 from yolov6core.engines.runtime import SIDECAR, BuildSettings, EngineMismatch, RuntimeMissing, infer_any, read_info
 from yolov6core.engines.torch_engine import TorchEngine
@@ -191,3 +193,14 @@ def test_settings_are_checked():
 def test_onnxruntime_refuses_half_precision(built):
     with pytest.raises(ValueError, match="f32"):
         built("onnxruntime", "ort", precision="bf16")
+
+
+def test_the_precision_of_the_compiled_network_is_recorded(tmp_path, monkeypatch, caplog) -> None:
+    """A CPU without half precision leaves the wish out silently."""
+    model = patch_detector.write_patch_detector(tmp_path / "m.onnx")
+    compiled = openvino_engine._compile(model, BuildSettings(threads=1))
+    assert openvino_engine.real_precision(compiled) == "f32"
+    monkeypatch.setattr(openvino_engine, "_compile", lambda path, settings: compiled)
+    with caplog.at_level(logging.WARNING):
+        info = openvino_engine.build(model, tmp_path / "engine", BuildSettings(threads=1, precision="f16"))
+    assert info.precision == "f32" and info.settings.precision == "f16" and "this CPU cannot do it" in caplog.text

@@ -20,6 +20,7 @@ from yolov6core.quant.insert import (
     get_ranges,
     insert_quantizers,
     quantizable_names,
+    quantizers_off,
     ready_for_export_,
     set_dialect_,
     set_ranges_,
@@ -208,3 +209,45 @@ def test_gradients_reach_every_weight(quantized, batch):
     gm = copy.deepcopy(quantized).train()
     sum(output.square().mean() for output in gm(batch)).backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in gm.parameters())
+
+
+class Decoding(nn.Module):
+    """Boxes and scores only, as many detectors return them: nothing of the maps leaves the network."""
+
+    def __init__(self, network: nn.Module, how: str) -> None:
+        super().__init__()
+        self.network, self.how = network, how
+        self.bins = nn.Conv2d(1, 1, 1, bias=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        rows = torch.cat([x.flatten(1, 3) for x in self.network(images)], 1)
+        boxes, scores = rows[..., :4], rows[..., 4:].sigmoid()
+        if self.how == "bins":
+            boxes = self.bins(boxes.softmax(2).unsqueeze(1)).squeeze(1)
+        elif self.how == "relu":
+            boxes = boxes.relu()
+        centre, half = boxes[..., :2] * 8 + 4, boxes[..., 2:].exp() / 2
+        return torch.cat((centre - half, centre + half), 2), scores[..., :1] * scores[..., 1:]
+
+
+@pytest.mark.parametrize("how", ["plain", "relu", "bins"])
+def test_predictions_are_found_behind_decoding(detector, how):
+    gm = insert_quantizers(Decoding(detector, how).eval())
+    predictions = {"network.predict.0", "network.predict.1", "network.predict.2"}
+    assert state_of(gm).predictions == predictions | ({"bins"} if how == "bins" else set())
+    assert len(quantizable_names(gm)) == 57
+
+
+def test_batch_norm_is_folded_here(batch):
+    network = nn.Sequential(Conv(3, 8, 3, 2), Conv(8, 8), nn.Conv2d(8, 4, 1))
+    with torch.no_grad():
+        network.train()(batch)
+    network.eval()
+    gm = insert_quantizers(network)
+    assert convolution_names(gm) == ["0.0", "1.0", "2"] and len(network[0]) == 3
+    with quantizers_off(gm), torch.no_grad():
+        torch.testing.assert_close(gm(batch), network(batch), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="batch norm '0.1' is in training form"):
+        insert_quantizers(network.train())
+    with pytest.raises(ValueError, match="batch norm '0' is left"):
+        insert_quantizers(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)).eval())

@@ -148,3 +148,11 @@ def test_noise_ratio_of_a_uniform_signal_is_the_textbook_figure():
     # step s over a uniform signal: signal 1/3, noise s^2/12
     expected = 10 * math.log10((1 / 3) / ((1 / 127) ** 2 / 12))
     assert noise_ratio_db(histogram, 1 / 127) == pytest.approx(expected, abs=0.2)
+
+
+def test_labels_of_near_percentiles_differ_and_read_back():
+    values = (99.9, 99.99, 99.99999, 99.999999, 100.0, 50.0)
+    labels = [str(Method("percentile", value)) for value in values]
+    assert labels[:4] == [f"percentile_{text}" for text in ("99.9", "99.99", "99.99999", "99.999999")]
+    assert len(set(labels)) == len(values) and labels[4] == "percentile_100"
+    assert [Method.parse(label).percentile for label in labels] == list(values)

@@ -101,8 +101,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("open_batch", [False, True])
-@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize(("built", "open_batch"), [(False, True), (True, False)])
 @pytest.mark.parametrize("form", FORMS)
 def test_cpp_reads_every_form_that_is_exported(program, tmp_path, form, built, open_batch) -> None:
     network, strides = families.float_network("yolov6n6")

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import unicodedata
+from typing import Any
 
 MAX_TEXT = 2**28
 """Bytes of the largest text file that is read; labels, lists and names take far less."""
@@ -66,9 +67,10 @@ def fits_a_line(text: str) -> bool:
     return text.isprintable() or not any(unicodedata.category(c) in _UNSAFE for c in text)
 
 
-def harmless_cell(text: str) -> str:
-    """A cell of a table that no spreadsheet takes for a formula: it gets an apostrophe in front."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+def harmless_cell(value: Any) -> Any:
+    """A value as it may stand in a table: a text that spreadsheets take for a formula gets an apostrophe in front."""
+    formula = isinstance(value, str) and value != "-" and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if formula else value
 
 
 def open_input(path: str, *, limit: int | None = None) -> int:

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov6core.base.inputs import harmless_cell
 from yolov6core.datasets.images import Images
 
 SMALL, MEDIUM = 32.0**2, 96.0**2
@@ -56,7 +55,7 @@ def class_rows(split: str, boxes: Boxes, names: Sequence[str]) -> list[dict[str,
         rows.append(
             {
                 "split": split,
-                "class": harmless_cell(name),
+                "class": name,
                 "images": len(np.unique(boxes.images[own])),
                 "boxes": len(sides),
                 "small": int((area < SMALL).sum()),

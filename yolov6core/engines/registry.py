@@ -161,9 +161,12 @@ def open_exact(folder: Path) -> Engine | None:
 
 def _runtime_of(folder: Path) -> tuple[Runtime, EngineInfo]:
     info = read_info(folder)
-    for path in {folder / info.file, *folder.iterdir()}:  # a pipe would be waited for without end
-        if not path.is_file() or not path.stat().st_size:
-            raise EngineMismatch(f"{path} is {'empty' if path.is_file() else 'missing, or no regular file'}")
+    engine = folder / info.file
+    if not engine.is_file() or not engine.stat().st_size:
+        raise EngineMismatch(f"{engine} is {'empty' if engine.is_file() else 'missing, or no regular file'}")
+    for path in folder.iterdir():  # a library would wait for a pipe without end
+        if not path.is_file() and not path.is_dir():
+            raise EngineMismatch(f"{path} is no regular file")
     if info.runtime not in RUNTIMES:
         raise EngineMismatch(f"{folder} was built for runtime {info.runtime!r}, which this version does not know")
     runtime = RUNTIMES[info.runtime]

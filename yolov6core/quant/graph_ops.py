@@ -59,6 +59,9 @@ _METHODS: dict[str, Kind] = {
         Kind.PASS,
     ),
 }
+_LAYERS = (functional.linear, functional.conv2d, functional.conv1d, functional.batch_norm, functional.layer_norm)
+_LAYERS += (torch.matmul, torch.bmm, operator.matmul, torch.conv2d, "matmul", "bmm")
+"""Functions with weights of their own, or products of features: no steps of decoding."""
 PASS_THROUGH = (Kind.MAX_POOL, Kind.PASS, Kind.CAT)
 """Kinds whose output holds values of the inputs only."""
 
@@ -101,12 +104,61 @@ def pass_through_inputs(node: fx.Node, kind: Kind) -> list[fx.Node]:
 
 
 def is_prediction(node: fx.Node, root: nn.Module) -> bool:
-    """Whether values of this node leave the network without further arithmetic: a prediction convolution."""
+    """Whether values of this node leave the network without further arithmetic."""
     for user in node.users:
         kind = kind_of(user, root)
         if kind is Kind.OUTPUT or (kind in (*PASS_THROUGH, Kind.ACTIVATION_QUANTIZER) and is_prediction(user, root)):
             return True
     return False
+
+
+def is_last(node: fx.Node, root: nn.Module) -> bool:
+    """Whether a convolution is one of the last, a prediction convolution: its values leave the network, as they are or
+    decoded.
+
+    Decoding is arithmetic without other layers: sigmoid, softmax and the expectation over bins (a convolution of fixed
+    weights behind the softmax), products with strides, sums with cell centres. A ReLU at the very end is no decoding:
+    it belongs to a convolution that gives features.
+    """
+    seen: set[fx.Node] = set()
+    pending = [node]
+    while pending:
+        value = pending.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        for user in value.users:
+            kind = kind_of(user, root)
+            if kind is Kind.OUTPUT:
+                if kind_of(value, root) is not Kind.RELU:
+                    return True
+            elif _decodes(user, kind, value, root):
+                pending.append(user)
+    return False
+
+
+def _decodes(user: fx.Node, kind: Kind, value: fx.Node, root: nn.Module) -> bool:
+    """Whether a reader of a value may be a step of decoding."""
+    if kind is Kind.CONV:
+        return _is_softmax(value, root)
+    if kind is not Kind.OTHER:
+        return True
+    if user.op == "call_module":
+        return not _has_weights(root.get_submodule(str(user.target)))
+    return user.target not in _LAYERS
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _is_softmax(node: fx.Node, root: nn.Module) -> bool:
+    """Whether a value is a softmax, perhaps moved or reshaped behind it."""
+    while kind_of(node, root) in PASS_THROUGH and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+    if node.op == "call_module":
+        return isinstance(root.get_submodule(str(node.target)), nn.Softmax | nn.Softmax2d)
+    return node.target in (torch.softmax, functional.softmax, "softmax")
 
 
 def final_value(conv: fx.Node, root: nn.Module) -> fx.Node:

@@ -18,7 +18,8 @@ from torch import fx, nn
 
 from yolov6core.base.saturation import CpuSums
 from yolov6core.quant.fake_quant import ActivationQuantizer, QuantConv2d
-from yolov6core.quant.graph_ops import Kind, activation_quantizers, is_prediction, kind_of, quant_conv
+from yolov6core.quant.folding import drop_identities_, folded
+from yolov6core.quant.graph_ops import Kind, activation_quantizers, is_last, kind_of, quant_conv
 from yolov6core.quant.placement import QuantizerPlacement, insert_placements_, plan_placements, remove_quantizers_
 from yolov6core.quant.scale_groups import ScaleGroups, find_groups
 from yolov6core.quant.spec import Dialect, dialect
@@ -67,28 +68,29 @@ def insert_quantizers(
     """Trace `model` and insert uncalibrated quantizers into the result; `model` itself does not change.
 
     Args:
-        model: any network of convolutions that torch.fx traces, with batch norm folded (a deployed Detector).
+        model: any network of convolutions that torch.fx traces: a deployed Detector, or one with batch norm in
+            evaluation form, which is folded here.
         keep_float: (module path, Conv2d) -> whether this convolution stays float.
         quantize_predictions: whether convolutions whose result leaves the network are quantized as well.
         dialect_name: key of `spec.DIALECTS`.
         cpu: how the target CPUs add products, for the dialects for CPUs; it stays when the dialect changes.
 
     Raises:
-        ValueError: batch norm left in the network, no Conv2d, an unknown dialect or kind of CPU.
+        ValueError: batch norm that cannot be folded, no Conv2d, an unknown dialect or kind of CPU.
     """
     chosen = dialect(dialect_name)
     if cpu not in get_args(CpuSums):
         raise ValueError(f"cpu is {cpu!r}; choose {' or '.join(get_args(CpuSums))}")
-    root = copy.deepcopy(model)
-    _refuse_batch_norm(root)
+    root = folded(model)
     split_upsampling_(root)
     traced = QuantizedModel(root, fx.Tracer().trace(root), class_name="QuantizedModel")
     traced.train(model.training)
+    drop_identities_(traced)
     convolutions = [node for node in traced.graph.nodes if kind_of(node, traced) is Kind.CONV]
     if not convolutions:
         raise ValueError("the network has no Conv2d, so there is nothing to quantize")
     groups = find_groups(traced.graph, traced)
-    predictions = frozenset(str(node.target) for node in convolutions if is_prediction(node, traced))
+    predictions = frozenset(str(node.target) for node in convolutions if is_last(node, traced))
     floats = frozenset() if quantize_predictions else predictions
     for name in dict.fromkeys(str(node.target) for node in convolutions):
         conv = traced.get_submodule(name)
@@ -100,12 +102,6 @@ def insert_quantizers(
     traced.ranges.to(next(traced.parameters()).device)
     traced.meta["quant"] = QuantState(chosen, groups, predictions, floats, (), cpu)
     return _apply_(traced, dialect=chosen, float_layers=floats)
-
-
-def _refuse_batch_norm(root: nn.Module) -> None:
-    for name, module in root.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(f"batch norm {name!r} is left in the network; fold it (deploy_) before quantizing")
 
 
 def state_of(gm: fx.GraphModule) -> QuantState:

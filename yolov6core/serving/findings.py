@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov6core.base.inputs import harmless_cell
 from yolov6core.data.frames import Frame
 from yolov6core.serving.engine_detector import EngineDetector, StepTimes
 from yolov6core.serving.results_folder import ResultsFolder
@@ -59,8 +60,8 @@ class Findings:
         writer.writerow(COLUMNS)
         for image in self.images:
             for found in image["detections"]:
-                values = (image["file"], image["frame"], found["class"], found["name"], found["score"])
-                writer.writerow((*values, *found["box"]))
+                file, name = harmless_cell(image["file"]), harmless_cell(found["name"])
+                writer.writerow((file, image["frame"], found["class"], name, found["score"], *found["box"]))
         return text.getvalue()
 
     def write(self, results: ResultsFolder, detector: EngineDetector) -> None:

@@ -57,7 +57,7 @@ def open_any(path: Path, runtime: str = "auto") -> Engine:
         try:
             engine, reason = open_file(path, runtime, BuildSettings())
         except ValueError as error:
-            raise UserError(f"{path}: {error}") from None
+            raise UserError(f"{path}: {' '.join(str(error).split())[:1500]}") from None
         logger.info("runtime %s (%s)", engine.info.runtime, reason)
         return engine
     folder = path.parent if path.is_file() else path
