@@ -347,3 +347,17 @@ class PatchNet(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         scores = torch.nn.functional.avg_pool2d(images, 16).flatten(2).transpose(1, 2)
         return self.corners + 0 * scores.sum(dim=2, keepdim=True), scores
+
+
+def test_scores_that_are_none_end_in_one_message(tmp_path, patches) -> None:
+    """Only bright pictures show that the scores are not what they should be."""
+    model = onnx.load(write_foreign(tmp_path / "m.onnx", "scores swapped"))
+    for node in model.graph.node:
+        if node.op_type == "AveragePool":
+            node.input[0] = "brighter"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(2, np.float32), "two"))
+    model.graph.node.insert(0, onnx.helper.make_node("Mul", ["images", "two"], ["brighter"]))
+    onnx.save(model, tmp_path / "m.onnx")
+    cv2.imwrite(str(tmp_path / "a.png"), patches.picture((0, 255, 0), 1, 2))
+    with pytest.raises(UserError, match="scores from 0 to 2, which should lie in"):
+        infer(tmp_path / "m.onnx", str(tmp_path / "a.png"), out=tmp_path / "out")

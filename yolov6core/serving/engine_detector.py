@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from yolov6core.base.errors import UserError
 from yolov6core.data.loader import shrunk
 from yolov6core.data.transforms import Letterbox, chw_rgb, letterbox, network_input
+from yolov6core.engines.layouts import UnknownLayout
 from yolov6core.engines.runtime import Engine, infer_any, lists_detections
 from yolov6core.evaluation.evaluator import in_source_pixels
 from yolov6core.evaluation.nms import nms
@@ -56,11 +58,18 @@ class EngineDetector:
         self.inside = shrunk(self.size, engine.info.interface.shrink)
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], StepTimes]:
-        """uint8 BGR [h, w, 3] to detections [N, 6] in its pixels (see `nms`)."""
+        """uint8 BGR [h, w, 3] to detections [N, 6] in its pixels (see `nms`).
+
+        Raises:
+            UserError: the engine's values are not those of its layout, such as scores above 1.
+        """
         started = time.perf_counter()
         batch, geometry = self.network_input(image)
         prepared = time.perf_counter()
-        boxes, scores = infer_any(self.engine, batch)
+        try:
+            boxes, scores = infer_any(self.engine, batch)
+        except UnknownLayout as error:
+            raise UserError(f"the engine cannot be read: {error}") from None
         inferred = time.perf_counter()
         found = self.detections(boxes[0], scores[0], geometry)
         ended = time.perf_counter()

@@ -14,6 +14,7 @@ from yolov6core.base.errors import UserError
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import DatasetView
 from yolov6core.engines.latency import Latency, measure
+from yolov6core.engines.layouts import UnknownLayout
 from yolov6core.engines.runtime import Engine, infer_any, lists_detections
 from yolov6core.evaluation.evaluator import DetectionLimits, EvalResult, evaluate
 from yolov6core.serving.engine_detector import EngineDetector
@@ -66,7 +67,10 @@ def evaluate_engine(
 
 def _predict(engine: Engine, images: NDArray[np.float32], classes: int) -> tuple[Any, Any]:
     """Boxes [B, A, 4] and scores [B, A, C]; C is the dataset's where a list of detections leaves it open."""
-    boxes, scores = infer_any(engine, images)
+    try:
+        boxes, scores = infer_any(engine, images)
+    except UnknownLayout as error:
+        raise UserError(f"the engine cannot be read: {error}") from None
     found = scores.shape[2]
     if found != classes and not engine.info.names and lists_detections(engine.info):
         found = max(classes, 1 + int(np.flatnonzero(scores.any(axis=(0, 1))).max(initial=0)))
