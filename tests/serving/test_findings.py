@@ -13,6 +13,7 @@ import pytest
 from yolov6core.data.frames import Frame
 from yolov6core.serving.engine_detector import StepTimes
 from yolov6core.serving.findings import COLUMNS, Findings
+from yolov6core.serving.results_folder import ResultsFolder
 
 DETECTOR = SimpleNamespace(
     name=lambda label: ("cat", "dog")[label],
@@ -48,7 +49,7 @@ def test_pictures_are_counted_with_what_is_in_them():
 
 
 def test_both_files_hold_every_detection(tmp_path):
-    filled().write(tmp_path, DETECTOR)
+    filled().write(ResultsFolder(tmp_path, ()), DETECTOR)
     document = json.loads((tmp_path / "detections.json").read_text())
     assert document["engine"] == {"runtime": "none"} and document["names"] == ["cat", "dog"]
     assert (document["score_threshold"], document["iou_threshold"]) == (0.4, 0.45)

@@ -105,7 +105,7 @@ def test_three_batches_are_shown(project):
 
 def test_a_change_that_changes_nothing_is_refused(project):
     result = train(augment={"multi_scale": 0.3})
-    assert result.exit_code == 1 and "augment.multi_scale: a change of 0.3 moves no side" in result.output
+    assert result.exit_code == 2 and "augment.multi_scale: a change of 0.3 moves no side" in result.output
 
 
 def test_processes_share_the_same_rectangular_batches(project):

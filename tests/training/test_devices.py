@@ -35,7 +35,7 @@ def test_only_the_first_process_speaks(monkeypatch):
 
 def test_half_precision_is_for_devices_that_have_it():
     cpu, gpu = ProcessGroup(device="cpu"), ProcessGroup(device="cuda:0")
-    for amp in ("off", "bf16"):
+    for amp in ("none", "bf16"):
         check_precision(recipe(amp=amp), cpu)
     check_precision(recipe(amp="fp16"), gpu)
     with pytest.raises(UserError, match="amp is fp16, which needs runtime.device cuda"):
