@@ -83,10 +83,12 @@ def test_cost_of_each_variant(name: str) -> None:
     if official["batchnorms_left_deployed"] == 0:  # ours has none, the official one keeps them in some families
         shortcuts = official["params_deployed"] - constants - cost.deployed_parameters
         assert shortcuts == _shortcuts(name)  # of factor one: left out of our deployed form
-        # The figure that the official tool prints counts every weight of a transposed convolution at every output
-        # pixel, of which it reaches a quarter.
-        everything = convolution_macs(deployed, image_size=(height, width))
-        transposed = convolution_macs(deployed, image_size=(height, width), kinds=(torch.nn.ConvTranspose2d,))
+        # The figure that the official tool prints is of 640 pixels, and counts every weight of a transposed
+        # convolution at every output pixel, of which it reaches a quarter.
+        everything = convolution_macs(deployed, image_size=(640, 640))
+        transposed = convolution_macs(deployed, image_size=(640, 640), kinds=(torch.nn.ConvTranspose2d,))
+        anchors = sum((640 // stride) ** 2 for stride in spec.strides)
+        projection = 2 * 17 * 4 * anchors / 1e9 if spec.reg_max else 0
         printed = 2 * (everything + 3 * transposed) / 1e9 + projection
         assert printed == pytest.approx(official["gflops_640_official_deployed"], abs=5e-6)
 

@@ -100,10 +100,19 @@ def test_deployed_form_equals_the_training_form(golden: Callable, name: str) -> 
 @pytest.mark.parametrize("name", golden_files("forward_*.npz"))
 @torch.no_grad()
 def test_deployed_form_in_single_precision(golden: Callable, name: str) -> None:
+    """As near as rounding lets two orders of additions be: both sides round, and some networks amplify it.
+
+    Fused kernels add in another order than the official deployed form, which keeps the branches or batch norm of some
+    blocks. Of boxes ten times the recorded rounding is allowed, as the reference's description says. Scores get the
+    same: ten times what single precision makes of the training form, which has no fused kernel, and at least 1e-4.
+    """
     model, images, arrays, meta = _load(golden, name)
-    deployed = deploy_(model).float()
+    exact = torch.from_numpy(arrays["eval64/out"])[..., 5:]
+    _, unfused = decode(*model.float()(images.float()), image_size=tuple(images.shape[-2:]), strides=meta["strides"])
+    score_noise = 10 * float((unfused - exact).abs().max())
+    deployed = deploy_(model.double()).float()
     noise = 10 * max(meta["max_abs_deploy_vs_eval"], meta["max_abs_float32_vs_float64_eval"])
     boxes, scores = decode(*deployed(images.float()), image_size=tuple(images.shape[-2:]), strides=meta["strides"])
     expected = torch.from_numpy(arrays["deploy/out"])
     np.testing.assert_allclose(boxes, cxcywh_to_xyxy(expected[..., :4]), rtol=0, atol=noise)
-    np.testing.assert_allclose(scores, expected[..., 5:], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(scores, expected[..., 5:], rtol=0, atol=max(1e-4, score_noise))
