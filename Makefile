@@ -3,15 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# An index of torch's CPU builds, for machines whose usual index gives torch with gigabytes of CUDA packages.
+TORCH_INDEX ?=
 
 .PHONY: setup repro exps test test-fast test-avx2 types lint accept clean
 
 setup: $(STAMP)
 
-# torch goes first and by exact version: ranges may bring gigabytes of CUDA packages to a machine without a GPU.
+# torch goes first and by exact version, so that what follows finds it and brings no other build.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") \
+		"torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 

@@ -47,7 +47,8 @@ def read_dataset(
     """
     if not os.path.isdir(root):
         there = "it is not a folder" if os.path.lexists(root) else "it does not exist"
-        raise DatasetError(f"no dataset in prepare.root {root}: {there}; from here, {os.path.abspath(root)} is meant")
+        from_here = f"; from here, {os.path.abspath(root)} is meant, and an absolute path holds from everywhere"
+        raise DatasetError(f"no dataset in prepare.root {root}: {there}{'' if os.path.isabs(root) else from_here}")
     chosen, why = (format_, "prepare.format says so") if format_ != "auto" else recognise(root)
     try:
         if chosen == "coco":
