@@ -33,6 +33,7 @@ from yolov6core.quant.insert import (
     set_dialect_,
     set_float_layers_,
     state_of,
+    uncalibrated,
 )
 from yolov6core.tasks.networks import load_float
 
@@ -99,6 +100,11 @@ def _export_kind(kind: str, weights: Path, export: ExportParams, folder: Path) -
         if isinstance(network, QuantizedModel):
             grid = grid_of(dialect, nms=export.nms, dynamic_batch=export.dynamic_batch)
             set_float_layers_(set_dialect_(network, grid), floats | slow_in_int8(network, dialect))
+            if missing := uncalibrated(network):
+                raise UserError(
+                    f"{weights} has no ranges for {len(missing)} tensors that dialect {dialect} quantizes, such as "
+                    f"{missing[0]}: take {dialect!r} out of export.dialects, or calibrate with 'dvc repro ptq-calib'"
+                )
         if grid not in traced:
             traced[grid] = _trace(source, export)
         row = _write_and_check(traced[grid], folder / f"{kind}.{dialect}.onnx", dialect, source, export)

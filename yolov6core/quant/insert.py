@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
@@ -189,6 +190,12 @@ def quantizers_off(gm: QuantizedModel) -> Iterator[None]:
 def get_ranges(gm: QuantizedModel) -> dict[str, tuple[float, float]]:
     """Group name -> (amin, amax); NaN if not calibrated."""
     return {name: (float(module.amin), float(module.amax)) for name, module in activation_quantizers(gm).items()}
+
+
+def uncalibrated(gm: QuantizedModel) -> list[str]:
+    """Names of the groups that the present dialect quantizes and that have no range."""
+    placed, ranges = {placement.group for placement in state_of(gm).placements}, get_ranges(gm)
+    return sorted(name for name in placed if math.isnan(ranges[name][1]))
 
 
 def set_ranges_(gm: QuantizedModel, ranges: Mapping[str, tuple[float, float]]) -> None:
