@@ -17,6 +17,7 @@ import torch
 from stages import doctor
 from stages.build_trt import build_trt
 from stages.eval_trt import eval_trt
+from stages.exchange_ranges import export_ranges, import_ranges
 from stages.export_onnx import export_onnx
 from stages.params import EngineParams, EvalParams, ExportParams, RuntimeParams
 from stages.shared import paths
@@ -182,6 +183,17 @@ def test_other_forms_are_written_and_checked(here, tmp_path, options):
         build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "onnx", out=tmp_path / "engines")
         sidecar = json.loads((tmp_path / "engines" / "ptq" / "engine.json").read_text())
         assert 0 <= sidecar["deviation"] < 0.05 or (sidecar["deviation"] == -1 and export.nms != "none")
+
+
+@pytest.mark.slow
+def test_a_dialect_that_needs_more_ranges_than_were_imported_is_named(here, tmp_path, monkeypatch):
+    shutil.copytree(here, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    export_ranges("ptq", out=tmp_path / "ranges.safetensors", style="pytorch-quantization")
+    import_ranges(tmp_path / "ranges.safetensors", out=paths.PTQ)
+    with pytest.raises(UserError, match="no ranges for .* tensors that dialect ort quantizes.*take 'ort' out of"):
+        export_onnx(ExportParams(**EXPORT | {"dialects": ["trt", "ort"]}), RUNTIME, out=tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
 
 
 @pytest.mark.slow

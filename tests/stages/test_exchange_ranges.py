@@ -25,6 +25,7 @@ from yolov6core.quant.insert import (
     set_dialect_,
     set_float_layers_,
     state_of,
+    uncalibrated,
 )
 
 PREFIX = {"pytorch-quantization": "_", "modelopt": ""}
@@ -159,9 +160,9 @@ def test_files_without_ranges_are_refused_in_one_line(tmp_path, file, message):
     wrong_files(tmp_path)
     out = tmp_path / "out"
     out.mkdir()
-    (out / "former").touch()
+    (out / "ranges.csv").touch()
     refused(run("import-ranges", tmp_path / file, "--out", out), f"{file}: ", message)
-    assert [path.name for path in out.iterdir()] == ["former"], "what was there is kept"
+    assert [path.name for path in out.iterdir()] == ["ranges.csv"], "what was there is kept"
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,15 @@ def test_files_without_ranges_are_refused_in_one_line(tmp_path, file, message):
 def test_what_cannot_be_exported_is_named_in_one_line(tmp_path, arguments, message):
     refused(run("export-ranges", *arguments, "--out", tmp_path / "r.safetensors"), message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dialects_that_need_more_ranges_than_were_imported_are_told_apart(tmp_path):
+    assert run("export-ranges", "ptq", "--out", tmp_path / "r.safetensors").exit_code == 0
+    model, _ = imported(tmp_path / "r.safetensors", tmp_path / "out")
+    assert uncalibrated(model) == uncalibrated(set_dialect_(model, "openvino")) == []
+    missing = uncalibrated(set_dialect_(model, "ort"))
+    assert missing and all(get_ranges(model)[name][1] != get_ranges(model)[name][1] for name in missing)
+    assert uncalibrated(set_dialect_(ptq()[0], "ort")) == []
 
 
 def test_a_missing_float_network_names_its_stage(tmp_path, monkeypatch):
