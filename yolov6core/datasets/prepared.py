@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cv2
+import pandas as pd
 
 from yolov6core.base.atomic import write_json, write_text
 from yolov6core.base.errors import logger
@@ -26,6 +27,9 @@ from yolov6core.datasets.yolo_folder import add_yolo_folder
 
 DIGESTS = "digests.txt"
 """Name of the file that changes with the pixels of any image."""
+
+CLASS_ROWS = 30
+"""Rows of the logged table of classes."""
 
 
 def problem_report(problems: Sequence[Problem]) -> dict[str, Any]:
@@ -84,12 +88,21 @@ class PreparedDataset:
         for split, images in self.splits.items():
             logger.info("%-6s %6d images %7d boxes", split, len(images), self.boxes[split].total())
         logger.info("calib  %6d images of train", len(self.calib))
-        for name in self.names:
-            counts = ", ".join(f"{count[name]} {split}" for split, count in self.boxes.items())
-            logger.info("class  %s: %s", printable(name), counts)
-            if not self.boxes["train"][name]:
-                logger.warning("class %s has no box in train: it cannot be learnt", printable(name))
+        self._log_classes()
         log_problems(self.problems)
+
+    def _log_classes(self) -> None:
+        """Log a table of the boxes of each class; of many classes, those that are rarest in train."""
+        train, shown, which = self.boxes["train"], self.names, ""
+        if len(shown) > CLASS_ROWS:
+            shown = sorted(shown, key=lambda name: train[name])[:CLASS_ROWS]
+            which = f", the {CLASS_ROWS} rarest of {len(self.names)} (statistics.csv has all)"
+        table = {split: [boxes[name] for name in shown] for split, boxes in self.boxes.items()}
+        rows = pd.DataFrame(table, index=[printable(name) for name in shown])
+        logger.info("boxes of each class%s\n%s", which, rows.to_string())
+        if unseen := [printable(name) for name in self.names if not train[name]]:
+            more = f" and {len(unseen) - 10} more" if len(unseen) > 10 else ""
+            logger.warning("cannot be learnt, as train has no box of them: %s%s", ", ".join(unseen[:10]), more)
 
     def write(self, folder: Path, *, shown_as: str, images: Literal["reference", "hardlink", "copy"]) -> None:
         """Write labels, lists, COCO files, `dataset.yaml`, `report.json`, digests of the images and statistics.
