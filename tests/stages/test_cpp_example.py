@@ -21,6 +21,7 @@ from yolov6core.exchange.interface import Interface
 from yolov6core.exchange.onnx_notes import set_note
 from yolov6core.export.dialects import write_traced
 from yolov6core.export.onnx_export import to_onnx
+from yolov6core.models.decoded import DecodedNetwork
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +108,7 @@ def test_cpp_reads_every_form_that_is_exported(program, tmp_path, form, built, o
     network, strides = families.float_network("yolov6n6")
     raw = FORMS[form].get("form") == "raw"
     names = ("logits", "distances") if raw else ("boxes", "scores")
-    module = network if raw else families.Decoded(network, strides)
+    module = network if raw else DecodedNetwork(network, strides=strides)
     shape = (1, 3, *families.IMAGE)
     traced = to_onnx(module, input_shape=shape, dynamic_batch=open_batch, outputs=names)
     interface = Interface(**FORMS[form], strides=strides if raw else (), score_threshold=0.05, max_detections=100)
