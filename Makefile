@@ -35,9 +35,10 @@ repro: $(STAMP)
 exps: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc exp show --only-changed --drop '.*(deps|outs|yolov6core|stages|artifacts).*' --no-pager
 
-# Test files side by side, each process with one thread. Files stay whole: their fixtures are expensive.
+# Test files side by side, each process with one thread. Files stay whole: their fixtures are expensive. They keep the
+# order of tests/conftest.py: what sends signals to its own process has to come first in it.
 PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 \
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: lint types $(VENV)/.rtx
 	$(PYTEST)

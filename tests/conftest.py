@@ -12,7 +12,10 @@ from torch.utils.data._utils import signal_handling
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that send signals to their own process come first: see `no_signal_handler_is_set`."""
+    """Tests that send signals to their own process come first: see `no_signal_handler_is_set`.
+
+    With several processes, `make test` keeps this order (`--no-loadscope-reorder`), so that they are a process's first.
+    """
     items.sort(key=lambda item: item.path.name != "test_resume.py")
 
 
