@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from pathlib import Path
 from typing import Any
 
 from yolov6core.base.errors import UserError, logger
+from yolov6core.base.inputs import read_text
 from yolov6core.base.yaml_text import parse_yaml
 from yolov6core.engines.class_names import names_in_order
 
 MAX_BYTES = 2**22
 MAX_ANCHORS = 100
 """More anchors and aliases than that are in no file of names; a few lines of them can stand for billions of nodes."""
-BOMS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before the one of UTF-16, with which it begins
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-GUESSES = ("gb18030", "shift_jis", "euc_kr", "cp1252")
-"""Encodings to try, in this order, for files that are not UTF-8 and do not say what they are."""
 
 
 def names_in_file(path: Path, classes: int = 0) -> tuple[str, ...]:
@@ -40,9 +31,7 @@ def names_in_file(path: Path, classes: int = 0) -> tuple[str, ...]:
     if not path.is_file():
         raise UserError(f"--names {path} does not exist; give a dataset.yaml or a text file with a name a line")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"--names {path} has more than {MAX_BYTES >> 20} MiB; give a file of class names")
-        text = _decoded(path, path.read_bytes())
+        text = _text(path)
         if path.suffix.lower() in (".yaml", ".yml", ".json"):
             names = names_in_order(_entry(_parsed(path, text)))
         else:
@@ -56,22 +45,11 @@ def names_in_file(path: Path, classes: int = 0) -> tuple[str, ...]:
     return names
 
 
-def _decoded(path: Path, data: bytes) -> str:
-    for mark, encoding in BOMS:
-        if data.startswith(mark):
-            return data[len(mark) :].decode(encoding)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    for encoding in GUESSES:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        logger.warning("--names %s is not UTF-8, read as %s: look at the names, or save it as UTF-8", path, encoding)
-        return text
-    raise ValueError("its encoding is unknown; save it as UTF-8")
+def _text(path: Path) -> str:
+    text, guess = read_text(str(path), limit=MAX_BYTES)
+    if guess is not None:
+        logger.warning("--names %s is not UTF-8, read as %s: look at the names, or save it as UTF-8", path, guess)
+    return text
 
 
 def _parsed(path: Path, text: str) -> Any:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import cv2
-import numpy as np
-from PIL import Image as Pillow
 
 from yolov6core.base.errors import UserError
 from yolov6core.data.frames import Frame, Frames, find_frames
-from yolov6core.data.image_header import MAX_PIXELS
-from yolov6core.data.transforms import Image
 
 MAX_FILE_BYTES = 2**30
 """Larger image files are not read: no camera writes them."""
@@ -61,37 +55,13 @@ def pictures(frames: Frames) -> Iterator[Frame]:
 
 def _read(path: Path) -> Frame:
     try:
-        if not path.is_file():
-            return Frame(path.name, 0, None, "is no regular file any more")
         if path.stat().st_size > MAX_FILE_BYTES:
             return Frame(path.name, 0, None, f"has more than {MAX_FILE_BYTES >> 20} MiB, too much for an image")
-        data = path.read_bytes()
-        if not data:
-            return Frame(path.name, 0, None, "is empty")
-        pixels = _claimed_pixels(path)
-        if pixels > MAX_PIXELS:
-            return Frame(path.name, 0, None, f"claims {pixels:,} pixels; at most {MAX_PIXELS:,} are decoded")
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+        return next(iter(Frames(path.name, paths=(path,))))
     except OSError as error:
         return Frame(path.name, 0, None, f"cannot be read ({error.strerror})")
-    except (MemoryError, cv2.error) as error:
+    except MemoryError as error:  # the next picture may be smaller
         return Frame(path.name, 0, None, f"cannot be decoded ({_brief(error)})")
-    if image is None:
-        return Frame(path.name, 0, None, "is no image that OpenCV can decode")
-    return Frame(path.name, 0, cast(Image, image))
-
-
-def _claimed_pixels(path: Path) -> int:
-    """Pixels by the header, which a few bytes can claim to be any number; 0 if Pillow does not know the format."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its own limit is lower than ours
-            with Pillow.open(path) as image:
-                return image.width * image.height
-    except Pillow.DecompressionBombError:
-        return MAX_PIXELS + 1
-    except Exception:  # damaged headers raise nearly everything; OpenCV decides then
-        return 0
 
 
 def _brief(error: BaseException) -> str:
