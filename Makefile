@@ -25,8 +25,9 @@ $(VENV)/.rtx: $(STAMP)
 	touch $@
 
 # The stages run `python`; the environment's must be the first one found. The CPU is asked for first: on another kind
-# than that of the last run, DVC calibrates anew.
+# than that of the last run, DVC calibrates anew. Files that DVC itself stops at are named before it starts.
 repro: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m stages doctor --dataset
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m stages detect-cpu
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc metrics show

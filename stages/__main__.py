@@ -15,7 +15,8 @@ from typer.core import TyperGroup
 
 from stages import params as sections
 from stages.shared import paths
-from stages.shared.shell import errors_as_exit_codes, stage_run
+from stages.shared.shell import errors_as_exit_codes, parameter_file, stage_run
+from yolov6core.base.errors import UserError
 
 ParamsFile = Annotated[
     Path, typer.Option("--params", help="The parameter file, or one that holds only what differs from params.yaml.")
@@ -310,15 +311,21 @@ def variants(
 
 
 @app.command("doctor")
-def doctor() -> None:
+def doctor(
+    dataset: Annotated[bool, typer.Option("--dataset", help="Only files of prepare.root that DVC stops at.")] = False,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
     """Show versions, devices and runtimes.
 
-    Says what each runtime can do here, and what is missing.
+    Says what each runtime can do here, and what is missing. With --dataset, exit code 1 if DVC would stop.
     """
     with errors_as_exit_codes():
-        from stages.doctor import report
+        import stages.doctor as doctor
 
-        typer.echo("\n".join(report()))
+        if not dataset:
+            typer.echo("\n".join(doctor.report()))
+        elif lines := doctor.dataset_lines(parameter_file(params).read(sections.PrepareParams)[0]):
+            raise UserError("\n".join(lines))
 
 
 def main() -> None:

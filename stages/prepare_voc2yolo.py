@@ -105,6 +105,8 @@ def _prepare(prepare: PrepareParams, problems: list[Problem]) -> PreparedDataset
     boxes = {split: images.box_counts() for split, images in splits.items()}
     crowds = set().union(*(images.crowd_counts() for images in splits.values())) - set().union(*boxes.values())
     problems += [Problem("crowd_only", prepare.root, name) for name in sorted(crowds)]
+    untrained = set().union(*boxes.values()) - set(boxes["train"])
+    problems += [Problem("untrained_class", prepare.root, name) for name in sorted(untrained)]
     problems.sort(key=lambda problem: (problem.kind, problem.where, problem.detail))
     names = list(prepare.classes or source.names or sorted(crowds.union(*boxes.values())))
     return PreparedDataset(prepare.root, splits, calib, boxes, names, problems)

@@ -64,7 +64,7 @@ def stage_run(stage: str, params: Path, changes: Sequence[str] | None = None) ->
         if "DVC_STAGE" in os.environ and LAUNCHED not in os.environ:
             end_with_starter()
         _drop_old_states()
-        before, file = source_digests(), _file(params, changes)
+        before, file = source_digests(), parameter_file(params, changes)
         yield file
         edited = [*file.edited(ignoring=("runtime",)), *edited_since(before)]
         if edited:
@@ -74,7 +74,8 @@ def stage_run(stage: str, params: Path, changes: Sequence[str] | None = None) ->
             )
 
 
-def _file(params: Path, changes: Sequence[str] | None) -> ParameterFile:
+def parameter_file(params: Path, changes: Sequence[str] | None = None) -> ParameterFile:
+    """The file to read sections from; `changes` count instead of its values."""
     return ParameterFile(params, base=PARAMS, changes=changes or (), between=conflicts_between)
 
 

@@ -102,6 +102,24 @@ def test_select_without_boxes_is_an_error(root, run):
     assert not run.out.exists()
 
 
+def test_a_class_that_only_val_has_is_told(root, run):
+    voc(root)
+    write(root / "Annotations/h.xml", xml("rare"))
+    for name, stems in (("train", "abcdef"), ("val", "gh")):
+        write(root / f"ImageSets/Main/{name}.txt", "\n".join(stems))
+    assert run(root) == {"untrained_class": 1}
+
+
+def test_a_class_that_has_to_leave_train_is_told(root, run):
+    """Two training images, each the only one of its class: one of them selects."""
+    voc(root, stems="abgh")
+    write(root / "Annotations/a.xml", xml("rare"))
+    for name, stems in (("train", "ab"), ("val", "gh")):
+        write(root / f"ImageSets/Main/{name}.txt", "\n".join(stems))
+    found = run(root)
+    assert found["untrained_class"] >= 1 and set(found) == {"untrained_class"}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_no_class_leaves_train(root, run, seed):
     voc(root)

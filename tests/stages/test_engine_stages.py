@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import torch
 
-from stages import doctor
 from stages.build_trt import build_trt
 from stages.eval_trt import eval_trt
 from stages.exchange_ranges import export_ranges, import_ranges
@@ -412,9 +411,3 @@ def test_parameters_that_contradict_each_other_are_refused():
             ExportParams(**EXPORT | options)
     with pytest.raises(ValueError, match="calibration_cache"):
         EngineParams(**ENGINE | {"calibration_cache": True})
-
-
-def test_doctor_names_every_runtime_and_the_choice():
-    text = "\n".join(doctor.report())
-    for part in ("openvino", "onnxruntime", "tensorrt_rtx", "engine.runtime: auto takes", "INT8:"):
-        assert part in text

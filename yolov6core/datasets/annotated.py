@@ -36,6 +36,7 @@ PROBLEM_KINDS = {
     "orphan_annotation": "annotation of an image id that no image has, dropped",
     "repeated_class": "class name given twice; both are one class",
     "crowd_only": "class that has only crowd regions (iscrowd: 1): nothing of it is learnt or judged",
+    "untrained_class": "class that only images of select or val have; nothing of it is learnt",
     "broken_object": "object without a name or a box of four numbers, dropped",
     "unknown_class": "class not in prepare.classes, box dropped",
     "zero_coordinate": "a coordinate is 0 in data counted from 1; is prepare.voc_origin 0 meant?",

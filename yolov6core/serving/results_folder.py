@@ -15,13 +15,16 @@ from yolov6core.base.own_files import output_folder, place_new
 
 DOCUMENT = "detections.json"
 TABLE = "detections.csv"
+ACCOUNT = ".detections.account"
+"""Digests and names of files of a run that has not ended: a killed run leaves it behind for the next one."""
 MAX_DOCUMENT_BYTES = 2**30
 
 
 class ResultsFolder:
     """Writes outputs by name. `detections.json` keeps the digest of every file, so that the next run knows them.
 
-    A file that was changed or put there by somebody else has another digest, and stops the run before it begins.
+    While a run lasts, a hidden file keeps account of them, also for a run that is killed. A file that was changed or
+    put there by somebody else has another digest, and stops the run before it begins.
     """
 
     def __init__(self, path: Path, names: Iterable[str]) -> None:
@@ -35,6 +38,7 @@ class ResultsFolder:
         """
         self.path = output_folder(path)
         self._earlier = _written_before(self.path)
+        self._broken_off = _account(self.path)
         self._written: dict[str, str] = {}
         for name in (*names, TABLE, DOCUMENT):
             clear_leftovers(self.path / name)
@@ -62,6 +66,8 @@ class ResultsFolder:
     def place(self, temporary: Path, name: str) -> None:
         """Give a written file its name. Raises UserError if somebody put one of its name there meanwhile."""
         digest = _digest(temporary)
+        with open(self.path / ACCOUNT, "ab", buffering=0) as account:
+            account.write(f"{digest} {name}\n".encode(errors="surrogateescape"))
         if self._is_earlier(name):
             os.replace(temporary, self.path / name)
         else:
@@ -75,10 +81,11 @@ class ResultsFolder:
             UserError: the disk is full, or one of the two is there by now.
         """
         self.write(TABLE, table.encode())
-        kept = {name: digest for name, digest in self._earlier.items() if name not in self._written}
-        whole = rounded(document | {"outputs": {**kept, **self._written}})
+        broken_off = {name: _digest(self.path / name) for name in self._broken_off if self._is_earlier(name)}
+        whole = rounded(document | {"outputs": {**self._earlier, **broken_off, **self._written}})
         whole["digest"] = _document_digest(whole)
         self.write(DOCUMENT, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+        (self.path / ACCOUNT).unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """After an error: keep account of the files that were written, so that the next run may replace them."""
@@ -88,9 +95,10 @@ class ResultsFolder:
     def _is_earlier(self, name: str) -> bool:
         """Whether a file of this name is there, as this or an earlier run wrote it."""
         path, known = self.path / name, self._written.get(name) or self._earlier.get(name)
-        if path.is_symlink() or not path.is_file():
+        digests = {known, *self._broken_off.get(name, ())}
+        if path.is_symlink() or not path.is_file() or digests == {None}:
             return False
-        return known is not None and _digest(path) == known
+        return _digest(path) in digests
 
 
 def picture_names(sources: Iterable[str]) -> dict[str, str]:
@@ -123,6 +131,17 @@ def _written_before(folder: Path) -> dict[str, str]:
     if not isinstance(outputs, dict) or document.pop("digest", None) != _document_digest(document):
         return {}
     return {**outputs, DOCUMENT: _digest(path)}
+
+
+def _account(folder: Path) -> dict[str, set[str]]:
+    """File name -> digests that a killed run gave, or was about to give, to files of that name."""
+    path = folder / ACCOUNT
+    found: dict[str, set[str]] = {}
+    if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_DOCUMENT_BYTES:
+        for line in path.read_bytes().decode(errors="surrogateescape").split("\n"):
+            digest, _, name = line.partition(" ")
+            found.setdefault(name, set()).add(digest)
+    return found
 
 
 def _document_digest(document: dict[str, Any]) -> str:
