@@ -24,7 +24,14 @@ def test_cache_refuses_impossible_scales(scale):
 
 
 @pytest.mark.parametrize(
-    "text", ["\n", "TRT-8601-MinMaxCalibration\nx: 3f000000\n", "TRT-1-EntropyCalibration2\nx 3f\n"]
+    "text",
+    [
+        "",
+        "\n",
+        "TRT-8601-MinMaxCalibration\nx: 3f000000\n",
+        "TRT-1-EntropyCalibration2\nx 3f\n",
+        "TRT-1-EntropyCalibration2\nx: 3f00000z\n",
+    ],
 )
 def test_broken_caches_are_refused(text):
     with pytest.raises(ValueError, match="not a calibration cache|broken line"):

@@ -156,3 +156,13 @@ def test_labels_of_near_percentiles_differ_and_read_back():
     assert labels[:4] == [f"percentile_{text}" for text in ("99.9", "99.99", "99.99999", "99.999999")]
     assert len(set(labels)) == len(values) and labels[4] == "percentile_100"
     assert [Method.parse(label).percentile for label in labels] == list(values)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("kind", ["max", "mse", "entropy"])
+def test_a_nearly_constant_tensor_keeps_its_ends_in_order(kind, sign):
+    """The least squared error clips at the centre of a bin, which may lie below all values."""
+    histogram = Histogram()
+    histogram.update(sign * torch.tensor([4.9999, 5.0]))
+    low, high = clipped_range(histogram, Method(kind))
+    assert low <= high and max(abs(low), abs(high)) == pytest.approx(5.0, rel=1e-3)

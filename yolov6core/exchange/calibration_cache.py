@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 HEADER = "TRT-{version}-EntropyCalibration2"
@@ -31,13 +32,13 @@ def write_cache(scales: dict[str, float], *, version: str = "10000") -> str:
 
 def read_cache(text: str) -> dict[str, float]:
     """Tensor name -> scale. Raises ValueError for another header or a broken line."""
-    header, *lines = text.splitlines()
+    header, *lines = text.splitlines() or [""]
     if not (header.startswith("TRT-") and header.endswith("-EntropyCalibration2")):
         raise ValueError(f"not a calibration cache of the entropy-2 calibrator: it starts with {header!r}")
     scales = {}
     for line in lines:
         name, separator, digits = line.rpartition(": ")
-        if not separator or len(digits) != 8:
+        if not separator or not re.fullmatch("[0-9a-fA-F]{8}", digits):
             raise ValueError(f"broken line in calibration cache: {line!r}; expected 'tensor: 8 hexadecimal digits'")
         (scales[name],) = struct.unpack(">f", bytes.fromhex(digits))
     return scales

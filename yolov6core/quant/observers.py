@@ -139,7 +139,8 @@ def clipped_range(histogram: Histogram, method: Method) -> tuple[float, float]:
     if not histogram.total:
         return 0.0, 0.0
     limit = threshold(histogram, method)
-    return max(histogram.low, -limit), min(histogram.high, limit)
+    low, high = (min(max(end, -limit), limit) for end in (histogram.low, histogram.high))
+    return low, high
 
 
 def percentile_threshold(counts: np.ndarray, width: float, percentile: float) -> float:
