@@ -16,6 +16,8 @@ from yolov6core.models.card import NetworkCard
 from yolov6core.models.decoded import predictor
 
 Item = TypeVar("Item")
+CACHE_MIB = 256
+"""Memory for images of a split as networks get them: a training looks at the same ones after every few epochs."""
 
 
 class Processes(Protocol):
@@ -51,7 +53,9 @@ class SplitEvaluator:
         """
         self.dataset, self.card, self.batch_size, self.limits = dataset, card, batch_size, limits
         self.processes = processes
-        self.stride = max(card.strides) if rectangular else None
+        part = (0, 1) if processes is None else (processes.rank, processes.count)
+        stride = max(card.strides) if rectangular else None
+        self._view = DatasetView(dataset, shrink=card.shrink, part=part, stride=stride, cache_mib=CACHE_MIB)
 
     @cached_property
     def truth(self) -> dict[str, Any]:
@@ -60,14 +64,12 @@ class SplitEvaluator:
 
     def __call__(self, network: nn.Module) -> EvalResult:
         processes = self.processes
-        part = (0, 1) if processes is None else (processes.rank, processes.count)
-        view = DatasetView(self.dataset, shrink=self.card.shrink, part=part, stride=self.stride)
         training = network.training
         network.eval()
         try:
             found = evaluate(
                 predictor(network, self.card.strides),
-                view,
+                self._view,
                 image_size=self.card.image_size,
                 batch_size=self.batch_size,
                 score_threshold=self.limits.score_threshold,
