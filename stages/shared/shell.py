@@ -81,7 +81,8 @@ def parameter_file(params: Path, changes: Sequence[str] | None = None) -> Parame
 
 @contextlib.contextmanager
 def _held(stage: str) -> Iterator[None]:
-    if LAUNCHED in os.environ:
+    follows = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0"
+    if LAUNCHED in os.environ or follows:  # the process that launched this one holds it, or torchrun's first one
         yield
         return
     with held_alone(RESUME / "locks" / f"{stage}.lock", doing=f"the stage {stage} here", wait_seconds=LOCK_SECONDS):

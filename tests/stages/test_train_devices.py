@@ -50,6 +50,14 @@ def test_two_processes_equal_one_with_the_whole_batch(prepared, monkeypatch):
     compare(results("train"), alone, rtol=1e-3, atol=1e-4)
 
 
+def test_torchrun_by_hand_trains_too(prepared, monkeypatch):
+    monkeypatch.chdir(prepared)
+    write_small_params(train={"block": "conv_relu", "epochs": 1, "batch_size": 4})
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    said = output_of([*torchrun, "-m", "stages", "train-repopt"])
+    assert said.count("epoch 1/1") == 1, "one process speaks, and none waits for the other's lock"
+
+
 FEATURES_ONLY = {"detection": 0.0, "distill_class": 0.0, "distill_box": 0.0, "distill_dfl": 0.0}
 
 
@@ -77,7 +85,12 @@ def test_two_processes_fine_tune_as_one_does(prepared, monkeypatch, options):
 def run_in_processes(stage: str, **changes: dict) -> str:
     """What the stage says, which starts several processes itself."""
     write_small_params(**changes)
-    command = [sys.executable, "-m", "stages", stage]
+    return output_of(["-m", "stages", stage])
+
+
+def output_of(arguments: list[str]) -> str:
+    """What `python ARGUMENTS` says; it leaves no state behind."""
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not list(Path(".ckpt").rglob("*.safetensors"))
