@@ -21,6 +21,13 @@ def set_threads(threads: int) -> int:
     return count
 
 
+def describe_device(device: str) -> str:
+    """A device of torch in words, with the CPU threads in use: `cuda:0 (NVIDIA T4), 8 CPU threads`."""
+    name = f" ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else ""
+    count = torch.get_num_threads()
+    return f"{device}{name}, {count} CPU thread{'s' if count > 1 else ''}"
+
+
 def compute_device(name: str) -> str:
     """`auto` becomes `cuda` where torch sees a GPU, else `cpu`; other names stay.
 

@@ -29,6 +29,10 @@ class DatasetView:
         """
         self.dataset, self.shrink, self.part, self.stride = dataset, shrink, part, stride
 
+    def __len__(self) -> int:
+        """Images; of a part, so many that all parts have as many or one less."""
+        return -(-len(self.dataset) // self.part[1])
+
     @property
     def names(self) -> tuple[str, ...]:
         """Class names."""
