@@ -21,6 +21,7 @@ class OnTerminal:
 
     process: subprocess.Popen
     said: bytearray
+    reader: threading.Thread
 
     def wait_for(self, text: str, seconds: float = 120) -> None:
         """Wait until the terminal has shown the text."""
@@ -28,6 +29,10 @@ class OnTerminal:
         while text.encode() not in self.said:
             assert self.process.poll() is None and time.monotonic() < end, self.text()
             time.sleep(0.02)
+
+    def wait_for_end(self) -> None:
+        """Wait until all that the process wrote before it ended is read."""
+        self.reader.join(60)
 
     def text(self) -> str:
         """All that was written to the terminal so far, with its control sequences."""
@@ -50,16 +55,17 @@ def start_on_terminal(
         cwd=cwd,
     )
     os.close(theirs)
-    started = OnTerminal(process, bytearray())
-    threading.Thread(target=_read, args=(ours, started.said), daemon=True).start()
-    return started
+    said = bytearray()
+    reader = threading.Thread(target=_read, args=(ours, said), daemon=True)
+    reader.start()
+    return OnTerminal(process, said, reader)
 
 
 def run_on_terminal(command: Sequence[str], **how: object) -> tuple[str, int, bytes]:
     """Run a command; returns what it wrote to the terminal, its exit code, and its standard output."""
     started = start_on_terminal(command, **how)  # pyright: ignore[reportArgumentType]
     out, _ = started.process.communicate(timeout=300)
-    time.sleep(0.1)
+    started.wait_for_end()
     return started.text(), started.process.returncode, out
 
 
@@ -74,7 +80,10 @@ def _read(descriptor: int, into: bytearray) -> None:
 
 
 def screen(text: str, columns: int = 120) -> list[str]:
-    """Lines that stand on the terminal at the end, as far as carriage returns, line feeds, erasing and moving up go."""
+    """Lines on the terminal at the end, down to the cursor's; it must be the last that is not empty.
+
+    Knows carriage returns, line feeds, wrapped lines, colours, erasing a line and moving up.
+    """
     lines, row, column = [""], 0, 0
     position = 0
     while position < len(text):
@@ -107,4 +116,5 @@ def screen(text: str, columns: int = 120) -> list[str]:
                     lines.append("")
             lines[row] = lines[row].ljust(column)[:column] + character + lines[row][column + 1 :]
             column += 1
-    return [line.rstrip() for line in lines]
+    assert not any(lines[row + 1 :]), "something is left below the cursor"
+    return [line.rstrip() for line in lines[: row + 1]]
