@@ -31,7 +31,7 @@ class StageCommand(TyperCommand):
                     formatter.write_dl(rows)
         try:
             values = value_rows(PARAMS.read_text(encoding="utf-8"), flow.section)
-        except (OSError, ValueError, YAMLError, KeyError) as error:
+        except (OSError, ValueError, YAMLError) as error:
             values = [(str(PARAMS), f"cannot be read here ({type(error).__name__}); run from the project's root")]
         with formatter.section(f"Section {flow.section} of {PARAMS} now"):
             formatter.write_dl(values)
@@ -47,13 +47,26 @@ def value_rows(text: str, section: str) -> list[tuple[str, str]]:
         text: of the parameter file.
 
     Raises:
-        KeyError: the section is missing.
+        ValueError: the section is missing or empty.
         YAMLError: the text is not YAML.
     """
-    document = YAML().load(text)
-    values = document[section]
-    comments = _comments(document.get(ALIKE.get(section))) | _comments(values)
+    alike = ALIKE.get(section, section)
+    document = YAML().load(_sections(text, {section, alike}))
+    values = document.get(section) if isinstance(document, dict) else None
+    if not isinstance(values, dict):
+        raise ValueError(f"no section {section}")
+    comments = _comments(document.get(alike)) | _comments(values)
     return [(f"{key}: {_shown(value)}", comments.get(key, "")) for key, value in values.items()]
+
+
+def _sections(text: str, names: set[str]) -> str:
+    """Lines of the text under top-level keys of these names: reading all of it would be a tenth of the time of help."""
+    kept, inside = [], False
+    for line in text.splitlines(keepends=True):
+        if line[:1].isalpha():
+            inside = line.partition(":")[0].rstrip() in names
+        kept += [line] * inside
+    return "".join(kept)
 
 
 def _comments(values: Any) -> dict[str, str]:
