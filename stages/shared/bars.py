@@ -33,7 +33,7 @@ class TerminalProgress(Progress):
         self._stream, self._process = stream, os.getpid()
         self._bars: list[Bar] = []
         self._drawing: Drawing | None = None
-        self._due = 0.0
+        self._due, self._lost = 0.0, False
 
     def started(self, bar: Bar) -> None:
         if not self._bars:
@@ -42,14 +42,15 @@ class TerminalProgress(Progress):
 
     def moved(self, bar: Bar) -> None:
         now = time.monotonic()
-        if now < self._due or not self._bars or not self._here():
+        if now < self._due or self._lost or not self._bars or not self._here():
             return
         self._due = now + REFRESH_SECONDS
-        if self._drawing is None:
-            from stages.shared.drawing import Drawing
+        with self._work_goes_on():
+            if self._drawing is None:
+                from stages.shared.drawing import Drawing
 
-            self._drawing = Drawing(self._stream)
-        self._drawing.draw(self._bars)
+                self._drawing = Drawing(self._stream)
+            self._drawing.draw(self._bars)
 
     def ended(self, bar: Bar) -> None:
         # With its inner ones: the generator of one that an error has left is closed later than the outer bar.
@@ -71,7 +72,18 @@ class TerminalProgress(Progress):
         self._bars.clear()
         drawing, self._drawing = self._drawing, None
         if drawing is not None and self._here():
-            drawing.erase()
+            with self._work_goes_on():
+                drawing.erase()
+
+    @contextlib.contextmanager
+    def _work_goes_on(self) -> Iterator[None]:
+        """Stop drawing for good where the terminal does not take it, such as after its window was closed."""
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError: a closed file, or letters that its encoding lacks
+            drawing, self._drawing, self._lost = self._drawing, None, True
+            if drawing is not None:
+                drawing.give_up()
 
     def _here(self) -> bool:
         """Whether this is the process that began, no loader process that has inherited the object."""

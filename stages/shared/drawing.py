@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import TextIO
 
@@ -52,6 +53,11 @@ class Drawing:
         """End, and leave the terminal without bars."""
         self._live.stop()
 
+    def give_up(self) -> None:
+        """End where the terminal does not take any more; sys.stderr is what it was."""
+        with contextlib.suppress(OSError, ValueError):
+            self._live.stop()
+
 
 def _table(bars: Iterable[Bar], width: int) -> Table:
     table = Table.grid(padding=(0, 1))
@@ -72,8 +78,8 @@ def _table(bars: Iterable[Bar], width: int) -> Table:
 
 
 def _rate(bar: Bar) -> str:
-    rate = bar.rate()
-    return "" if rate is None else f"{rate:.3g} {bar.unit}/s" if rate < 1000 else f"{rate:.0f} {bar.unit}/s"
+    rate = bar.rate() if bar.unit == "images" else None
+    return "" if rate is None else f"{rate:.3g} images/s" if rate < 1000 else f"{rate:.0f} images/s"
 
 
 def _figures(figures: Mapping[str, float], *, all_of_them: bool) -> str:

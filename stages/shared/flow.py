@@ -8,7 +8,6 @@ from pathlib import Path
 
 from stages.shared import paths
 
-_DATASET = (paths.DATASET,)
 _METRICS = paths.METRICS
 
 
@@ -30,34 +29,36 @@ class Flow:
 
 FLOW = {
     "prepare-voc2yolo": Flow("prepare", (), (), (paths.DATASET, _METRICS / "prepare.json")),
-    "search-scales": Flow("search", ("model", "augment", "runtime"), (*_DATASET, paths.GIVEN_SCALES), (paths.SCALES,)),
+    "search-scales": Flow(
+        "search", ("model", "augment", "runtime"), (paths.DATASET, paths.GIVEN_SCALES), (paths.SCALES,)
+    ),
     "train-repopt": Flow(
         "train",
         ("model", "augment", "eval", "runtime"),
-        (*_DATASET, paths.SCALES, paths.GIVEN_WEIGHTS),
+        (paths.DATASET, paths.SCALES, paths.GIVEN_WEIGHTS),
         (paths.TRAIN, _METRICS / "train.json"),
     ),
     "detect-cpu": Flow("ptq", (), (), (paths.CPU,)),
     "ptq-calib": Flow(
-        "ptq", ("eval", "runtime"), (*_DATASET, paths.TRAIN, paths.CPU), (paths.PTQ, _METRICS / "ptq.json")
+        "ptq", ("eval", "runtime"), (paths.DATASET, paths.TRAIN, paths.CPU), (paths.PTQ, _METRICS / "ptq.json")
     ),
     "sensitivity": Flow(
         "sensitivity",
         ("eval", "runtime"),
-        (*_DATASET, paths.TRAIN, paths.PTQ),
+        (paths.DATASET, paths.TRAIN, paths.PTQ),
         (paths.SENSITIVITY, _METRICS / "partial.json"),
     ),
     "qat-distill": Flow(
         "qat",
         ("augment", "eval", "runtime"),
-        (*_DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.SCALES),
+        (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.SCALES),
         (paths.QAT, _METRICS / "qat.json"),
     ),
     "export-onnx": Flow(
-        "export", ("runtime",), (*_DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.QAT), (paths.ONNX,)
+        "export", ("runtime",), (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.QAT), (paths.ONNX,)
     ),
     "build-trt": Flow("engine", (), (paths.ONNX,), (paths.ENGINES,)),
-    "eval-trt": Flow("eval", (), (*_DATASET, paths.ENGINES), (paths.EVAL, _METRICS / "eval")),
+    "eval-trt": Flow("eval", (), (paths.DATASET, paths.ENGINES), (paths.EVAL, _METRICS / "eval")),
 }
 """Name of a stage -> what it reads and writes."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
 import signal
@@ -11,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from stages.shared import bars
 from tests.support.pipeline import ROOT, run_small, small_project, write_small_params
 from tests.support.terminal import run_on_terminal, screen, start_on_terminal
+from yolov6core.base.progress import tracked
 
 WORK = """
 import os, sys, time, typer
@@ -25,7 +29,7 @@ bars.PATIENCE_SECONDS, bars.REFRESH_SECONDS = 0.02, 0.01
 app = typer.Typer(pretty_exceptions_enable=False)
 
 def inner():
-    for number in tracked(range(20), "inner work", unit="steps"):
+    for number in tracked(range(20), "inner work"):
         time.sleep({sleep})
         yield number
 
@@ -66,8 +70,8 @@ def test_bars_are_drawn_and_leave_only_the_log():
     text, code, out = run_on_terminal(command(f"logger.info({line!r})"), env=ENV)
     assert code == 0 and out == b"True\n"
     drawn = frames(text)
-    assert any(re.search(r"inner work .*/20 steps  [\d.]+ steps/s", frame) for frame in drawn), text
-    assert any("outer work" in frame and "0/2 parts" in frame for frame in drawn)
+    assert any(re.search(r"inner work .*/20 images  [\d.]+ images/s", frame) for frame in drawn), text
+    assert any("outer work" in frame and frame.endswith("0/2 parts") for frame in drawn)
     assert any(re.search(r"losses .*left .*/100 images .*class 1.25  iou 0.5  total 2.5", frame) for frame in drawn)
     left = screen(text)
     assert left[0] == "begin" and left[-2:] == ["end", ""] and "".join(left[1:-2]) == 2 * line
@@ -135,6 +139,27 @@ def test_ctrl_c_is_answered_in_the_middle_of_a_bar():
     assert started.process.wait(60) == 130
     started.wait_for_end()
     assert screen(started.text()) == ["begin", "stopped at once; outputs are as they were", ""]
+
+
+class Closed(io.StringIO):
+    """A terminal whose window is closed after the first drawing."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if "work" in self.getvalue():
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+def test_work_goes_on_when_the_terminal_has_gone(monkeypatch):
+    monkeypatch.setattr(bars, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(bars, "REFRESH_SECONDS", 0.0)
+    stream, before = Closed(), sys.stderr
+    with bars.bars_on(stream):
+        assert list(tracked(range(5), "work")) == list(range(5))
+    assert "work" in stream.getvalue() and sys.stderr is before
 
 
 def test_a_forked_process_writes_plain_lines():

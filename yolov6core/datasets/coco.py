@@ -152,7 +152,7 @@ def _read_file(
         place = ids.place_of(entry.get("image_id"), entry.get("id"))
         if place is not None:
             objects.setdefault(place, []).append(item)
-    for place, entry in tracked(ids.usable(), "reading annotations"):
+    for place, entry in tracked(ids.usable(), "reading annotations", total=len(document["images"])):
         file_name = str(entry["file_name"]).replace("\\", "/")
         if not places.is_safe(file_name):
             problems.append(Problem("unsafe_path", path, file_name))
