@@ -69,7 +69,7 @@ def _fine_tune(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams, *
     processes = join(compute_device(runtime.device))
     check_batch(qat.batch_size, processes)
     set_threads(runtime.threads)
-    log_start("qat-distill", "torch", device=describe_device(processes.device))
+    log_start("qat-distill", "torch", device=describe_device(processes.device, processes=processes.count))
     torch.manual_seed(qat.seed)
     float_weights, start_weights = (
         required(paths.WEIGHTS[kind], made_by=paths.MADE_BY[kind]) for kind in ("float", qat.start)

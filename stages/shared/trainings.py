@@ -72,7 +72,7 @@ def train_float(
     training, runtime, limits = sections.training, sections.runtime, limits or DetectionLimits()
     processes = join(compute_device(runtime.device))
     set_threads(runtime.threads)
-    log_start(stage, "torch", device=describe_device(processes.device))
+    log_start(stage, "torch", device=describe_device(processes.device, processes=processes.count))
     folder = required(paths.DATASET, made_by="prepare-voc2yolo")
     dataset = DetectionDataset(folder, "train", cache_mib=runtime.cache_mib)
     card = card_of(sections.model, names=dataset.names, block=block, aux_head=aux_head)
