@@ -15,7 +15,8 @@ from typer.core import TyperGroup
 
 from stages import params as sections
 from stages.shared import paths
-from stages.shared.shell import errors_as_exit_codes, parameter_file, stage_run
+from stages.shared.help import StageCommand
+from stages.shared.shell import errors_as_exit_codes, need_inputs, parameter_file, stage_run
 from yolov6core.base.errors import UserError
 
 ParamsFile = Annotated[
@@ -44,6 +45,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 120},
     rich_markup_mode=None,  # rich takes a third of the time that help needs
 )
 
@@ -53,12 +55,11 @@ def _again(stage: str, params: Path, changes: list[str] | None) -> list[str]:
     return ["-m", "stages", stage, "--params", str(params), *(f"--set={change}" for change in changes or ())]
 
 
-@app.command("prepare-voc2yolo")
+@app.command("prepare-voc2yolo", cls=StageCommand)
 def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Check a VOC, COCO or YOLO dataset and split it.
 
-    Reads prepare.root. Writes labels, split lists, COCO files and a report to artifacts/dataset, and
-    metrics/prepare.json. Obeys the section prepare.
+    Images stay where they are; labels, split lists, COCO files and a report are written.
     """
     with stage_run("prepare-voc2yolo", params, changes) as file:
         (prepare,) = file.read(sections.PrepareParams)
@@ -67,29 +68,27 @@ def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = Non
         prepare_voc2yolo(prepare)
 
 
-@app.command("search-scales")
+@app.command("search-scales", cls=StageCommand)
 def search_scales(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Search RepOptimizer's scales, or take given ones.
 
-    Reads artifacts/dataset. Trains a network of scaled linear branches and writes its scales to artifacts/scales. Obeys
-    the sections model, augment and search.
+    Trains a network of scaled linear branches and keeps its scales.
     """
     with stage_run("search-scales", params, changes) as file:
         model, augment, search, runtime = file.read(
             sections.ModelParams, sections.AugmentParams, sections.SearchParams, sections.RuntimeParams
         )
+        need_inputs("search-scales")
         from stages.search_scales import search_scales
 
         search_scales(model, augment, search, runtime, command=_again("search-scales", params, changes))
 
 
-@app.command("train-repopt")
+@app.command("train-repopt", cls=StageCommand)
 def train_repopt(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Train the float network.
 
-    Trains with RepOptimizer, or other blocks. Reads artifacts/dataset, artifacts/scales and given weights. Writes
-    artifacts/train and metrics/train.json. Obeys the sections model, augment and train, and eval for what counts as a
-    detection.
+    Trains with RepOptimizer, or other blocks; from given weights, if there are any.
     """
     with stage_run("train-repopt", params, changes) as file:
         model, augment, train, evaluation, runtime = file.read(
@@ -99,16 +98,17 @@ def train_repopt(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -
             sections.EvalParams,
             sections.RuntimeParams,
         )
+        need_inputs("train-repopt")
         from stages.train_repopt import train_repopt
 
         train_repopt(model, augment, train, evaluation, runtime, command=_again("train-repopt", params, changes))
 
 
-@app.command("detect-cpu")
+@app.command("detect-cpu", cls=StageCommand)
 def detect_cpu(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Say what integer sums INT8 is made for.
 
-    Resolves ptq.cpu by the CPU at hand and writes .cpu.json. Obeys the section ptq.
+    Resolves ptq.cpu by the CPU at hand.
     """
     with stage_run("detect-cpu", params, changes) as file:
         (ptq,) = file.read(sections.PtqParams)
@@ -117,89 +117,89 @@ def detect_cpu(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> 
         detect_cpu(ptq)
 
 
-@app.command("ptq-calib")
+@app.command("ptq-calib", cls=StageCommand)
 def ptq_calib(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Calibrate the float network to INT8.
 
-    Reads artifacts/train and artifacts/dataset. Writes ranges and the calibrated network to artifacts/ptq, and
-    metrics/ptq.json. Obeys the section ptq, and eval for what counts as a detection.
+    Compares methods on the select split and keeps the best.
     """
     with stage_run("ptq-calib", params, changes) as file:
         ptq, evaluation, runtime = file.read(sections.PtqParams, sections.EvalParams, sections.RuntimeParams)
+        need_inputs("ptq-calib")
         from stages.ptq_calib import ptq_calib
 
         ptq_calib(ptq, evaluation, runtime)
 
 
-@app.command("sensitivity")
+@app.command("sensitivity", cls=StageCommand)
 def sensitivity(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Rank layers by quantization error and keep few float.
 
-    Reads artifacts/train and artifacts/ptq. Writes the ranking and the partially quantized network to
-    artifacts/sensitivity, and metrics/partial.json. Obeys the section sensitivity, and eval for what counts as a
-    detection.
+    Float layers are chosen on the select split, within a budget.
     """
     with stage_run("sensitivity", params, changes) as file:
         section, evaluation, runtime = file.read(
             sections.SensitivityParams, sections.EvalParams, sections.RuntimeParams
         )
+        need_inputs("sensitivity")
         from stages.sensitivity import sensitivity
 
         sensitivity(section, evaluation, runtime)
 
 
-@app.command("qat-distill")
+@app.command("qat-distill", cls=StageCommand)
 def qat_distill(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Fine-tune the calibrated network with fake quantizers.
 
-    Reads artifacts/ptq (or artifacts/sensitivity) and artifacts/train, the teacher. Writes artifacts/qat and
-    metrics/qat.json. Obeys the sections augment and qat, and eval for what counts as a detection.
+    The float network is the teacher. The start is kept if no epoch is better.
     """
     with stage_run("qat-distill", params, changes) as file:
         augment, qat, evaluation, runtime = file.read(
             sections.AugmentParams, sections.QatParams, sections.EvalParams, sections.RuntimeParams
         )
+        need_inputs("qat-distill")
         from stages.qat_distill import qat_distill
 
         qat_distill(augment, qat, evaluation, runtime, command=_again("qat-distill", params, changes))
 
 
-@app.command("export-onnx")
+@app.command("export-onnx", cls=StageCommand)
 def export_onnx(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Write and check ONNX files of all models.
 
-    Reads artifacts/train, ptq, sensitivity and qat. Writes a file for each model and dialect to artifacts/onnx. Obeys
-    the section export.
+    Each file is run against torch.
     """
     with stage_run("export-onnx", params, changes) as file:
         export, runtime = file.read(sections.ExportParams, sections.RuntimeParams)
+        need_inputs("export-onnx")
         from stages.export_onnx import export_onnx
 
         export_onnx(export, runtime)
 
 
-@app.command("build-trt")
+@app.command("build-trt", cls=StageCommand)
 def build_trt(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Build engines of all exported models.
 
-    Reads artifacts/onnx. Writes engines of the runtime at hand to artifacts/engines. Obeys the section engine.
+    For the runtime at hand.
     """
     with stage_run("build-trt", params, changes) as file:
         (engine,) = file.read(sections.EngineParams)
+        need_inputs("build-trt")
         from stages.build_trt import build_trt
 
         build_trt(engine)
 
 
-@app.command("eval-trt")
+@app.command("eval-trt", cls=StageCommand)
 def eval_trt(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Compare all engines on the val split.
 
-    Reads artifacts/engines and artifacts/dataset. Writes tables, curves and pictures to artifacts/eval, and
-    metrics/eval. Obeys the section eval.
+    One evaluator measures mAP, latency, throughput and size.
     """
     with stage_run("eval-trt", params, changes) as file:
         (evaluation,) = file.read(sections.EvalParams)
+        need_inputs("eval-trt")
         from stages.eval_trt import eval_trt
 
         eval_trt(evaluation)

@@ -12,8 +12,10 @@ import torch
 
 from stages.params import EngineParams
 from stages.shared import paths
+from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder
 from yolov6core.base.errors import UserError, logger
+from yolov6core.base.progress import tracked
 from yolov6core.data.transforms import network_input
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.complaints import missing_int8, unsuitable_cpu
@@ -36,6 +38,7 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = paths.ONNX, out: Path
         runtime, reason = pick_runtime(engine.runtime)
     except ValueError as error:
         raise UserError(f"engine.runtime {engine.runtime}: {error}; see 'python -m stages doctor'") from None
+    log_start("build-trt", device=f"{runtime} {RUNTIMES[runtime].version()} on {RUNTIMES[runtime].device()}")
     logger.info("runtime %s (%s)", runtime, reason)
     settings = BuildSettings(
         threads=engine.threads,
@@ -49,7 +52,7 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = paths.ONNX, out: Path
     if not kinds:
         raise UserError(f"{onnx_folder} holds no exported files: run 'dvc repro export-onnx' first")
     with replace_folder(out) as folder:
-        for kind in kinds:
+        for kind in tracked(kinds, "engines", unit="engines"):
             cached = engine.calibration_cache and runtime == "tensorrt" and kind != "float"
             source = _source(onnx_folder, kind, runtime, cached=cached)
             _build(source, folder / kind, runtime, settings)

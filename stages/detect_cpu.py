@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stages.params import PtqParams
 from stages.shared import paths
+from stages.shared.start_line import log_start
 from yolov6core.base.cpu_record import write_record
 from yolov6core.base.errors import logger
 from yolov6core.engines.cpu import integer_arithmetic, resolved
@@ -11,6 +12,7 @@ from yolov6core.engines.cpu import integer_arithmetic, resolved
 
 def detect_cpu(ptq: PtqParams) -> None:
     """Write `sums`: `exact` or `saturating`, `ptq.cpu` with `auto` replaced by what the CPU at hand does; and `cpu`."""
+    log_start("detect-cpu", device="cpu")
     logger.info("this CPU: %s", integer_arithmetic().describe())
     sums = resolved(ptq.cpu)
     write_record(paths.CPU, asked=ptq.cpu, sums=sums)

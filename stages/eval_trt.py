@@ -9,13 +9,16 @@ from stages.params import EvalParams
 from stages.shared import paths
 from stages.shared.limits import limits_of
 from stages.shared.shell import required
+from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
+from yolov6core.base.progress import tracked
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.engines.complaints import is_wrong_here, missing_int8, no_gain, unsuitable_cpu
 from yolov6core.engines.latency import speedup
 from yolov6core.engines.registry import open_exact
 from yolov6core.engines.runtime import SIDECAR, Engine, EngineInfo
+from yolov6core.evaluation.class_table import log_classes
 from yolov6core.evaluation.evaluator import EvalResult
 from yolov6core.serving.comparison_files import write_curves, write_rounds, write_samples, write_summary, write_tables
 from yolov6core.serving.engine_evaluation import Times, evaluate_engine, measure_engines
@@ -43,12 +46,14 @@ def eval_trt(
     """
     dataset = DetectionDataset(required(dataset_dir, made_by="prepare-voc2yolo"), "val")
     engines = _open(required(engines_dir, made_by="build-trt"))
+    infos = {kind: engine.info for kind, engine in engines.items()}
+    log_start("eval-trt", device="; ".join(dict.fromkeys(map(_place, infos.values()))))
     how: dict[str, Any] = {"limits": limits_of(evaluation), "batch_size": evaluation.batch_size}
-    results = {kind: evaluate_engine(engine, dataset, **how) for kind, engine in engines.items()}
+    engine_by_kind = tracked(engines.items(), "mAP of engines", unit="engines")
+    results = {kind: evaluate_engine(engine, dataset, **how) for kind, engine in engine_by_kind}
     times = measure_engines(
         engines, dataset, limits=limits_of(evaluation), rounds=evaluation.rounds, repeats=evaluation.repeats
     )
-    infos = {kind: engine.info for kind, engine in engines.items()}
     rows = {kind: _row(kind, infos[kind], results[kind], times, engines_dir / kind) for kind in engines}
     for kind, info in infos.items():
         _warn_of_cpu(info, results[kind], engines_dir / kind, dataset, how)
@@ -60,6 +65,7 @@ def eval_trt(
         write_summary(folder, rows, infos)
         write_samples(folder / "samples", dataset, results, evaluation.samples)
         write_rounds(folder / "rounds.csv", times)
+    log_classes(results)
     for kind, row in rows.items():
         write_json(metrics / f"{kind}.json", {key: row[key] for key in IN_METRICS if key in row})
         logger.info("%-8s %s", kind, "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
@@ -70,6 +76,11 @@ def _open(folder: Path) -> dict[str, Engine]:
     if not engines:
         raise UserError(f"{folder} holds no engines: run 'dvc repro build-trt' first")
     return engines
+
+
+def _place(info: EngineInfo) -> str:
+    threads = f", {info.settings.threads or 'all'} threads" if info.device == "CPU" else ""
+    return f"{info.runtime} {info.version} on {info.device}{threads}"
 
 
 def _row(kind: str, info: EngineInfo, result: EvalResult, times: Times, folder: Path) -> dict[str, Any]:

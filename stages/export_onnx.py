@@ -13,9 +13,11 @@ from torch import nn
 from stages.params import ExportParams, RuntimeParams
 from stages.shared import paths
 from stages.shared.shell import required
+from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
-from yolov6core.base.threads import set_threads
+from yolov6core.base.progress import tracked
+from yolov6core.base.threads import describe_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
 from yolov6core.exchange.compare import Outputs
@@ -53,9 +55,10 @@ def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = pat
         UserError: a checkpoint is missing, or a file is further from torch than the tolerances allow.
     """
     set_threads(runtime.threads)
+    log_start("export-onnx", "torch", "onnx", "onnxruntime", device=describe_device("cpu"))
     rows: Rows = {}
     with replace_folder(out) as folder:
-        for kind, weights in paths.WEIGHTS.items():
+        for kind, weights in tracked(paths.WEIGHTS.items(), "models", unit="models"):
             rows |= _export_kind(kind, required(weights, made_by=paths.MADE_BY[kind]), export, folder)
         write_json(folder / paths.CHECK_REPORT, rows)
         # Inside, so that a bad file never stands where the next stage finds it.
@@ -93,7 +96,7 @@ def _export_kind(kind: str, weights: Path, export: ExportParams, folder: Path) -
     floats = state_of(network).float_layers if isinstance(network, QuantizedModel) else frozenset()
     traced: dict[str, onnx.ModelProto] = {}
     rows: Rows = {}
-    for dialect in export.dialects:
+    for dialect in tracked(export.dialects, kind, unit="files"):
         if dialect == "cache" and kind == "float":
             continue
         grid = "float"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages.params import PrepareParams
 from stages.shared import paths
+from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
 from yolov6core.datasets.annotated import DatasetError, Problem
@@ -31,6 +32,7 @@ def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = paths.DATASET, metri
     Raises:
         UserError: nothing usable is left, or `strict` and there are problems. Only a list of them is written then.
     """
+    log_start("prepare-voc2yolo", "opencv-python-headless", device=f"cpu, {os.cpu_count()} cores", data=prepare.root)
     with _no_cycle_search():
         return _prepare_and_write(prepare, out=out, metrics=metrics)
 

@@ -14,14 +14,17 @@ from stages.params import EvalParams, PtqParams, RuntimeParams
 from stages.shared import paths
 from stages.shared.limits import limits_of
 from stages.shared.shell import required
+from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.cpu_record import read_record
 from yolov6core.base.errors import UserError, logger
+from yolov6core.base.progress import tracked
 from yolov6core.base.saturation import CpuSums
 from yolov6core.base.tables import write_rows
-from yolov6core.base.threads import compute_device, set_threads
+from yolov6core.base.threads import compute_device, describe_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
+from yolov6core.evaluation.class_table import log_classes
 from yolov6core.evaluation.evaluator import EvalResult
 from yolov6core.int8.float_comparison import FloatComparison, retention, told_share
 from yolov6core.int8.quantized_networks import matching_layers, save_quantized
@@ -57,9 +60,10 @@ class Calibration:
         """Batches of the calibration list, in its order; of the first `images` only, if given."""
         dataset = DetectionDataset(paths.DATASET, "calib", limit=images)
         size = batch_size or self.ptq.batch_size
-        return image_batches(
+        batches = image_batches(
             dataset, image_size=self.card.image_size, shrink=self.card.shrink, batch_size=size, device=self.device
         )
+        return tracked(batches, "calibration", total=len(dataset), count=len)
 
     def repair_images(self) -> Tensor:
         """One batch of REPAIR_IMAGES images."""
@@ -76,6 +80,7 @@ def ptq_calib(ptq: PtqParams, evaluation: EvalParams, runtime: RuntimeParams) ->
     """
     set_threads(runtime.threads)
     device = compute_device(runtime.device)
+    log_start("ptq-calib", "torch", device=describe_device(device))
     weights = required(paths.WEIGHTS["float"], made_by=paths.MADE_BY["float"])
     network, card = load_float(weights, device=device)
     on_select, on_val = (
@@ -213,6 +218,7 @@ def _write_metrics(
     score, float_score = ptq_val.stats["map50_95"], float_val.stats["map50_95"]
     kept = retention(score, float_score)
     write_json(METRICS, {"map50_95": score, "map50": ptq_val.stats["map50"]})
+    log_classes({"float": float_val, "ptq": ptq_val})
     logger.info("ptq by %s: val mAP50:95 %.4f, %s of the float %.4f", chosen, score, told_share(kept), float_score)
     if float_score <= 0:
         logger.warning("the float network finds nothing on val, so that nothing can be compared: train it longer")

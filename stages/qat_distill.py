@@ -12,13 +12,16 @@ from stages.params import AugmentParams, EvalParams, QatParams, RuntimeParams
 from stages.shared import paths
 from stages.shared.limits import limits_of
 from stages.shared.shell import finish, how_to_continue, required, state_path
+from stages.shared.start_line import log_start
 from stages.shared.trainings import recipe_of, spread_over_devices
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
+from yolov6core.base.progress import tracked
 from yolov6core.base.tables import write_rows
-from yolov6core.base.threads import compute_device, set_threads
+from yolov6core.base.threads import compute_device, describe_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
+from yolov6core.evaluation.class_table import log_classes
 from yolov6core.evaluation.evaluator import DetectionLimits
 from yolov6core.int8.float_comparison import FloatComparison
 from yolov6core.int8.qat import QatTask, QatWeights, freeze_unused_
@@ -66,6 +69,7 @@ def _fine_tune(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams, *
     processes = join(compute_device(runtime.device))
     check_batch(qat.batch_size, processes)
     set_threads(runtime.threads)
+    log_start("qat-distill", "torch", device=describe_device(processes.device, processes=processes.count))
     torch.manual_seed(qat.seed)
     float_weights, start_weights = (
         required(paths.WEIGHTS[kind], made_by=paths.MADE_BY[kind]) for kind in ("float", qat.start)
@@ -180,13 +184,11 @@ def _calibrate_again(
     except ValueError as error:
         raise UserError(f"qat.scales reestimate: {error}; choose fixed or learned") from None
     before = get_ranges(student)
-    images = image_batches(
-        DetectionDataset(paths.DATASET, "calib"),
-        image_size=card.image_size,
-        shrink=card.shrink,
-        batch_size=EVAL_BATCH,
-        device=device,
+    dataset = DetectionDataset(paths.DATASET, "calib")
+    batches = image_batches(
+        dataset, image_size=card.image_size, shrink=card.shrink, batch_size=EVAL_BATCH, device=device
     )
+    images = tracked(batches, "calibration", total=len(dataset), count=len)
     set_ranges_(student, ranges(collect(student, images), method))
     scores = evaluate(student)
     better = scores["selection_score"] >= run.best_score
@@ -200,7 +202,8 @@ def _calibrate_again(
 def _write(student: QuantizedModel, run: TrainingRun, card: NetworkCard, *, limits: DetectionLimits) -> None:
     assert card.quantization is not None, "it was read as a quantized network"
     val = DetectionDataset(paths.DATASET, "val")
-    scores = SplitEvaluator(val, card, batch_size=EVAL_BATCH, limits=limits)(student).stats
+    result = SplitEvaluator(val, card, batch_size=EVAL_BATCH, limits=limits)(student)
+    scores = result.stats
     with replace_folder(paths.QAT) as folder:
         save_quantized(folder / paths.WEIGHTS["qat"].name, student, card, method=card.quantization.method)
         write_rows(folder / "epochs.csv", run.rows)
@@ -209,4 +212,5 @@ def _write(student: QuantizedModel, run: TrainingRun, card: NetworkCard, *, limi
     best = (
         f"epoch {run.best_epoch} was best on select" if run.best_epoch else "the start, no epoch was better on select"
     )
+    log_classes({"qat": result})
     logger.info("qat: val mAP50:95 %.4f, mAP50 %.4f (%s) -> %s", scores["map50_95"], scores["map50"], best, paths.QAT)

@@ -8,6 +8,7 @@ from pathlib import Path
 from stages.params import AugmentParams, ModelParams, RuntimeParams, SearchParams
 from stages.shared import paths
 from stages.shared.shell import finish, warn_if_untracked
+from stages.shared.start_line import log_start
 from stages.shared.trainings import TrainingSections, spread_over_devices, train_float
 from yolov6core.base.atomic import replace_folder
 from yolov6core.base.errors import UserError, logger
@@ -29,6 +30,8 @@ def search_scales(
     Raises:
         UserError: missing inputs, or given scales of another network.
     """
+    if search.scales is not None:
+        log_start("search-scales", device="nothing is computed")
     if search.scales is None:
         if not spread_over_devices(command, search, runtime):
             _search(TrainingSections(model, augment, search, runtime), search)

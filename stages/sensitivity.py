@@ -9,13 +9,16 @@ from stages.params import EvalParams, RuntimeParams, SensitivityParams
 from stages.shared import paths
 from stages.shared.limits import limits_of
 from stages.shared.shell import required
+from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.code_version import fingerprint
 from yolov6core.base.errors import logger
+from yolov6core.base.progress import tracked
 from yolov6core.base.tables import write_rows
-from yolov6core.base.threads import compute_device, set_threads
+from yolov6core.base.threads import compute_device, describe_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
+from yolov6core.evaluation.class_table import log_classes
 from yolov6core.evaluation.evaluator import EvalResult
 from yolov6core.evaluation.ranking_plot import ranking_picture
 from yolov6core.int8.float_comparison import retention, score_of, told_share
@@ -64,6 +67,7 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
     """
     set_threads(runtime.threads)
     device = compute_device(runtime.device)
+    log_start("sensitivity", "torch", device=describe_device(device))
     float_weights, ptq_weights = (
         required(paths.WEIGHTS[kind], made_by=paths.MADE_BY[kind]) for kind in ("float", "ptq")
     )
@@ -75,12 +79,9 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
         )
         for split in ("select", "val")
     )
-    images = image_batches(
-        DetectionDataset(paths.DATASET, "select", limit=params.images),
-        image_size=card.image_size,
-        shrink=card.shrink,
-        device=device,
-    )
+    some = DetectionDataset(paths.DATASET, "select", limit=params.images)
+    batches = image_batches(some, image_size=card.image_size, shrink=card.shrink, device=device)
+    images = tracked(batches, "sensitivity of all layers", total=len(some), count=len)
     columns: Columns = {"fast": fast_sensitivity(model, images, readout=readout(card))}
     measured = Measured(model, card, state_of(model).float_layers, on_select, on_select(network))
     if params.metric == "exact":
@@ -92,10 +93,11 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
     layers = _layers(columns[params.metric], costs)
     choice = _choose(measured, layers, params=params)
     set_float_layers_(model, measured.always_float | set(choice.float_layers))
-    float_val, partial_val = on_val(network).stats, on_val(model).stats
+    float_val, partial_val = on_val(network), on_val(model)
     _write(measured, layers=layers, columns=columns, costs=costs, choice=choice)
     _state_path(on_select).unlink(missing_ok=True)
-    _write_metrics(partial_val, float_val=float_val["map50_95"], costs=costs, choice=choice)
+    log_classes({"float": float_val, "partial": partial_val})
+    _write_metrics(partial_val.stats, float_val=float_val.stats["map50_95"], costs=costs, choice=choice)
 
 
 def _exact(measured: Measured) -> Columns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,13 +12,15 @@ from stages.params import AugmentParams, EvalParams, ModelParams, RuntimeParams,
 from stages.shared import paths
 from stages.shared.limits import limits_of
 from stages.shared.shell import finish, required, warn_if_untracked
+from stages.shared.start_line import log_start
 from stages.shared.trainings import Setup, TrainingSections, card_of, spread_over_devices, train_float
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.tables import write_rows
-from yolov6core.base.threads import set_threads
+from yolov6core.base.threads import describe_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.evaluation.evaluator import DetectionLimits
+from yolov6core.evaluation.class_table import log_classes
+from yolov6core.evaluation.evaluator import DetectionLimits, EvalResult
 from yolov6core.evaluation.plots import batch_picture, save_jpeg, stack_rows
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.detector import Detector
@@ -64,6 +66,7 @@ def train_repopt(
     if train.epochs == 0:
         assert given is not None, "the section does not allow it"
         set_threads(runtime.threads)
+        log_start("train-repopt", "torch", device=describe_device("cpu"))
         _use_as_given(given, model, train, limits=limits_of(evaluation))
         return
     if given is not None and given.deployed:
@@ -122,10 +125,10 @@ def _use_as_given(given: GivenWeights, model: ModelParams, train: TrainParams, *
         logger.warning(
             "the file's classes are called %s, the dataset's %s", ", ".join(given.names), ", ".join(card.names)
         )
-    scores = SplitEvaluator(dataset, card, batch_size=EVAL_BATCH, limits=limits)(network).stats
+    result = SplitEvaluator(dataset, card, batch_size=EVAL_BATCH, limits=limits)(network)
     with replace_folder(paths.TRAIN) as folder:
         save_float(folder / WEIGHTS, network, card)
-    _write_metrics(scores, f"as given in {given.path}")
+    _write_metrics(result, f"as given in {given.path}")
 
 
 def _load(network: Detector, given: GivenWeights, *, block: str, reinit: list[str]) -> None:
@@ -159,20 +162,22 @@ def _use_scales(network: Detector, *, seed: int, reinitialize: bool) -> None:
 
 def _write(trained: Trained, card: NetworkCard, *, limits: DetectionLimits) -> None:
     val = DetectionDataset(paths.DATASET, "val")
-    scores = SplitEvaluator(val, card, batch_size=EVAL_BATCH, limits=limits)(trained.network).stats
+    result = SplitEvaluator(val, card, batch_size=EVAL_BATCH, limits=limits)(trained.network)
     with replace_folder(paths.TRAIN) as folder:
         save_float(folder / WEIGHTS, trained.network, card)
         write_rows(folder / "epochs.csv", trained.run.rows)
         write_rows(folder / "selection.csv", trained.run.evaluations())
         pictures = [batch_picture(*batch, card.names) for batch in islice(trained.batches(0), BATCHES_SHOWN)]
         save_jpeg(stack_rows(pictures), folder / "batch.jpg")
-    _write_metrics(scores, f"epoch {trained.run.best_epoch} was best on select")
+    _write_metrics(result, f"epoch {trained.run.best_epoch} was best on select")
 
 
-def _write_metrics(scores: Mapping[str, float], source: str) -> None:
+def _write_metrics(result: EvalResult, source: str) -> None:
+    scores = result.stats
     if scores["map50_95"] <= 0:
         logger.warning("the network finds nothing on val: train it longer, or look at the data and the losses")
     write_json(METRICS, {"map50_95": scores["map50_95"], "map50": scores["map50"]})
+    log_classes({"float": result})
     logger.info(
         "float: val mAP50:95 %.4f, mAP50 %.4f (%s) -> %s", scores["map50_95"], scores["map50"], source, paths.TRAIN
     )

@@ -142,12 +142,16 @@ def test_functions_import_only_where_it_is_needed(path):
         packages = {name.split(".")[0] for name in names_of(node)}
         if path.parts[-2:] == ("stages", "__main__.py") and function:
             inside_main.append(function)
+        elif function and path.parts[-3:] == BARS:
+            assert names_of(node) == {"stages.shared.drawing"}, f"{path}: {function} imports {packages}"
         elif function:
             assert path.parts[-2] in MAY_NEED_OPTIONAL, f"{path}: {function} imports {packages}"
             assert packages <= OPTIONAL | {"ctypes"} | HELPERS, f"{path}: {function} imports {packages}"
     assert len(set(inside_main)) == len(inside_main), "one import a command"
 
 
+BARS = ("stages", "shared", "bars.py")
+"""It loads the module that draws, and rich with it, when there is something to draw on a terminal."""
 HELPERS = {"google", "ml_dtypes"}
 """Parts of the optional packages that have names of their own."""
 
@@ -248,9 +252,15 @@ def test_stages_are_the_commands():
 
 
 def test_help_starts_without_heavy_imports():
-    code = "import sys; import stages.__main__; print(sorted({'torch', 'cv2', 'numpy', 'onnx'} & set(sys.modules)))"
+    heavy = {"torch", "cv2", "numpy", "onnx", "rich"}
+    code = f"import sys; import stages.__main__; print(sorted({heavy} & set(sys.modules)))"
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+def test_one_module_draws():
+    drawing = [module_of(path) for path in sources() if any(name.split(".")[0] == "rich" for name in imports(path))]
+    assert drawing == ["stages.shared.drawing"]
 
 
 def test_wrong_parameters_are_answered_at_once(tmp_path):

@@ -16,6 +16,8 @@ from typing import Any
 import typer
 
 from stages.params import conflicts_between
+from stages.shared.bars import bars_on
+from stages.shared.flow import missing_inputs, next_command
 from stages.shared.paths import PARAMS, RESUME
 from yolov6core.base.atomic import full_disk_explained
 from yolov6core.base.code_version import edited_since, fingerprint, source_digests
@@ -35,10 +37,11 @@ LOCK_SECONDS = 30.0
 @contextlib.contextmanager
 def errors_as_exit_codes() -> Iterator[None]:
     """Turn errors into messages: wrong parameters end in exit code 2, UserError in 1, Ctrl-C in 130; others keep their
-    traceback. A full disk is a UserError, too. Log records are plain lines on stderr."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    traceback. A full disk is a UserError, too. Log records are plain lines on stderr; on a terminal, bars of running
+    work stand below them."""
     try:
-        with full_disk_explained():
+        with bars_on(sys.stderr) as lines, full_disk_explained():
+            logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[lines], force=True)
             yield
     except (UserError, ParamsError) as error:
         typer.echo(f"error: {error}", err=True)
@@ -72,6 +75,14 @@ def stage_run(stage: str, params: Path, changes: Sequence[str] | None = None) ->
                 f"edited while the stage ran, so that its outputs are of neither version for certain: "
                 f"{', '.join(edited)}. Run the stage again"
             )
+        _say_next(stage, params)
+
+
+def _say_next(stage: str, params: Path) -> None:
+    """Name the next command, unless DVC or torchrun, which have started this process, go on themselves."""
+    last = "infer" in (command := next_command(stage, params))
+    if LAUNCHED not in os.environ and (last or "DVC_STAGE" not in os.environ):
+        logger.info("next: %s", command)
 
 
 def parameter_file(params: Path, changes: Sequence[str] | None = None) -> ParameterFile:
@@ -108,6 +119,12 @@ def required(path: Path, *, made_by: str) -> Path:
     if not path.exists():
         raise UserError(f"{path} is missing: run 'dvc repro {made_by}' first")
     return path
+
+
+def need_inputs(stage: str) -> None:
+    """Check what a stage reads in any case, before its module and torch are loaded. Raises UserError."""
+    for path, maker in missing_inputs(stage):
+        required(path, made_by=maker)
 
 
 def warn_if_untracked(path: Path, *, tracked: Path, parameter: str) -> None:

@@ -11,8 +11,9 @@ import typer
 from stages.params import AugmentParams, ModelParams, QatParams, RuntimeParams, SearchParams, TrainParams
 from stages.shared import paths
 from stages.shared.shell import how_to_continue, required, state_path
+from stages.shared.start_line import log_start
 from yolov6core.base.errors import UserError
-from yolov6core.base.threads import compute_device, set_threads
+from yolov6core.base.threads import compute_device, describe_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.evaluation.evaluator import DetectionLimits
 from yolov6core.models.card import NetworkCard, new_card
@@ -71,6 +72,7 @@ def train_float(
     training, runtime, limits = sections.training, sections.runtime, limits or DetectionLimits()
     processes = join(compute_device(runtime.device))
     set_threads(runtime.threads)
+    log_start(stage, "torch", device=describe_device(processes.device, processes=processes.count))
     folder = required(paths.DATASET, made_by="prepare-voc2yolo")
     dataset = DetectionDataset(folder, "train", cache_mib=runtime.cache_mib)
     card = card_of(sections.model, names=dataset.names, block=block, aux_head=aux_head)

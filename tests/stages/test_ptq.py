@@ -150,7 +150,7 @@ def test_a_failure_names_the_tensors_to_blame(pipeline, monkeypatch, caplog):
 
     def evaluate(self, network):
         score = next(scores)
-        return SimpleNamespace(stats={"map50_95": score, "map50": score}, detections={})
+        return SimpleNamespace(stats={"map50_95": score, "map50": score}, detections={}, per_class={})
 
     monkeypatch.setattr(SplitEvaluator, "__call__", evaluate)
     pipeline("test")

@@ -60,7 +60,7 @@ def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
 
         def evaluate(self, network):
             score = 0.25 if self.dataset.split == "val" else next(left)
-            return SimpleNamespace(stats={"map50_95": score, "map50": score}, detections={})
+            return SimpleNamespace(stats={"map50_95": score, "map50": score}, detections={}, per_class={})
 
         monkeypatch.setattr(SplitEvaluator, "__call__", evaluate)
         sections = section("augment", **augment or {}), qat(**changes), section("eval"), RUNTIME

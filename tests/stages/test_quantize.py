@@ -83,7 +83,7 @@ def scored(monkeypatch):
             error = sum(((ours - reference).norm() / reference.std()).item() for ours, reference in pairs)
         quantized = sum(getattr(module, "active", False) for module in network.modules())
         score = 0.5 - 0.005 * quantized - 1e-4 * min(error, 10.0)
-        return SimpleNamespace(stats={"map50_95": score, "map50": 1.5 * score}, detections={})
+        return SimpleNamespace(stats={"map50_95": score, "map50": 1.5 * score}, detections={}, per_class={})
 
     monkeypatch.setattr(SplitEvaluator, "__call__", evaluate)
     return splits

@@ -21,6 +21,18 @@ def set_threads(threads: int) -> int:
     return count
 
 
+def describe_device(device: str, *, processes: int = 1) -> str:
+    """A device of torch in words, with the CPU threads in use: `cuda:0 (NVIDIA T4), 8 CPU threads`.
+
+    Args:
+        processes: that work alike, this one included.
+    """
+    name = f" ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else ""
+    count = torch.get_num_threads()
+    several = f" in each of {processes} processes" if processes > 1 else ""
+    return f"{device}{name}, {count} CPU thread{'s' if count > 1 else ''}{several}"
+
+
 def compute_device(name: str) -> str:
     """`auto` becomes `cuda` where torch sees a GPU, else `cpu`; other names stay.
 

@@ -33,6 +33,10 @@ class DatasetView:
         self._kept: dict[tuple[Size, int, int], EvalBatch] = {}
         self._room = cache_mib * 2**20
 
+    def __len__(self) -> int:
+        """Images; of a part, so many that all parts have as many or one less."""
+        return -(-len(self.dataset) // self.part[1])
+
     @property
     def names(self) -> tuple[str, ...]:
         """Class names."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from yolov6core.base.inputs import fits_a_line
+from yolov6core.base.progress import working
 from yolov6core.data.image_header import ImageHeader, read_image_header
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Box, Problem
 from yolov6core.datasets.images import Images
@@ -34,7 +35,13 @@ def check_images(images: Images, rules: BoxRules) -> tuple[Images, list[Problem]
     Returns: the usable images with the size of their file and boxes inside it, and the problems found.
     """
     problems: list[Problem] = []
-    return images.revised(lambda image: _check_image(image, rules, problems)), problems
+    with working("checking images", total=len(images)) as bar:
+
+        def check(image: AnnotatedImage) -> AnnotatedImage | None:
+            bar.add()
+            return _check_image(image, rules, problems)
+
+        return images.revised(check), problems
 
 
 def _check_image(image: AnnotatedImage, rules: BoxRules, problems: list[Problem]) -> AnnotatedImage | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from yolov6core.base.inputs import MAX_DOCUMENT, decode_text, open_input, read_bytes
+from yolov6core.base.progress import tracked
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, DatasetError, Problem
 from yolov6core.datasets.coco_ids import IdTable, category_names
 from yolov6core.datasets.images import Images, ReadDataset
@@ -151,7 +152,7 @@ def _read_file(
         place = ids.place_of(entry.get("image_id"), entry.get("id"))
         if place is not None:
             objects.setdefault(place, []).append(item)
-    for place, entry in ids.usable():
+    for place, entry in tracked(ids.usable(), "reading annotations", total=len(document["images"])):
         file_name = str(entry["file_name"]).replace("\\", "/")
         if not places.is_safe(file_name):
             problems.append(Problem("unsafe_path", path, file_name))

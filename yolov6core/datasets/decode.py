@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 from yolov6core.base.errors import logger
 from yolov6core.base.inputs import read_bytes
 from yolov6core.base.parent import end_with_starter
+from yolov6core.base.progress import Bar, working
 from yolov6core.data.image_header import MAX_BYTES, read_image_header
 from yolov6core.datasets.annotated import DatasetError, Problem
 from yolov6core.datasets.images import Images
@@ -104,12 +104,18 @@ def _chunks(work: Iterable[Work]) -> Iterator[list]:
 
 
 def _findings(work: Iterable[Work], count: int, name: str, processes: int) -> Iterator[Finding]:
-    progress = Progress(name, count)
-    if count < ALONE:
-        for chunk in _chunks(work):
-            yield from _check_chunk(chunk)
-            progress.add(len(chunk))
-        return
+    with working(f"decoding {name}", total=count) as bar:
+        progress = _Told(bar)
+        yield from _in_this_process(work, progress) if count < ALONE else _in_others(work, progress, processes)
+
+
+def _in_this_process(work: Iterable[Work], progress: _Told) -> Iterator[Finding]:
+    for chunk in _chunks(work):
+        yield from _check_chunk(chunk)
+        progress.add(len(chunk))
+
+
+def _in_others(work: Iterable[Work], progress: _Told, processes: int) -> Iterator[Finding]:
     waiting: list = []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
         try:
@@ -129,34 +135,23 @@ def _findings(work: Iterable[Work], count: int, name: str, processes: int) -> It
             pool.shutdown(cancel_futures=True)
 
 
-def _next_result(waiting: list, progress: Progress) -> list[Finding]:
+def _next_result(waiting: list, progress: _Told) -> list[Finding]:
     found = waiting[0][0].result()
     progress.add(len(waiting.pop(0)[1]))
     return found
 
 
-class Progress:
-    """How far a long work is: one line that is written over on a terminal, else a line every few seconds."""
+class _Told:
+    """How far the decoding is: a bar where one is shown, else a line every few seconds."""
 
-    def __init__(self, name: str, total: int) -> None:
-        self._name, self._total, self._done = name, total, 0
-        self._start = self._last = time.monotonic()
-        self._terminal = sys.stderr.isatty()
+    def __init__(self, bar: Bar) -> None:
+        self._bar, self._last = bar, time.monotonic()
 
     def add(self, count: int) -> None:
-        """Count further items as done."""
-        self._done += count
-        now = time.monotonic()
-        finished = self._done >= self._total
-        if now - self._last < (0.2 if self._terminal else LOG_SECONDS) and not (finished and self._terminal):
+        """Count further images as done."""
+        bar, now = self._bar, time.monotonic()
+        bar.add(count)
+        if bar.progress.shown or now - self._last < LOG_SECONDS:
             return
         self._last = now
-        text = f"decoding {self._name}: {self._done} of {self._total} images, {self._rate(now):.0f} a second"
-        if not self._terminal:
-            logger.info("%s", text)
-        elif now - self._start > 1:
-            sys.stderr.write(f"\r{text}" + ("\n" if finished else ""))
-            sys.stderr.flush()
-
-    def _rate(self, now: float) -> float:
-        return self._done / max(now - self._start, 1e-9)
+        logger.info("%s: %d of %d images, %.0f a second", bar.title, bar.done, bar.total, bar.rate() or 0)

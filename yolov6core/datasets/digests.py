@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from yolov6core.base.atomic import write_text
+from yolov6core.base.progress import tracked
 
 CHUNK = 2**20
 DIGEST_BYTES = 16
@@ -24,7 +25,7 @@ def write_digests(path: Path, images: Iterable[str]) -> None:
     """
     names = sorted(set(images))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(digest_of, names)
+        found = tracked(pool.map(digest_of, names), "digests of images", total=len(names))
         lines = [f"{digest} {size} {name}\n" for name, (digest, size) in zip(names, found, strict=True)]
     write_text(path, "".join(lines))
 

@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from yolov6core.base.errors import logger
 from yolov6core.base.inputs import read_bytes
+from yolov6core.base.progress import tracked
 from yolov6core.data.image_header import IMAGE_SUFFIXES
 from yolov6core.datasets.annotated import AnnotatedImage, DatasetError, Problem
 from yolov6core.datasets.images import Images, ReadDataset
@@ -159,7 +160,7 @@ def _read_list(folder: VocFolder, path: str, problems: list[Problem]) -> list[st
 def _read_images(
     folder: VocFolder, names: Iterable[str], origin: int, problems: list[Problem]
 ) -> Iterator[AnnotatedImage]:
-    for name in names:
+    for name in tracked(names, "reading annotations"):
         stem = folder.annotation_of(name)
         found = folder.images_of(name if stem is None else stem)
         paths = [path for place in found for path in folder.images.paths(place)]

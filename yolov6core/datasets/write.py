@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from yolov6core.base.progress import tracked
 from yolov6core.data.label_names import LabelNames, plain_path
 from yolov6core.datasets.annotated import AnnotatedImage, Box, DatasetError
 from yolov6core.datasets.images import Images
@@ -129,7 +130,7 @@ def _write_labels(
     labels.mkdir()
     made: set[str] = set()
     for images in splits.values():
-        for image in images:
+        for image in tracked(images, "writing labels"):
             name = named.of(image.path)
             inside = name.rpartition("/")[0]
             if inside and inside not in made:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from yolov6core.base.inputs import read_text
+from yolov6core.base.progress import tracked
 from yolov6core.data.files import Files, list_files
 from yolov6core.data.image_header import IMAGE_SUFFIXES, read_image_header
 from yolov6core.datasets.annotated import AnnotatedImage, AnnotatedObject, Problem
@@ -111,7 +112,7 @@ def label_path(path: str) -> str:
 def _read_images(
     paths: Iterable[str], labels: Labels, told: YoloDescription, problems: list[Problem]
 ) -> Iterator[AnnotatedImage]:
-    for path in paths:
+    for path in tracked(paths, "reading labels"):
         where = labels.of(path)
         if where is None:
             problems.append(Problem("missing_annotation", path, f"no {label_path(path)}"))

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from yolov6core.base.progress import tracked
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -35,7 +37,7 @@ def measure(
     if rounds < 1 or repeats < 1 or warmup < 0:
         raise ValueError(f"rounds is {rounds}, repeats {repeats}, warmup {warmup}; at least 1, 1 and 0 are needed")
     samples: dict[str, list[list[float]]] = {name: [] for name in calls}
-    for _ in range(rounds):
+    for _ in tracked(range(rounds), "latency and throughput", unit="rounds"):
         for name, call in calls.items():
             for _ in range(warmup):
                 call()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import length_hint
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov6core.base.progress import tracked
 from yolov6core.data.transforms import network_input
 from yolov6core.evaluation.coco_map import CocoResult, coco_metrics
 from yolov6core.evaluation.nms import as_float32, nms
@@ -121,7 +123,9 @@ def evaluate(
     seconds = {"load": 0.0, "predict": 0.0, "nms": 0.0, "coco": 0.0}
     detections: dict[int, NDArray[np.float32]] = {}
     suppress = partial(nms, score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
-    batches = iter(dataset.eval_batches(image_size=image_size, batch_size=batch_size))
+    batches = dataset.eval_batches(image_size=image_size, batch_size=batch_size)
+    count = length_hint(dataset) or None  # of its own images; not asked of those who cannot tell
+    batches = tracked(batches, "evaluation", total=count, count=lambda batch: len(batch.image_ids))
     while (batch := _timed(seconds, "load", lambda: next(batches, None))) is not None:
         predicted = _timed(seconds, "predict", lambda images=batch.images: _run(predict, images))
         _check_classes(predicted[1].shape[-1], dataset.names)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from yolov6core.base.progress import tracked
 from yolov6core.quant.graph_ops import Kind, kind_of, quant_conv
 from yolov6core.quant.insert import QuantizedModel
 
@@ -38,7 +39,7 @@ def visit_convolutions(gm: QuantizedModel, images: Tensor, visit: Visit) -> None
     training = gm.training
     gm.eval()
     try:
-        for node in gm.graph.nodes:
+        for node in tracked(gm.graph.nodes, "layer by layer", unit="operations"):
             float_run.env[node] = _float_value(float_run, gm, node, kinds[node])
             value = quantized_run.run_node(node)
             if kinds[node] is Kind.CONV and quant_conv(gm, str(node.target)).active and node.target not in seen:

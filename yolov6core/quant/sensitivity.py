@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
+from yolov6core.base.progress import tracked
 from yolov6core.quant.graph_ops import Kind, activation_quantizers, kind_of, quant_conv
 from yolov6core.quant.insert import QuantizedModel, convolution_names, quantizers_off, state_of
 
@@ -224,11 +225,11 @@ def exact_results(
         keep: called after every evaluation with all results so far, to store them.
     """
     names, results = list(names), dict(known or {})
-    for name in names:
-        if name not in results:
-            results[name] = evaluate(OneLayer(gm, name))
-            if keep is not None:
-                keep(results)
+    left = [name for name in names if name not in results]
+    for name in tracked(left, "layers, each quantized alone", unit="layers"):
+        results[name] = evaluate(OneLayer(gm, name))
+        if keep is not None:
+            keep(results)
     return {name: results[name] for name in names}
 
 

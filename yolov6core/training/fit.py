@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 
 from yolov6core.base.errors import logger
+from yolov6core.base.progress import working
 from yolov6core.training.interruption import CheckpointManager, ResumePoint, StopRequest, bad_batch_kept, training_held
-from yolov6core.training.loop import Batch, train_one_epoch
+from yolov6core.training.loop import Batch, EpochProgress, train_one_epoch
 from yolov6core.training.recipe import Recipe
 from yolov6core.training.run import TrainingRun
 from yolov6core.training.train_state import TrainState
@@ -51,7 +53,7 @@ def fit(
         for epoch in range(manager.epoch, recipe.epochs):
             started = time.perf_counter()
             manager.epoch = epoch
-            with bad_batch_kept(folder, state.processes.rank):
+            with bad_batch_kept(folder, state.processes.rank), _bar(state, recipe, epoch, progress) as show:
                 means = train_one_epoch(
                     state,
                     batches(epoch, progress.batches),
@@ -59,7 +61,7 @@ def fit(
                     weights,
                     freeze_norm=epoch >= recipe.epochs - recipe.freeze_norm_epochs,
                     progress=progress,
-                    after_step=manager.after_step,
+                    after_step=lambda progress, show=show: manager.after_step(show(progress)),
                 )
             row = {"epoch": epoch + 1, "lr": state.schedule.lr(state.step - 1), **means}
             if (epoch + 1) % recipe.eval_every == 0 or epoch + 1 == recipe.epochs:
@@ -69,6 +71,26 @@ def fit(
             _log_epoch(row, recipe.epochs, time.perf_counter() - started)
             progress = manager.after_epoch()
     return run
+
+
+@contextlib.contextmanager
+def _bar(
+    state: TrainState, recipe: Recipe, epoch: int, progress: EpochProgress
+) -> Iterator[Callable[[EpochProgress], EpochProgress]]:
+    """A bar of the epoch's images, of all devices together; gives what moves it and hands its argument on."""
+    size, images = recipe.batch_size, state.batches_per_epoch * recipe.batch_size
+    with working(
+        f"epoch {epoch + 1}/{recipe.epochs}",
+        total=images or None,
+        done=progress.batches * size,
+        later=images * (recipe.epochs - epoch - 1),
+    ) as bar:
+
+        def show(progress: EpochProgress) -> EpochProgress:
+            bar.reach(progress.batches * size, progress.means())
+            return progress
+
+        yield show
 
 
 def _evaluated(

@@ -25,6 +25,8 @@ class TrainState:
     step: int = 0
     grad_clip_norm: float = 10.0
     """Largest gradient norm; larger gradients are scaled down to it."""
+    batches_per_epoch: int = 0
+    """0: not known."""
     accumulate: int = 1
     """Batches whose gradients make one step: their mean. The last step of an epoch takes the batches that are left."""
     scaler: torch.amp.GradScaler | None = None
@@ -68,6 +70,7 @@ def make_train_state(
         schedule,
         ModelEma(model, total_steps=total),
         grad_clip_norm=recipe.grad_clip_norm,
+        batches_per_epoch=batches_per_epoch,
         accumulate=recipe.accumulate,
         scaler=torch.amp.GradScaler(processes.device) if recipe.amp == "fp16" else None,
         processes=processes,

@@ -1,0 +1,109 @@
+"""What each stage reads and writes, in the order of the pipeline: for help, for the line that a stage begins with, and
+for the one that names the next command. `dvc.yaml` has the same paths, and a test compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.shared import paths
+
+_METRICS = paths.METRICS
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One stage.
+
+    Attributes:
+        section: of params.yaml that is the stage's own.
+        others: sections that it obeys, too.
+        reads, writes: files and folders.
+        optional: those of `reads` that only some parameters ask for.
+    """
+
+    section: str
+    others: tuple[str, ...]
+    reads: tuple[Path, ...]
+    writes: tuple[Path, ...]
+    optional: tuple[Path, ...] = ()
+
+
+FLOW = {
+    "prepare-voc2yolo": Flow("prepare", (), (), (paths.DATASET, _METRICS / "prepare.json")),
+    "search-scales": Flow(
+        "search",
+        ("model", "augment", "runtime"),
+        (paths.DATASET, paths.GIVEN_SCALES),
+        (paths.SCALES,),
+        optional=(paths.DATASET, paths.GIVEN_SCALES),
+    ),
+    "train-repopt": Flow(
+        "train",
+        ("model", "augment", "eval", "runtime"),
+        (paths.DATASET, paths.SCALES, paths.GIVEN_WEIGHTS),
+        (paths.TRAIN, _METRICS / "train.json"),
+        optional=(paths.GIVEN_WEIGHTS,),
+    ),
+    "detect-cpu": Flow("ptq", (), (), (paths.CPU,)),
+    "ptq-calib": Flow(
+        "ptq", ("eval", "runtime"), (paths.DATASET, paths.TRAIN, paths.CPU), (paths.PTQ, _METRICS / "ptq.json")
+    ),
+    "sensitivity": Flow(
+        "sensitivity",
+        ("eval", "runtime"),
+        (paths.DATASET, paths.TRAIN, paths.PTQ),
+        (paths.SENSITIVITY, _METRICS / "partial.json"),
+    ),
+    "qat-distill": Flow(
+        "qat",
+        ("augment", "eval", "runtime"),
+        (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.SCALES),
+        (paths.QAT, _METRICS / "qat.json"),
+        optional=(paths.PTQ, paths.SENSITIVITY, paths.SCALES),
+    ),
+    "export-onnx": Flow(
+        "export", ("runtime",), (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.QAT), (paths.ONNX,)
+    ),
+    "build-trt": Flow("engine", (), (paths.ONNX,), (paths.ENGINES,)),
+    "eval-trt": Flow("eval", (), (paths.DATASET, paths.ENGINES), (paths.EVAL, _METRICS / "eval")),
+}
+"""Name of a stage -> what it reads and writes."""
+
+CONTENTS = {
+    paths.DATASET: "labels, lists of images, COCO files, digests of the images",
+    paths.SCALES: "a scale for each channel and branch, and how far each moved from 1",
+    paths.TRAIN: "the float network, losses of each epoch, mAP on select, three labelled batches",
+    paths.CPU: "how the CPU that INT8 is for adds integers",
+    paths.PTQ: "the calibrated network, activation ranges by each method, histograms",
+    paths.SENSITIVITY: "layers in order of their INT8 error, the partially quantized network",
+    paths.QAT: "the fine-tuned network, losses of each epoch, mAP on select",
+    paths.ONNX: "an ONNX file for each model and dialect, their errors against torch",
+    paths.ENGINES: "engines of the runtime at hand, what runs in INT8",
+    paths.EVAL: "tables, curves and pictures: mAP in 0..1, latency in ms, images/s, size in MB",
+    paths.GIVEN_SCALES: "scales from elsewhere, where search.scales names a file",
+    paths.GIVEN_WEIGHTS: "weights from elsewhere, where train.weights or train.teacher names a file",
+    _METRICS / "prepare.json": "numbers of images, boxes, classes and problems",
+    _METRICS / "eval": "a file for each model: mAP, latency in ms, size in MB, speedup",
+} | {_METRICS / f"{name}.json": "mAP on val, 0..1" for name in ("train", "ptq", "partial", "qat")}
+"""What stands there, with units."""
+
+
+def missing_inputs(stage: str) -> list[tuple[Path, str]]:
+    """What a stage needs in any case and is not there, and the stage that makes it."""
+    flow = FLOW[stage]
+    needed = [path for path in flow.reads if path not in flow.optional and not path.exists()]
+    return [(path, next(name for name, other in FLOW.items() if path in other.writes)) for path in needed]
+
+
+def next_command(stage: str, params: Path = paths.PARAMS) -> str:
+    """The command after a stage; after the last one, how to use the result.
+
+    Args:
+        params: the parameter file of the run.
+    """
+    stages = list(FLOW)
+    if stage == stages[-1]:
+        return f"python -m stages infer --engine {paths.ENGINES / 'qat'} --source IMAGE_OR_FOLDER"
+    given = "" if params == paths.PARAMS else f" --params {params}"
+    return f"python -m stages {stages[stages.index(stage) + 1]}{given}"
