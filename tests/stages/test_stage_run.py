@@ -206,3 +206,21 @@ def test_code_edited_while_a_stage_runs_fails_it(project, monkeypatch):
     result = run_small("detect-cpu")
     assert result.exit_code == 1 and "edited while the stage ran" in result.output
     assert "stages/detect_cpu.py" in result.output and "nothing_imports_this" not in result.output
+
+
+@pytest.mark.parametrize(
+    "stage, missing",
+    [
+        ("train-repopt", "artifacts/dataset is missing: run 'dvc repro prepare-voc2yolo' first"),
+        ("export-onnx", "artifacts/dataset is missing: run 'dvc repro prepare-voc2yolo' first"),
+        ("build-trt", "artifacts/onnx is missing: run 'dvc repro export-onnx' first"),
+        ("eval-trt", "artifacts/dataset is missing: run 'dvc repro prepare-voc2yolo' first"),
+    ],
+)
+def test_missing_inputs_are_named_before_torch_is_loaded(tmp_path, stage, missing):
+    (tmp_path / "params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
+    code = "import sys\nfrom stages.__main__ import app\ntry:\n    app()\nfinally:\n    print('torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, stage]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and missing in done.stderr and done.stdout == "False\n", done.stderr
