@@ -328,6 +328,7 @@ class RuntimeParams(ProjectSection, section="runtime"):
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]?))?)$", description="auto | cpu | cuda | cuda:N")
     ]
+    tensorboard: Text | None = None
 
 
 def conflicts_between(sections: Mapping[str, Any]) -> Iterator[str]:
