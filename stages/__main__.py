@@ -249,9 +249,9 @@ def show_dataset(
     """
     with stage_run("show-dataset", params, changes) as file:
         sections_read = file.read(sections.ModelParams, sections.AugmentParams, sections.TrainParams)
-        from stages.show_dataset import Choice, show_dataset
+        from stages.show_dataset import ShownImages, show_dataset
 
-        choice = Choice(split, image or (), count, seed, with_class, epochs)
+        choice = ShownImages(split, image or (), count, seed, with_class, epochs)
         typer.echo(show_dataset(choice, *sections_read, grid=(columns, rows), out=out))
 
 

@@ -24,7 +24,7 @@ SPLITS = ("train", "select", "val", "calib")
 
 
 @dataclass(frozen=True)
-class Choice:
+class ShownImages:
     """Which images are shown, and how.
 
     Attributes:
@@ -41,7 +41,7 @@ class Choice:
 
 
 def show_dataset(
-    choice: Choice,
+    choice: ShownImages,
     model: ModelParams,
     augment: AugmentParams,
     train: TrainParams,
@@ -93,7 +93,7 @@ def _numbers(pictures: int, on_a_sheet: int) -> range:
 def _panels(
     dataset: DetectionDataset,
     indices: Sequence[int],
-    choice: Choice,
+    choice: ShownImages,
     *,
     model: ModelParams,
     augment: AugmentParams,
