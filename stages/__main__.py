@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from stages import params as sections
 from stages.shared import paths
-from stages.shared.shell import errors_as_exit_codes, stage_run
+from stages.shared.shell import errors_as_exit_codes, settle_threads, stage_run
 
 ParamsFile = Annotated[
     Path, typer.Option("--params", help="The parameter file, or one that holds only what differs from params.yaml.")
@@ -221,6 +221,7 @@ def infer(
     Draws and saves the detections, and prints times.
     """
     with errors_as_exit_codes():
+        settle_threads()
         from stages.infer import infer
 
         infer(engine, source, out=out, runtime=runtime, names=names, score=score, iou=iou)

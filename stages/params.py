@@ -328,6 +328,7 @@ class RuntimeParams(ProjectSection, section="runtime"):
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]?))?)$", description="auto | cpu | cuda | cuda:N")
     ]
+    waiting: Literal["auto", "spin", "yield"] = "auto"
     tensorboard: Text | None = None
 
 

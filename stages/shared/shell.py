@@ -15,13 +15,14 @@ from typing import Any
 
 import typer
 
-from stages.params import conflicts_between
+from stages.params import RuntimeParams, conflicts_between
 from stages.shared.paths import PARAMS, RESUME
 from yolov6core.base.atomic import full_disk_explained
 from yolov6core.base.code_version import edited_since, fingerprint, source_digests
 from yolov6core.base.errors import Interrupted, UserError, logger
 from yolov6core.base.locks import held_alone
 from yolov6core.base.parent import end_with_starter
+from yolov6core.base.waiting import Waiting, settle_waiting
 from yolov6core.param_sections import ParameterFile, ParamsError
 
 LAUNCHED = "YOLOV6_STOP_FILE"
@@ -65,6 +66,8 @@ def stage_run(stage: str, params: Path, changes: Sequence[str] | None = None) ->
             end_with_starter()
         _drop_old_states()
         before, file = source_digests(), _file(params, changes)
+        (runtime,) = file.read(RuntimeParams)
+        settle_threads(runtime.waiting, threads=runtime.threads)
         yield file
         edited = [*file.edited(ignoring=("runtime",)), *edited_since(before)]
         if edited:
@@ -72,6 +75,13 @@ def stage_run(stage: str, params: Path, changes: Sequence[str] | None = None) ->
                 f"edited while the stage ran, so that its outputs are of neither version for certain: "
                 f"{', '.join(edited)}. Run the stage again"
             )
+
+
+def settle_threads(waiting: Waiting = "auto", *, threads: int = 0) -> None:
+    """Settle how threads wait, see `settle_waiting`, and say it. Processes that a stage starts have it from there."""
+    settled = None if LAUNCHED in os.environ else settle_waiting(waiting, threads=threads)
+    if settled:
+        logger.info("%s", settled)
 
 
 def _file(params: Path, changes: Sequence[str] | None) -> ParameterFile:
