@@ -4,8 +4,8 @@
 
 YOLOv6-N with RepOptimizer's blocks, as in `training_step.py`. Every measurement is a process of its own, because the
 setting counts only before torch is loaded; they take turns, round after round. "Beside" is beside one Python process
-that computes without pause. Milliseconds: median over all steps, and the worst step. On two cores `auto` alone should take
-at most 1.03 times the best, and beside a busy process at most 2.2 times that. It wants a machine that is else idle.
+that computes without pause. Milliseconds: median over all steps, and the worst step. Aims on two cores: `auto` alone at
+most 1.03 times the best, and beside a busy process at most 2.2 times. It wants a machine that is else idle.
 """
 
 from __future__ import annotations
