@@ -47,16 +47,26 @@ def sheets(
     panels = iter(panels)
     while page := list(islice(panels, rows * columns)):
         cells = [_cell(panel, names, side) for panel in page]
-        yield stack_rows([np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)])
+        yield stack_rows([_row(cells[i : i + columns]) for i in range(0, len(cells), columns)])
+
+
+def _row(cells: Sequence[Image]) -> Image:
+    """Pictures side by side, white below the lower ones."""
+    row = np.full((max(len(cell) for cell in cells), sum(cell.shape[1] for cell in cells), 3), 255, dtype=np.uint8)
+    left = 0
+    for cell in cells:
+        row[: len(cell), left : left + cell.shape[1]] = cell
+        left += cell.shape[1]
+    return row
 
 
 def _cell(panel: Panel, names: Sequence[str], side: int) -> Image:
-    """The picture with its title, white below and to the right of it."""
+    """The picture with its title; white makes it `side` wide and keeps it off its neighbours."""
     height, width = fitted_size(panel.image.shape[:2], (side, side))
     shrinks = width < panel.image.shape[1]
     image = cv2.resize(panel.image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     scale = np.array([width / panel.image.shape[1], height / panel.image.shape[0]] * 2)
     drawn = draw_boxes(np.asarray(image, dtype=np.uint8), panel.labels[:, 1:5] * scale, panel.labels[:, 0], names)
-    square = np.full((side + _GAP, side + _GAP, 3), 255, dtype=np.uint8)
-    square[:height, :width] = drawn
-    return titled(square, panel.title)
+    framed = np.full((height + _GAP, side + _GAP, 3), 255, dtype=np.uint8)
+    framed[:height, :width] = drawn
+    return titled(framed, panel.title)
