@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from stages import params as sections
 from stages.shared import paths
 from stages.shared.help import StageCommand
-from stages.shared.shell import errors_as_exit_codes, need_inputs, parameter_file, stage_run
+from stages.shared.shell import errors_as_exit_codes, need_inputs, parameter_file, settle_threads, stage_run
 from yolov6core.base.errors import UserError
 
 ParamsFile = Annotated[
@@ -222,9 +222,39 @@ def infer(
     Draws and saves the detections, and prints times.
     """
     with errors_as_exit_codes():
+        settle_threads()
         from stages.infer import infer
 
         infer(engine, source, out=out, runtime=runtime, names=names, score=score, iou=iou)
+
+
+@app.command("show-dataset")
+def show_dataset(
+    params: ParamsFile = DEFAULT_PARAMS,
+    changes: Changes = None,
+    split: Annotated[str, typer.Option(help="Split: train, select, val or calib.")] = "train",
+    image: Annotated[list[str] | None, typer.Option(help="File name of an image; may be given again.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="Images drawn, where none is named.")] = 24,
+    with_class: Annotated[str | None, typer.Option(help="Draw only from images with a box of this class.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same images.")] = 0,
+    epochs: Annotated[
+        int, typer.Option(min=0, max=1000, help="Show augmented images of so many epochs [0: images as they are].")
+    ] = 0,
+    columns: Annotated[int, typer.Option(min=1, max=20, help="Pictures side by side on a sheet.")] = 4,
+    rows: Annotated[int, typer.Option(min=1, max=20, help="Rows of a sheet.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for the sheets and images.csv.")] = paths.SHOW,
+) -> None:
+    """Draw images of the dataset with their boxes.
+
+    Reads artifacts/dataset. With --epochs the pictures are those that train-repopt gets before its mosaic is closed, by
+    the sections model, augment and train.
+    """
+    with stage_run("show-dataset", params, changes) as file:
+        sections_read = file.read(sections.ModelParams, sections.AugmentParams, sections.TrainParams)
+        from stages.show_dataset import ShownImages, show_dataset
+
+        choice = ShownImages(split, image or (), count, seed, with_class, epochs)
+        typer.echo(show_dataset(choice, *sections_read, grid=(columns, rows), out=out))
 
 
 @app.command("draw-sample")

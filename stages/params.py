@@ -167,7 +167,7 @@ class TrainParams(TrainingParams, section="train"):
     """The float training. `epochs` may be 0: `weights` are then taken as they are."""
 
     block: Literal[
-        "published", "repopt", "repvgg", "qarepvgg", "qarepvggv2", "conv_relu", "conv_silu", "conv_hardswish"
+        "published", "repopt", "repvgg", "qarepvgg", "qarepvggv2", "dbb", "conv_relu", "conv_silu", "conv_hardswish"
     ]
     aux_head: Literal["none", "anchors", "distribution"]
     weights: Text | None
@@ -328,6 +328,8 @@ class RuntimeParams(ProjectSection, section="runtime"):
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]?))?)$", description="auto | cpu | cuda | cuda:N")
     ]
+    waiting: Literal["auto", "spin", "yield"] = "auto"
+    tensorboard: Text | None = None
 
 
 def conflicts_between(sections: Mapping[str, Any]) -> Iterator[str]:

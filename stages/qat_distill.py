@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from stages.params import AugmentParams, EvalParams, QatParams, RuntimeParams
 from stages.shared import paths
 from stages.shared.limits import limits_of
-from stages.shared.shell import finish, how_to_continue, required, state_path
+from stages.shared.shell import finish, required, state_path
 from stages.shared.start_line import log_start
-from stages.shared.trainings import recipe_of, spread_over_devices
+from stages.shared.trainings import recipe_of, resume_point, spread_over_devices
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.progress import tracked
@@ -36,7 +36,6 @@ from yolov6core.tasks.networks import load_float
 from yolov6core.training.devices import check_batch
 from yolov6core.training.distributed import ProcessGroup, join, with_averaged_gradients
 from yolov6core.training.fit import fit
-from yolov6core.training.interruption import ResumePoint
 from yolov6core.training.repopt import attach_multipliers, load_scales
 from yolov6core.training.run import TrainingRun
 from yolov6core.training.train_state import make_train_state
@@ -104,7 +103,7 @@ def _fine_tune(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams, *
         losses=with_averaged_gradients(student, task, processes),
         weights=task.weights,
         evaluate=evaluate,
-        resume=ResumePoint(state_file, how_to_continue()),
+        resume=resume_point(state_file, "qat-distill", runtime),
     )
     _keep_better(run, start, qat=qat)
     student.load_state_dict(run.best_state)

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from stages.params import conflicts_between
+from stages.params import RuntimeParams, conflicts_between
 from stages.shared.bars import bars_on
 from stages.shared.flow import missing_inputs, next_command
 from stages.shared.paths import PARAMS, RESUME
@@ -24,6 +24,7 @@ from yolov6core.base.code_version import edited_since, fingerprint, source_diges
 from yolov6core.base.errors import Interrupted, UserError, logger
 from yolov6core.base.locks import held_alone
 from yolov6core.base.parent import end_with_starter
+from yolov6core.base.waiting import Waiting, settle_waiting
 from yolov6core.param_sections import ParameterFile, ParamsError
 
 LAUNCHED = "YOLOV6_STOP_FILE"
@@ -68,6 +69,8 @@ def stage_run(stage: str, params: Path, changes: Sequence[str] | None = None) ->
             end_with_starter()
         _drop_old_states()
         before, file = source_digests(), parameter_file(params, changes)
+        (runtime,) = file.read(RuntimeParams)
+        settle_threads(runtime.waiting, threads=runtime.threads)
         yield file
         edited = [*file.edited(ignoring=("runtime",)), *edited_since(before)]
         if edited:
@@ -83,6 +86,13 @@ def _say_next(stage: str, params: Path) -> None:
     last = "infer" in (command := next_command(stage, params))
     if LAUNCHED not in os.environ and (last or "DVC_STAGE" not in os.environ):
         logger.info("next: %s", command)
+
+
+def settle_threads(waiting: Waiting = "auto", *, threads: int = 0) -> None:
+    """Settle how threads wait, see `settle_waiting`, and say it. Processes that a stage starts have it from there."""
+    settled = None if LAUNCHED in os.environ else settle_waiting(waiting, threads=threads)
+    if settled:
+        logger.info("%s", settled)
 
 
 def parameter_file(params: Path, changes: Sequence[str] | None = None) -> ParameterFile:

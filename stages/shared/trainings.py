@@ -20,6 +20,7 @@ from yolov6core.models.card import NetworkCard, new_card
 from yolov6core.models.detector import Detector
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.float_training import FloatTraining, Task, Trained
+from yolov6core.training.curves import writer_class
 from yolov6core.training.distributed import ProcessGroup, device_count, join, launch, started_by_torchrun
 from yolov6core.training.interruption import ResumePoint
 from yolov6core.training.recipe import Recipe
@@ -97,7 +98,7 @@ def train_float(
         make_task=lambda network: make_task(network, setup),
         start=lambda network: start(network, card.block),
         scale_lr=scale_lr,
-        resume=ResumePoint(state, how_to_continue()),
+        resume=resume_point(state, stage, runtime),
         workers=runtime.workers,
         processes=processes,
     ).run()
@@ -110,7 +111,12 @@ def spread_over_devices(
     """Run `python COMMAND` in several processes if more than one device is asked for; whether it was done.
 
     Processes that torchrun has started, whoever called it, are not multiplied further.
+
+    Raises:
+        UserError: curves are wanted, and TensorBoard does not load.
     """
+    if runtime.tensorboard is not None:
+        writer_class()
     if started_by_torchrun() or section.devices == 1:
         return False
     processes = device_count(section.devices, compute_device(runtime.device))
@@ -120,6 +126,12 @@ def spread_over_devices(
     if code:
         raise typer.Exit(code)
     return True
+
+
+def resume_point(state: Path, stage: str, runtime: RuntimeParams) -> ResumePoint:
+    """Where a training continues from; its curves lie under the name of its state, so that no others get mixed in."""
+    curves = None if runtime.tensorboard is None else Path(runtime.tensorboard) / stage / state.parent.name
+    return ResumePoint(state, how_to_continue(), curves)
 
 
 def recipe_of(section: SearchParams | TrainParams | QatParams) -> Recipe:

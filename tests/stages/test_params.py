@@ -316,6 +316,8 @@ def test_allowed_values_are_taken(section, changes):
         ("export", "image_size", [[31, 64], [64, 8193], [[64, 64]], [64.0, 64], 640, []]),
         ("engine", "workspace_mib", [-1, 2**64]),
         ("runtime", "cache_mib", [-1, LONG]),
+        ("runtime", "waiting", ["sleep", "", True, None]),
+        ("runtime", "tensorboard", ["", "a\0b", 1, []]),
         ("augment", "mosaic", [[0.5], {"p": 0.5}, 1.1, LONG]),
     ],
 )

@@ -16,7 +16,7 @@ from torch import nn
 
 from stages import qat_distill
 from stages.draw_sample import draw_sample
-from stages.params import QatParams
+from stages.params import QatParams, RuntimeParams
 from stages.prepare_voc2yolo import prepare_voc2yolo
 from stages.shared import paths
 from tests.support.pipeline import section, small_card
@@ -55,7 +55,7 @@ def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """(select scores in order of evaluation, parameters) -> runs the stage; what it wrote and its log are checked."""
     monkeypatch.chdir(workplace)
 
-    def go(scores: list[float], *, augment: dict | None = None, **changes: object):
+    def go(scores: list[float], *, augment: dict | None = None, runtime: RuntimeParams = RUNTIME, **changes: object):
         left = iter([0.5, *scores])  # the float network comes first
 
         def evaluate(self, network):
@@ -63,7 +63,7 @@ def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
             return SimpleNamespace(stats={"map50_95": score, "map50": score}, detections={}, per_class={})
 
         monkeypatch.setattr(SplitEvaluator, "__call__", evaluate)
-        sections = section("augment", **augment or {}), qat(**changes), section("eval"), RUNTIME
+        sections = section("augment", **augment or {}), qat(**changes), section("eval"), runtime
         qat_distill.qat_distill(*sections, command=[])
         assert next(left, None) is None, "not every score was asked for"
         assert json.loads(qat_distill.METRICS.read_text()) == {"map50_95": 0.25, "map50": 0.25}
@@ -87,6 +87,14 @@ def test_fixed_scales_stay_while_weights_move(run):
     assert {"class", "iou", "distill_class", "distill_box", "distill_features", "map50_95"} <= set(rows[0]) and len(
         rows
     ) == 2
+
+
+@pytest.mark.slow
+def test_curves_are_drawn_where_they_are_wanted(run, tmp_path):
+    pytest.importorskip("tensorboard")
+    run([0.1, 0.3, 0.2], runtime=section("runtime", threads=1, tensorboard=str(tmp_path)))
+    (file,) = (tmp_path / "qat-distill").rglob("events.out.tfevents*")
+    assert b"epoch/distill_features" in file.read_bytes() and b"select/map50_95" in file.read_bytes()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from stages.shared import paths
 from tests.support.pipeline import ROOT, run_small, small_card, small_project, write_small_params
 from tests.support.quantized_start import write_start
 from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
+from yolov6core.base.waiting import OWN_SETTINGS
 from yolov6core.data.dataset import DetectionDataset
 
 pytestmark = pytest.mark.slow
@@ -95,6 +96,21 @@ def output_of(arguments: list[str]) -> str:
     assert done.returncode == 0, done.stderr
     assert not list(Path(".ckpt").rglob("*.safetensors"))
     return done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what torch uses on Linux")
+@pytest.mark.parametrize("waiting", ["yield", "spin"])
+def test_every_process_waits_as_the_stage_has_settled(prepared, monkeypatch, waiting):
+    monkeypatch.chdir(prepared)
+    for name in OWN_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "VERBOSE")  # libgomp prints what it took when it is loaded
+    recipe = {"block": "conv_relu", "epochs": 1, "batch_size": 4, "devices": 2}
+    said = run_in_processes("train-repopt", train=recipe, runtime={"waiting": waiting, "workers": 1})
+    assert said.count(f"waiting threads {waiting} (runtime.waiting)") == 1
+    counts = [line for line in said.splitlines() if "GOMP_SPINCOUNT" in line]
+    assert len(counts) >= 3, "the stage and two processes that it started"
+    assert all(("'1000'" in line) == (waiting == "yield") for line in counts)
 
 
 def compare(together: tuple, alone: tuple, **tolerance: float) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
+from stages.shared import paths
 from tests.support.pipeline import run_small, small_params, small_project
 from yolov6core.base.checkpoint import load_checkpoint, save_checkpoint
 
@@ -127,3 +129,39 @@ def test_a_network_that_stays_without_bins_learns_classes_only(project):
     WEIGHTS.rename("plain.safetensors")
     assert train(teacher="plain.safetensors").exit_code == 0
     assert "distill_class" in last_epoch() and "distill_dfl" not in last_epoch()
+
+
+def test_curves_are_drawn_where_they_are_wanted(project, tmp_path):
+    pytest.importorskip("tensorboard")
+    assert train().exit_code == 0
+    plain = WEIGHTS.read_bytes()
+    changes = {"search": {"scales": None, "epochs": 1}, "train": {"block": "conv_relu", "epochs": 1}}
+    for stage in ("search-scales", "train-repopt"):
+        result = run_small(stage, runtime={"tensorboard": str(tmp_path / "curves")}, **changes)
+        assert result.exit_code == 0, result.output
+        (file,) = (tmp_path / "curves" / stage).rglob("events.out.tfevents*")
+        assert b"epoch/total" in file.read_bytes() and b"select/map50_95" in file.read_bytes()
+    assert WEIGHTS.read_bytes() == plain, "curves change no byte of the outputs"
+
+
+def test_curves_without_their_package_stop_the_stage_at_its_start(project, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    before = WEIGHTS.stat().st_mtime_ns if WEIGHTS.exists() else None
+    result = run_small("train-repopt", runtime={"tensorboard": "curves"})
+    assert result.exit_code == 1 and "pip install -e '.[tensorboard]'" in result.output
+    assert (WEIGHTS.stat().st_mtime_ns if WEIGHTS.exists() else None) == before and not Path("curves").exists()
+
+
+def test_diverse_branches_are_trained_stored_and_quantized(project):
+    result = train(block="dbb")
+    assert result.exit_code == 0, result.output
+    tensors, meta = load_checkpoint(WEIGHTS)
+    assert meta["block"] == "dbb" and "backbone.stem.sequence_pointwise.conv.weight" in tensors
+    assert run_small("ptq-calib").exit_code == 0
+    stored, _ = load_checkpoint(paths.WEIGHTS["ptq"])
+    assert not any("sequence_" in name or "mean_" in name for name in stored), "one convolution is left of a block"
+    WEIGHTS.rename("given.safetensors")
+    result = train(weights="given.safetensors", block="repvgg")
+    assert result.exit_code == 1 and "with train.block dbb" in result.output
+    assert train(weights="given.safetensors", block="dbb").exit_code == 0

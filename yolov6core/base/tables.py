@@ -12,6 +12,13 @@ from yolov6core.base.atomic import write_text
 from yolov6core.base.inputs import harmless_cell
 
 
+def rows_text(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] | None = None, digits: int = 6) -> str:
+    """Rows as the text of a CSV file, as `write_rows` writes them."""
+    safe = [{key: harmless_cell(value) for key, value in row.items()} for row in rows]
+    frame = pd.DataFrame(safe, columns=None if columns is None else list(columns))
+    return frame.round(digits).to_csv(index=False)
+
+
 def write_rows(
     path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] | None = None, digits: int = 6
 ) -> None:
@@ -23,6 +30,4 @@ def write_rows(
     Raises:
         UserError: the disk is full.
     """
-    safe = [{key: harmless_cell(value) for key, value in row.items()} for row in rows]
-    frame = pd.DataFrame(safe, columns=None if columns is None else list(columns))
-    write_text(path, frame.round(digits).to_csv(index=False))
+    write_text(path, rows_text(rows, columns=columns, digits=digits))

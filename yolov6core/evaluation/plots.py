@@ -128,11 +128,11 @@ def comparison(
     scale = panel_width / image.shape[1]
     size = (panel_width, max(1, round(image.shape[0] * scale)))
     small = _uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
-    panels = [_titled(draw_boxes(small, truth[:, 1:5] * scale, truth[:, 0], names), "ground truth")]
+    panels = [titled(draw_boxes(small, truth[:, 1:5] * scale, truth[:, 0], names), "ground truth")]
     for title, found in detections.items():
         found = found[found[:, 4] >= min_score]
         drawn = draw_boxes(small, found[:, :4] * scale, found[:, 5], names, scores=found[:, 4])
-        panels.append(_titled(drawn, title))
+        panels.append(titled(drawn, title))
     row = np.concatenate(panels, axis=1)
     return _filled(row, width)
 
@@ -238,6 +238,7 @@ def _uint8(picture: NDArray[Any]) -> Image:
     return np.asarray(picture, dtype=np.uint8)
 
 
-def _titled(picture: Image, title: str) -> Image:
+def titled(picture: Image, title: str) -> Image:
+    """A picture uint8 BGR with its title on white above it."""
     framed = _uint8(cv2.copyMakeBorder(picture, _HEADER, 0, 0, 0, cv2.BORDER_CONSTANT, value=_WHITE))
     return write_title(framed, title, height=_HEADER)

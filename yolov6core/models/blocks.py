@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from yolov6core.models.kernels import fold_batch_norm
+
 
 @runtime_checkable
 class Deployable(Protocol):
@@ -20,14 +22,6 @@ class Deployable(Protocol):
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     """Batch norm with the settings of the family; official checkpoints assume this eps."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
-
-
-def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Kernel [O, I, k, k] and bias [O] that compute `bn(conv(x))` with stored statistics; `bias` is that of `conv`."""
-    assert bn.running_mean is not None and bn.running_var is not None, "norms of this family keep statistics"
-    scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
-    mean = bn.running_mean if bias is None else bn.running_mean - bias
-    return weight * scale.reshape(-1, 1, 1, 1), bn.bias - mean * scale
 
 
 class ConvAct(nn.Module):

@@ -1,4 +1,4 @@
-"""The forms of the 3x3 block: plain, scaled linear branches (search), RepVGG and QARepVGG branches.
+"""The forms of the 3x3 block: plain, scaled linear branches (search), RepVGG, QARepVGG and Diverse Branch Block.
 
 All deploy to one 3x3 convolution with bias and an activation; they differ in the way the kernel is learned.
 """
@@ -12,19 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yolov6core.models.blocks import ConvAct, ConvBNAct, batch_norm, deployed_conv, fold_batch_norm
-
-
-def pointwise_as_3x3(weight: Tensor) -> Tensor:
-    """A 1x1 kernel [O, I, 1, 1] in the centre of a 3x3 kernel [O, I, 3, 3] of zeros."""
-    return F.pad(weight, (1, 1, 1, 1))
-
-
-def identity_as_1x1(scale: Tensor, *, groups: int = 1) -> Tensor:
-    """The 1x1 kernel [C, C / groups, 1, 1] that multiplies channel c by `scale` [C][c]."""
-    width = scale.numel() // groups
-    place = torch.arange(scale.numel(), device=scale.device) % width
-    return scale[:, None, None, None] * F.one_hot(place, width).to(scale)[:, :, None, None]
+from yolov6core.models.blocks import ConvAct, ConvBNAct, batch_norm, deployed_conv
+from yolov6core.models.kernels import (
+    KernelAndBias,
+    added,
+    averaging,
+    fold_batch_norm,
+    identity_as_1x1,
+    in_sequence,
+    pointwise_as_3x3,
+)
 
 
 def keeps_shape(conv: nn.Conv2d) -> bool:
@@ -40,19 +37,37 @@ def skipped(x: Tensor, conv: nn.Conv2d) -> Tensor:
     return x[:, :, :: conv.stride[0], :: conv.stride[1]]
 
 
+def mean_3x3(x: Tensor, like: nn.Conv2d) -> Tensor:
+    """The mean over 3x3 pixels of [B, C, H, W], zeros of the padding included, with the layout of a 3x3 convolution."""
+    ninth = x.new_full((1,), 1 / 9).expand(x.shape[1], 1, 3, 3)
+    return F.conv2d(x, ninth, None, like.stride, like.padding, like.dilation, groups=x.shape[1])
+
+
 class ConvBN(nn.Module):
-    """One branch of a block: convolution and batch norm."""
+    """One branch of a block: convolution and batch norm. Without `padding` only the stride changes the size."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
-        padding = kernel // 2 * dilation
+        padding = kernel // 2 * dilation if padding is None else padding
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False)
         self.bn = batch_norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
+
+    def folded(self) -> KernelAndBias:
+        """Kernel and bias of the one convolution that does the same with stored statistics."""
+        return fold_batch_norm(self.conv.weight, self.bn)
 
 
 class RepVGGBlock(nn.Module):
@@ -74,8 +89,8 @@ class RepVGGBlock(nn.Module):
     def deployed(self) -> ConvAct:
         """The sum of the branches as one 3x3 convolution (linear maps of one input add up kernel by kernel)."""
         conv = self.dense.conv
-        weight, bias = fold_batch_norm(conv.weight, self.dense.bn)
-        pointwise, pointwise_bias = fold_batch_norm(self.pointwise.conv.weight, self.pointwise.bn)
+        weight, bias = self.dense.folded()
+        pointwise, pointwise_bias = self.pointwise.folded()
         weight, bias = weight + pointwise_as_3x3(pointwise), bias + pointwise_bias
         if self.identity is not None:
             unit = identity_as_1x1(torch.ones_like(self.identity.weight), groups=conv.groups)
@@ -113,22 +128,61 @@ class QARepVGGBlock(nn.Module):
         if self.identity:
             y = y + x
         if self.average:
-            conv = self.dense.conv
-            ninth = x.new_full((1,), 1 / 9).expand(x.shape[1], 1, 3, 3)
-            y = y + F.conv2d(x, ninth, padding=conv.padding, dilation=conv.dilation, groups=x.shape[1])
+            y = y + mean_3x3(x, self.dense.conv)
         return self.act(self.bn(y))
 
     def deployed(self) -> ConvAct:
         """One 3x3 convolution with bias; the norm after the sum is folded as well."""
         conv = self.dense.conv
-        weight, bias = fold_batch_norm(conv.weight, self.dense.bn)
+        weight, bias = self.dense.folded()
         weight = weight + pointwise_as_3x3(self.pointwise.weight)
         if self.identity:
             weight = weight + pointwise_as_3x3(identity_as_1x1(torch.ones_like(bias), groups=conv.groups))
         if self.average:
-            ninth = identity_as_1x1(torch.full_like(bias, 1 / 9), groups=conv.groups)
-            weight = weight + ninth.expand(-1, -1, 3, 3)
+            weight = weight + averaging(conv.out_channels, 3, groups=conv.groups, like=weight)
         return ConvAct(deployed_conv(*fold_batch_norm(weight, self.bn, bias), conv), self.act)
+
+
+class DiverseBranchBlock(nn.Module):
+    """ReLU of the sum of four branches (2103.13425, figure 3): 3x3, 1x1, 1x1 then 3x3, and 1x1 then a 3x3 mean.
+
+    Batch norm follows each convolution and the mean. In a sequence the first convolution pads its input and the second
+    one does not, so that the fused kernel is exact at the borders (section 3.2, transform III). The 1x1 in front of the
+    3x3 keeps the number of channels and starts as the identity.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1, dilation: int = 1
+    ) -> None:
+        super().__init__()
+        layout = {"kernel": 3, "stride": stride, "groups": groups, "dilation": dilation}
+        padded = {"kernel": 1, "padding": dilation, "groups": groups}
+        self.dense = ConvBN(in_channels, out_channels, **layout)
+        self.pointwise = ConvBN(in_channels, out_channels, kernel=1, groups=groups)
+        self.sequence_pointwise = ConvBN(in_channels, in_channels, **padded)
+        self.sequence_dense = ConvBN(in_channels, out_channels, padding=0, **layout)
+        self.mean_pointwise = ConvBN(in_channels, out_channels, **padded)
+        self.mean_bn = batch_norm(out_channels)
+        self.act = nn.ReLU(inplace=True)
+        nn.init.dirac_(self.sequence_pointwise.conv.weight, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sequence = self.sequence_dense(self.sequence_pointwise(x))
+        mean = self.mean_bn(mean_3x3(self.mean_pointwise(x), self.sequence_dense.conv))
+        return self.act(self.dense(x) + self.pointwise(skipped(x, self.dense.conv)) + sequence + mean)
+
+    def deployed(self) -> ConvAct:
+        """The sum of the branches as one 3x3 convolution."""
+        conv = self.dense.conv
+        pointwise, pointwise_bias = self.pointwise.folded()
+        mean = averaging(conv.out_channels, 3, groups=conv.groups, like=conv.weight)
+        weight, bias = added(
+            self.dense.folded(),
+            (pointwise_as_3x3(pointwise), pointwise_bias),
+            in_sequence(self.sequence_pointwise.folded(), self.sequence_dense.folded(), groups=conv.groups),
+            in_sequence(self.mean_pointwise.folded(), fold_batch_norm(mean, self.mean_bn), groups=conv.groups),
+        )
+        return ConvAct(deployed_conv(weight, bias, conv), self.act)
 
 
 class ChannelScale(nn.Module):
@@ -186,6 +240,7 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "repvgg": RepVGGBlock,
     "qarepvgg": QARepVGGBlock,
     "qarepvggv2": partial(QARepVGGBlock, average=True),
+    "dbb": DiverseBranchBlock,
     "conv_relu": ConvBNAct,
     "conv_silu": partial(ConvBNAct, act=nn.SiLU),
     "conv_hardswish": partial(ConvBNAct, act=nn.Hardswish),

@@ -34,6 +34,7 @@ ALIKE = {
     "repvgg": ("repvgg",),
     "qarepvgg": ("qarepvggv2", "qarepvgg"),
     "scaled": ("scaled",),
+    "dbb": ("dbb",),
 }
 """Block forms that have the same tensors."""
 OFFICIAL_BLOCKS = {
@@ -78,7 +79,9 @@ class GivenWeights:
 
     @property
     def blocks(self) -> str:
-        """Form of the 3x3 blocks as far as tensors tell: `repvgg`, `qarepvgg`, `scaled` or `plain`."""
+        """Form of the 3x3 blocks as far as tensors tell: `repvgg`, `qarepvgg`, `scaled`, `dbb` or `plain`."""
+        if "backbone.stem.mean_bn.weight" in self.tensors:
+            return "dbb"
         if "backbone.stem.pointwise.conv.weight" in self.tensors:
             return "repvgg"
         if "backbone.stem.scale_conv.weight" in self.tensors:

@@ -1,4 +1,4 @@
-"""The folder that `infer` writes into: files of an earlier run are replaced, files of anybody else never."""
+"""The folder that a command writes pictures into: files of an earlier run are replaced, those of anybody else never."""
 
 from __future__ import annotations
 
@@ -15,36 +15,46 @@ from yolov6core.base.own_files import output_folder, place_new
 
 DOCUMENT = "detections.json"
 TABLE = "detections.csv"
-ACCOUNT = ".detections.account"
-"""Digests and names of files of a run that has not ended: a killed run leaves it behind for the next one."""
 MAX_DOCUMENT_BYTES = 2**30
 
 
 class ResultsFolder:
-    """Writes outputs by name. `detections.json` keeps the digest of every file, so that the next run knows them.
+    """Writes outputs by name. The document keeps the digest of every file, so that the next run knows them.
 
     While a run lasts, a hidden file keeps account of them, also for a run that is killed. A file that was changed or
     put there by somebody else has another digest, and stops the run before it begins.
     """
 
-    def __init__(self, path: Path, names: Iterable[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        names: Iterable[str],
+        *,
+        document: str = DOCUMENT,
+        table: str = TABLE,
+        command: str = "infer",
+    ) -> None:
         """Make the folder.
 
         Args:
             names: of all files that this run is going to write, beside the table and the document.
+            document, table: names of the JSON and the CSV file.
+            command: that writes, for messages.
 
         Raises:
             UserError: one of them is there and was not written by an earlier run, or the folder cannot be made.
         """
         self.path = output_folder(path)
-        self._earlier = _written_before(self.path)
-        self._broken_off = _account(self.path)
+        self.document, self.table = document, table
+        self._account = self.path / f".{document}.account"
+        self._earlier = _written_before(self.path / document)
+        self._broken_off = _accounted(self._account)
         self._written: dict[str, str] = {}
-        for name in (*names, TABLE, DOCUMENT):
+        for name in (*names, table, document):
             clear_leftovers(self.path / name)
             if os.path.lexists(self.path / name) and not self._is_earlier(name):
                 raise UserError(
-                    f"--out {path}: {name} is there, is not as an earlier run of infer wrote it, and would be "
+                    f"--out {path}: {name} is there, is not as an earlier run of {command} wrote it, and would be "
                     "overwritten; move it away, or give another folder"
                 )
 
@@ -66,7 +76,7 @@ class ResultsFolder:
     def place(self, temporary: Path, name: str) -> None:
         """Give a written file its name. Raises UserError if somebody put one of its name there meanwhile."""
         digest = _digest(temporary)
-        with open(self.path / ACCOUNT, "ab", buffering=0) as account:
+        with open(self._account, "ab", buffering=0) as account:
             account.write(f"{digest} {name}\n".encode(errors="surrogateescape"))
         if self._is_earlier(name):
             os.replace(temporary, self.path / name)
@@ -80,12 +90,20 @@ class ResultsFolder:
         Raises:
             UserError: the disk is full, or one of the two is there by now.
         """
-        self.write(TABLE, table.encode())
+        self.write(self.table, table.encode())
         broken_off = {name: _digest(self.path / name) for name in self._broken_off if self._is_earlier(name)}
         whole = rounded(document | {"outputs": {**self._earlier, **broken_off, **self._written}})
         whole["digest"] = _document_digest(whole)
-        self.write(DOCUMENT, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
-        (self.path / ACCOUNT).unlink(missing_ok=True)
+        self.write(self.document, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
+        self._account.unlink(missing_ok=True)
+
+    def drop_earlier(self) -> None:
+        """Remove what only an earlier run wrote and nobody has changed since."""
+        written = (*self._written, self.document, self.table)
+        for name in [name for name in {**self._earlier, **self._broken_off} if name not in written]:
+            if self._is_earlier(name):
+                (self.path / name).unlink()
+            self._earlier.pop(name, None)
 
     def abandon(self) -> None:
         """After an error: keep account of the files that were written, so that the next run may replace them."""
@@ -118,9 +136,8 @@ def picture_names(sources: Iterable[str]) -> dict[str, str]:
     return chosen
 
 
-def _written_before(folder: Path) -> dict[str, str]:
+def _written_before(path: Path) -> dict[str, str]:
     """File name -> digest of the outputs of earlier runs; empty where their document is missing or was changed."""
-    path = folder / DOCUMENT
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_DOCUMENT_BYTES:
         return {}
     try:
@@ -130,12 +147,11 @@ def _written_before(folder: Path) -> dict[str, str]:
     outputs = document.get("outputs") if isinstance(document, dict) else None
     if not isinstance(outputs, dict) or document.pop("digest", None) != _document_digest(document):
         return {}
-    return {**outputs, DOCUMENT: _digest(path)}
+    return {**outputs, path.name: _digest(path)}
 
 
-def _account(folder: Path) -> dict[str, set[str]]:
+def _accounted(path: Path) -> dict[str, set[str]]:
     """File name -> digests that a killed run gave, or was about to give, to files of that name."""
-    path = folder / ACCOUNT
     found: dict[str, set[str]] = {}
     if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_DOCUMENT_BYTES:
         for line in path.read_bytes().decode(errors="surrogateescape").split("\n"):

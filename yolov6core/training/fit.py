@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from yolov6core.base.errors import logger
 from yolov6core.base.progress import working
+from yolov6core.training.curves import drawn_curves
 from yolov6core.training.interruption import CheckpointManager, ResumePoint, StopRequest, bad_batch_kept, training_held
 from yolov6core.training.loop import Batch, EpochProgress, train_one_epoch
 from yolov6core.training.recipe import Recipe
-from yolov6core.training.run import TrainingRun
+from yolov6core.training.run import ON_SELECT, TrainingRun
 from yolov6core.training.train_state import TrainState
 
 Losses = Callable[[Batch, int], Mapping[str, Tensor]]
@@ -45,11 +46,16 @@ def fit(
         Interrupted: Ctrl-C; the step is finished and saved.
         UserError: a loss is not finite, the disk is full, or the same training is running already.
     """
-    folder = resume.path.parent
-    run = TrainingRun()
-    with training_held(folder, state.processes), StopRequest() as request:
+    folder, run, main = resume.path.parent, TrainingRun(), state.processes.main
+    with training_held(folder, state.processes), StopRequest() as request, contextlib.ExitStack() as opened:
         manager = CheckpointManager(resume, state, run, request)
         progress = manager.restore(recipe.epochs)
+        curves = opened.enter_context(drawn_curves(resume.curves if main else None, state.step, progress))
+
+        def after_step(progress: EpochProgress) -> None:
+            curves.after_step(state.step, progress)
+            manager.after_step(progress)
+
         for epoch in range(manager.epoch, recipe.epochs):
             started = time.perf_counter()
             manager.epoch = epoch
@@ -61,7 +67,7 @@ def fit(
                     weights,
                     freeze_norm=epoch >= recipe.epochs - recipe.freeze_norm_epochs,
                     progress=progress,
-                    after_step=lambda progress, show=show: manager.after_step(show(progress)),
+                    after_step=lambda progress, show=show: after_step(show(progress)),
                 )
             row = {"epoch": epoch + 1, "lr": state.schedule.lr(state.step - 1), **means}
             if (epoch + 1) % recipe.eval_every == 0 or epoch + 1 == recipe.epochs:
@@ -69,6 +75,7 @@ def fit(
                 row |= _evaluated(run, evaluate, state.ema.model, epoch + 1)
             run.rows.append(row)
             _log_epoch(row, recipe.epochs, time.perf_counter() - started)
+            curves.after_epoch(state.step, row)  # before the state is saved: a kill between the two loses no point
             progress = manager.after_epoch()
     return run
 
@@ -98,7 +105,7 @@ def _evaluated(
 ) -> dict[str, float]:
     scores = evaluate(model)
     run.offer(model, scores.get("selection_score", scores["map50_95"]), epoch)
-    return {name: scores[name] for name in ("map50_95", "map50", "agreement") if name in scores}
+    return {name: scores[name] for name in ON_SELECT if name in scores}
 
 
 def _log_epoch(row: Mapping[str, float], epochs: int, seconds: float) -> None:

@@ -29,15 +29,17 @@ SAVE_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where an interrupted run continues from.
+    """Where an interrupted run continues from, and where its curves go on.
 
     Attributes:
         path: file of the state; its folder belongs to this run alone.
         how: how the user continues, a sentence without a full stop.
+        curves: folder of TensorBoard's files, for this run alone; None: no curves.
     """
 
     path: Path
     how: str = "the same command continues from there"
+    curves: Path | None = None
 
 
 class StopRequest:

@@ -40,6 +40,10 @@ class EpochProgress:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
+    def copy(self) -> EpochProgress:
+        """The same figures, which stay as they are when this goes on."""
+        return EpochProgress(self.batches, dict(self.sums))
+
     def means(self) -> dict[str, float]:
         """The mean of every term so far."""
         return {name: value / self.batches for name, value in self.sums.items()}

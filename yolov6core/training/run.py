@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+ON_SELECT = ("map50_95", "map50", "agreement")
+"""Figures of an evaluation on the select split, as rows have them."""
 Row = dict[str, float]
 """Figures of one epoch: its number from 1, the learning rate, every loss term, and mAP where it was evaluated."""
 
@@ -30,8 +32,9 @@ class TrainingRun:
 
     def evaluations(self) -> list[Row]:
         """Figures on the select split, of the epochs that were evaluated."""
-        names = ("epoch", "map50_95", "map50", "agreement")
-        return [{name: row[name] for name in names if name in row} for row in self.rows if "map50_95" in row]
+        return [
+            {name: row[name] for name in ("epoch", *ON_SELECT) if name in row} for row in self.rows if "map50_95" in row
+        ]
 
     def figures(self) -> dict[str, Any]:
         """JSON values of everything but the weights; `restore` reads them back."""
