@@ -8,11 +8,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from stages.params import PrepareParams
 from stages.shared import paths
 from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
+from yolov6core.data.dataset import read_image
 from yolov6core.datasets.annotated import DatasetError, Problem
 from yolov6core.datasets.check import BoxRules, check_images
 from yolov6core.datasets.decode import drop_undecodable
@@ -22,12 +25,19 @@ from yolov6core.datasets.places import broken_links
 from yolov6core.datasets.prepared import PreparedDataset, log_problems, problem_report
 from yolov6core.datasets.recognise import chosen_by, read_dataset
 from yolov6core.datasets.split import fair_part, held_out_part, remove_shared, seeded_part
+from yolov6core.evaluation.plots import save_jpeg
+from yolov6core.evaluation.sheets import Panel
+from yolov6core.evaluation.sheets import sheets as drawn_sheets
 
 METRICS = paths.METRICS / "prepare.json"
+SHOWN = 12
+"""Images on the sheet of a split."""
 
 
 def prepare_voc2yolo(prepare: PrepareParams, *, out: Path = paths.DATASET, metrics: Path = METRICS) -> dict[str, int]:
     """Write the dataset folder `out` and four totals to `metrics`; returns counts of splits and problems.
+
+    Sheets of labelled images, `train.jpg` and `val.jpg`, are written into the folder `labelled` beside `out`.
 
     Raises:
         UserError: nothing usable is left, or `strict` and there are problems. Only a list of them is written then.
@@ -64,9 +74,28 @@ def _prepare_and_write(prepare: PrepareParams, *, out: Path, metrics: Path) -> d
     except DatasetError as error:
         raise UserError(f"{error}{_report_aside(problems, out)}") from error
     report_path(out).unlink(missing_ok=True)
+    sheets = out.with_name(paths.LABELLED.name)
+    _write_sheets(prepared, sheets, seed=prepare.seed)
     write_json(metrics, prepared.totals())
-    logger.info("-> %s", out)
+    logger.info("-> %s; look at %s before a training", out, sheets)
     return prepared.figures()
+
+
+def _write_sheets(prepared: PreparedDataset, out: Path, *, seed: int) -> None:
+    with replace_folder(out) as folder:
+        for split in ("train", "val"):
+            images = prepared.splits[split]
+            shown = images.part(sorted(seeded_part(images, SHOWN, seed)))
+            for sheet in drawn_sheets(_panels(shown, prepared.names), prepared.names):
+                save_jpeg(sheet, folder / f"{split}.jpg")
+
+
+def _panels(images: Images, names: list[str]) -> Iterator[Panel]:
+    """The images that can be decoded, with their boxes."""
+    for image in images:
+        rows = [(names.index(thing.name), *thing.box) for thing in image.objects if not thing.crowd]
+        with contextlib.suppress(ValueError):
+            yield Panel(Path(image.path).name, read_image(Path(image.path)), np.array(rows).reshape(-1, 5))
 
 
 def report_path(out: Path) -> Path:

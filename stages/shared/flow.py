@@ -30,7 +30,7 @@ class Flow:
 
 
 FLOW = {
-    "prepare-voc2yolo": Flow("prepare", (), (), (paths.DATASET, _METRICS / "prepare.json")),
+    "prepare-voc2yolo": Flow("prepare", (), (), (paths.DATASET, paths.LABELLED, _METRICS / "prepare.json")),
     "search-scales": Flow(
         "search",
         ("model", "augment", "runtime"),
@@ -72,6 +72,7 @@ FLOW = {
 
 CONTENTS = {
     paths.DATASET: "labels, lists of images, COCO files, digests of the images",
+    paths.LABELLED: "sheets of images with their boxes, to look at before a training",
     paths.SCALES: "a scale for each channel and branch, and how far each moved from 1",
     paths.TRAIN: "the float network, losses of each epoch, mAP on select, three labelled batches",
     paths.CPU: "how the CPU that INT8 is for adds integers",

@@ -138,6 +138,13 @@ def test_statistics(voc):
     assert cv2.imread(str(voc.out / "statistics.jpg")).shape == (380, 1080, 3)
 
 
+def test_sheets_of_labelled_images_lie_beside_the_dataset(voc):
+    voc()
+    for split in ("train", "val"):
+        sheet = cv2.imread(str(voc.out.with_name("labelled") / f"{split}.jpg"))
+        assert sheet.shape[1] > 4 * 300 and sheet.std() > 20
+
+
 def test_same_input_same_bytes(voc):
     voc()
     first = snapshot(voc.out)

@@ -60,7 +60,7 @@ class DetectionDataset:
 
     def load(self, index: int) -> tuple[Image, Labels]:
         """The whole image, uint8 BGR [h, w, 3], and its labels, float32 [n, 5]: class, xyxy in pixels of that image."""
-        image = _read_image(self.paths[index])
+        image = read_image(self.paths[index])
         return image, self.labels_in(index, image.shape[0], image.shape[1])
 
     def load_fitted(self, index: int, size: Size) -> tuple[Image, Labels]:
@@ -111,7 +111,7 @@ class DetectionDataset:
         key = (index, (size[0], size[1]))
         if key in self._cache:
             return self._cache[key]
-        image = _read_image(self.paths[index], at_least=size)
+        image = read_image(self.paths[index], at_least=size)
         height, width = fitted_size(image.shape[:2], size)
         if (height, width) != image.shape[:2]:
             image = cast(Image, cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
@@ -160,8 +160,12 @@ def _read_description(path: Path) -> tuple[tuple[str, ...], LabelNames]:
         raise ValueError(f"{path}: {error}; {_MADE_BY}") from None
 
 
-def _read_image(path: Path, *, at_least: Size | None = None) -> Image:
-    """Decode an image; a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 of its size that still fills `at_least`."""
+def read_image(path: Path, *, at_least: Size | None = None) -> Image:
+    """Decode an image, uint8 BGR [h, w, 3]; a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 that still fills `at_least`.
+
+    Raises:
+        ValueError: it is missing or cannot be decoded; the message says what to do.
+    """
     try:
         data = read_bytes(str(path), limit=MAX_BYTES)
         check_claimed_size(data)
