@@ -236,6 +236,7 @@ class QatParams(LoopParams, section="qat"):
     """The fine-tuning of the quantized network: start, scales and losses. A weight of 0 leaves its loss out."""
 
     start: Literal["ptq", "partial"]
+    teacher: Text | None = None
     scales: Literal["fixed", "learned", "reestimate"]
     keep_multipliers: bool
     momentum: Annotated[float, Field(gt=0, le=0.9999)]  # it is Nesterov's: qat has no other optimizer than SGD
