@@ -281,12 +281,15 @@ def import_ranges(
 @app.command("export-ranges")
 def export_ranges(
     kind: Annotated[str, typer.Argument(help="Model: ptq, partial or qat.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")] = Path("ranges.safetensors"),
-    style: Annotated[str, typer.Option(help="Names of layers: pytorch-quantization or modelopt.")] = "modelopt",
+    out: Annotated[Path | None, typer.Option(help="The file to write [ranges with the style's suffix].")] = None,
+    style: Annotated[
+        str, typer.Option(help="Toolkit: pytorch-quantization, modelopt, aimet, ppq or tensorrt.")
+    ] = "modelopt",
 ) -> None:
     """Write ranges for another toolkit.
 
-    The tensors have the names of pytorch-quantization or modelopt.
+    By layer as _amax tensors (pytorch-quantization, modelopt), or by the tensors of an ONNX file, which is written
+    beside them: AIMET's encodings, PPQ's JSON, TensorRT's dynamic ranges.
     """
     with errors_as_exit_codes():
         from stages.exchange_ranges import export_ranges
