@@ -226,6 +226,32 @@ def infer(
         infer(engine, source, out=out, runtime=runtime, names=names, score=score, iou=iou)
 
 
+@app.command("eval")
+def eval_any(
+    models: Annotated[list[Path], typer.Argument(help="Weights (.safetensors, .pt), ONNX files, folders of engines.")],
+    split: Annotated[str, typer.Option(help="Split of the prepared dataset: val, select, calib or train.")] = "val",
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="What runs ONNX files: auto, openvino, onnxruntime or opencv; several are compared."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A new .csv file for the table [none, it is printed].")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    changes: Changes = None,
+) -> None:
+    """Compare any models on the prepared dataset.
+
+    Prints one table: mAP, latency, images a second at batch 1 and 32. Obeys the sections model, engine and eval.
+    """
+    with stage_run("eval", params, changes) as file:
+        model, engine, evaluation, runs = file.read(
+            sections.ModelParams, sections.EngineParams, sections.EvalParams, sections.RuntimeParams
+        )
+        from stages.eval import compare
+
+        chosen = {"split": split, "runtimes": runtime or ["auto"], "out": out}
+        typer.echo(compare(models, model, engine, evaluation, runs, **chosen))
+
+
 @app.command("draw-sample")
 def draw_sample(
     root: Annotated[Path, typer.Option(help="Folder of the VOC tree; its files are replaced.")] = paths.SAMPLE,
