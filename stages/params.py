@@ -226,8 +226,12 @@ class SensitivityParams(ProjectSection, section="sensitivity"):
     max_slowdown: Annotated[float, Field(ge=0, le=100)] | None
     cost: Literal["auto", "openvino", "macs"]
     float_layers: list[str] | None
+    from_file: Text | None = None
+    one_float: Literal["none", "blocks", "layers"] = "none"
 
     def conflicts(self) -> Iterator[str]:
+        if self.float_layers is not None and self.from_file is not None:
+            yield "float_layers and from_file are set; float_layers names the layers, from_file an order: give one"
         if self.float_layers is None and self.max_drop == self.max_layers == self.max_slowdown is None:
             yield "nothing limits the float layers; give max_drop, max_layers or max_slowdown"
 

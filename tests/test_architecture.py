@@ -53,7 +53,7 @@ MAY_IMPORT = {  # package or module of yolov6core -> others that it may import; 
     },
     "serving": {"data", "engines", "evaluation"},
 }
-MOST_LINES_OF_STAGES = 3000
+MOST_LINES_OF_STAGES = 3150
 MOST_LINES_OF_DVC_YAML = 220
 
 
