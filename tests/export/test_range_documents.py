@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from yolov6core.exchange.calibration_cache import read_cache
 from yolov6core.export.dialects import write_traced
 from yolov6core.export.onnx_export import to_onnx
-from yolov6core.export.plain_ranges import PlainRanges, TensorGrid, plain_ranges
+from yolov6core.export.plain_ranges import plain_ranges
 from yolov6core.export.range_documents import DOCUMENTS, aimet_encodings, dynamic_ranges, ppq_config
 
 SHAPE = (1, 3, 32, 32)
@@ -111,9 +111,9 @@ def test_ppq_names_every_quantized_convolution(toy_net):
 
 
 @pytest.mark.parametrize("style", ["ppq", "tensorrt"])
-def test_formats_of_symmetric_ranges_refuse_others(style):
-    ranges = PlainRanges(onnx.ModelProto(), {"x": TensorGrid(0.1, 3, 0, 255)}, {})
-    with pytest.raises(ValueError, match="tensor x has zero point 3; the format holds symmetric ranges only"):
+def test_formats_of_symmetric_ranges_refuse_others(toy_net, style):
+    ranges = plain_ranges(to_onnx(toy_net("ort"), input_shape=SHAPE))
+    with pytest.raises(ValueError, match="on a grid with zero points; the format holds symmetric ranges only"):
         DOCUMENTS[style].write(ranges)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov6core.exchange.graph_view import SAME_RANGE_OPS, GraphView
-from yolov6core.export.qdq import merge_pairs, pairs
+from yolov6core.export.qdq import merge_pairs, pairs, strip_pairs
 from yolov6core.export.shuffles import blocks_first
 
 if TYPE_CHECKING:
@@ -45,11 +45,13 @@ class PlainRanges:
         model: float ONNX. The others speak of its tensors by name.
         activations: grids of inputs of quantized convolutions, and of tensors that hold the same values.
         weights: scales float32 [O] of the int8 weights of quantized convolutions, symmetric.
+        cached: scale of every tensor that a calibration cache names; empty if a grid is not symmetric.
     """
 
     model: onnx.ModelProto
     activations: Mapping[str, TensorGrid]
     weights: Mapping[str, NDArray[np.float32]]
+    cached: Mapping[str, float]
 
 
 def plain_ranges(traced: onnx.ModelProto) -> PlainRanges:
@@ -64,6 +66,7 @@ def plain_ranges(traced: onnx.ModelProto) -> PlainRanges:
     model = type(traced).FromString(traced.SerializeToString())
     blocks_first(model)
     merge_pairs(model)
+    paired = type(traced).FromString(model.SerializeToString())
     view = GraphView(model)
     activations: dict[str, TensorGrid] = {}
     weights: dict[str, NDArray[np.float32]] = {}
@@ -85,4 +88,6 @@ def plain_ranges(traced: onnx.ModelProto) -> PlainRanges:
                 activations.setdefault(name, activations[node.output[0]])
     view.rebuild(list(model.graph.node))
     alive = {name for node in model.graph.node for name in (*node.input, *node.output)}
-    return PlainRanges(model, {name: grid for name, grid in activations.items() if name in alive}, weights)
+    activations = {name: grid for name, grid in activations.items() if name in alive}
+    cached = strip_pairs(paired) if all(grid.symmetric for grid in activations.values()) else {}
+    return PlainRanges(model, activations, weights, cached)

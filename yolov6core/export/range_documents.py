@@ -124,10 +124,9 @@ def _policy(*, per_channel: bool) -> dict[str, bool]:
 
 def _peaks(ranges: PlainRanges) -> dict[str, float]:
     """Tensor -> largest magnitude on its grid, without the one more negative integer."""
-    for name, grid in ranges.activations.items():
-        if not grid.symmetric:
-            raise ValueError(f"tensor {name} has zero point {grid.zero_point}; the format holds symmetric ranges only")
-    return {name: grid.limits[1] for name, grid in ranges.activations.items()}
+    if not ranges.cached:
+        raise ValueError("the network is on a grid with zero points; the format holds symmetric ranges only")
+    return {name: WEIGHT_LIMITS[1] * scale for name, scale in ranges.cached.items()}
 
 
 @dataclass(frozen=True)
