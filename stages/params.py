@@ -224,7 +224,7 @@ class SensitivityParams(ProjectSection, section="sensitivity"):
     max_drop: Share | None
     max_layers: Annotated[int, Field(ge=0, le=10_000)] | None
     max_slowdown: Annotated[float, Field(ge=0, le=100)] | None
-    cost: Literal["auto", "openvino", "macs"]
+    cost: Literal["auto", "openvino", "tensorrt", "macs"]
     float_layers: list[str] | None
     from_file: Text | None = None
     one_float: Literal["none", "blocks", "layers"] = "none"

@@ -92,8 +92,10 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
         columns |= _exact(measured)
         log_correlations(columns)
     latency_matters = params.max_drop is not None or params.max_slowdown is not None
-    by_openvino = params.cost == "openvino" or (params.cost == "auto" and latency_matters and device == "cpu")
-    costs = layer_costs(model, card.image_size, by_openvino=by_openvino, threads=runtime.threads)
+    measured_by = None if params.cost in ("auto", "macs") else params.cost
+    if params.cost == "auto" and latency_matters:
+        measured_by = "openvino" if device == "cpu" else "tensorrt"
+    costs = layer_costs(model, card.image_size, runtime=measured_by, threads=runtime.threads)
     layers = _layers(columns[params.metric], costs)
     one_float = _one_float(measured, layers, params=params)
     choice = _choose(measured, layers, order, params=params)
