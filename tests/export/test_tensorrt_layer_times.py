@@ -1,4 +1,4 @@
-"""Layers of a TensorRT engine back to convolutions, on names as TensorRT writes them; and what is done without a GPU."""
+"""Layers of a TensorRT engine back to convolutions, on names as TensorRT writes them, and what is done without GPUs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def test_arithmetic_is_counted_without_a_gpu(model, caplog):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_convolution_has_its_time_on_a_gpu(model):
-    times = tensorrt_layer_times(model, image_size=(16, 16), runs=3)
+    try:
+        times = tensorrt_layer_times(model, image_size=(16, 16), runs=3)
+    except RuntimeMissing as error:
+        pytest.skip(str(error))
     assert list(times.extra) == ["stem", "middle", "cls_pred", "reg_pred"] and times.int8 > 0
