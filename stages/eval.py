@@ -83,7 +83,7 @@ def _opened(
 ) -> Iterator[tuple[str, Engine]]:
     """Name -> engine, for each model in the order given; an ONNX file once for each runtime."""
     most = max(*BATCHES, engine.max_batch)
-    settings = BuildSettings(engine.threads, engine.hint, engine.precision, max_batch=most)
+    settings = BuildSettings(threads=engine.threads, hint=engine.hint, precision=engine.precision, max_batch=most)
     for path in models:
         if path.suffix in WEIGHT_SUFFIXES:
             opened = open_weights(

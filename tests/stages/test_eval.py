@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from stages.shared import paths
 from tests.support import patch_detector
 from tests.support.dataset_folder import NAMES, make_dataset
+from tests.support.golden import GOLDEN
 from tests.support.pipeline import run_small, small_card
 from tests.support.quantized_start import write_start
 from yolov6core.data.dataset import DetectionDataset
@@ -23,6 +25,9 @@ from yolov6core.evaluation.evaluator import DetectionLimits
 from yolov6core.export.dialects import write_dialect
 from yolov6core.int8.quantized_networks import load_quantized
 from yolov6core.models.decoded import DecodedNetwork
+from yolov6core.models.variants import VARIANTS
+from yolov6core.pretrained.infer_spec import infer_spec
+from yolov6core.pretrained.weights import empty_network, load_weights_, read_weights
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.networks import load_float
 
@@ -88,6 +93,26 @@ def test_a_file_runs_in_every_runtime_that_is_named():
     rows = [row for row in rows if "0/43" in row]
     assert [row[1:3] for row in rows] == [["(openvino)", "openvino"], ["(onnxruntime)", "onnxruntime"]]
     assert rows[0][5:7] == rows[1][5:7], "the same figures"
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_the_official_trainer_is_a_model(monkeypatch, tmp_path):
+    path = GOLDEN / "official_checkpoint_small_stripped.pt"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent")
+    given = read_weights(path)
+    spec = infer_spec(given.tensors)
+    monkeypatch.setitem(VARIANTS, "golden", spec)  # its width is not a published one
+    result = run(path, "--out", tmp_path / "t.csv")
+    assert result.exit_code == 0, result.output
+    network = empty_network(spec, "repvgg", given)
+    load_weights_(network, given)
+    card = replace(small_card(tuple(NAMES)), spec=spec)
+    dataset, limits = DetectionDataset(paths.DATASET, "val"), DetectionLimits(0.01, 0.65, 300)
+    stats = SplitEvaluator(dataset, card, batch_size=4, limits=limits)(network.eval()).stats
+    row = pd.read_csv(tmp_path / "t.csv").iloc[0]
+    assert row["map50"] == pytest.approx(stats["map50"], abs=2e-4) and row["runtime"] == "torch"
+    assert "its classes are called red, green, blue" in result.output
 
 
 @pytest.mark.parametrize(
