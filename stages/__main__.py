@@ -257,6 +257,32 @@ def show_dataset(
         typer.echo(show_dataset(choice, *sections_read, grid=(columns, rows), out=out))
 
 
+@app.command("eval")
+def eval_any(
+    models: Annotated[list[Path], typer.Argument(help="Weights (.safetensors, .pt), ONNX files, folders of engines.")],
+    split: Annotated[str, typer.Option(help="Split of the prepared dataset: val, select, calib or train.")] = "val",
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="What runs ONNX files: auto, openvino, onnxruntime or opencv; several are compared."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A new .csv file for the table [none, it is printed].")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    changes: Changes = None,
+) -> None:
+    """Compare any models on the prepared dataset.
+
+    Prints one table: mAP, latency, images a second at batch 1 and 32. Obeys the sections model, engine and eval.
+    """
+    with stage_run("eval", params, changes) as file:
+        model, engine, evaluation, runs = file.read(
+            sections.ModelParams, sections.EngineParams, sections.EvalParams, sections.RuntimeParams
+        )
+        from stages.eval import compare
+
+        chosen = {"split": split, "runtimes": runtime or ["auto"], "out": out}
+        typer.echo(compare(models, model, engine, evaluation, runs, **chosen))
+
+
 @app.command("draw-sample")
 def draw_sample(
     root: Annotated[Path, typer.Option(help="Folder of the VOC tree; its files are replaced.")] = paths.SAMPLE,
@@ -312,12 +338,15 @@ def import_ranges(
 @app.command("export-ranges")
 def export_ranges(
     kind: Annotated[str, typer.Argument(help="Model: ptq, partial or qat.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")] = Path("ranges.safetensors"),
-    style: Annotated[str, typer.Option(help="Names of layers: pytorch-quantization or modelopt.")] = "modelopt",
+    out: Annotated[Path | None, typer.Option(help="The file to write [ranges with the style's suffix].")] = None,
+    style: Annotated[
+        str, typer.Option(help="Toolkit: pytorch-quantization, modelopt, aimet, ppq or tensorrt.")
+    ] = "modelopt",
 ) -> None:
     """Write ranges for another toolkit.
 
-    The tensors have the names of pytorch-quantization or modelopt.
+    By layer as _amax tensors (pytorch-quantization, modelopt), or by the tensors of an ONNX file, which is written
+    beside them: AIMET's encodings, PPQ's JSON, TensorRT's dynamic ranges.
     """
     with errors_as_exit_codes():
         from stages.exchange_ranges import export_ranges

@@ -224,10 +224,14 @@ class SensitivityParams(ProjectSection, section="sensitivity"):
     max_drop: Share | None
     max_layers: Annotated[int, Field(ge=0, le=10_000)] | None
     max_slowdown: Annotated[float, Field(ge=0, le=100)] | None
-    cost: Literal["auto", "openvino", "macs"]
+    cost: Literal["auto", "openvino", "tensorrt", "macs"]
     float_layers: list[str] | None
+    from_file: Text | None = None
+    one_float: Literal["none", "blocks", "layers"] = "none"
 
     def conflicts(self) -> Iterator[str]:
+        if self.float_layers is not None and self.from_file is not None:
+            yield "float_layers and from_file are set; float_layers names the layers, from_file an order: give one"
         if self.float_layers is None and self.max_drop == self.max_layers == self.max_slowdown is None:
             yield "nothing limits the float layers; give max_drop, max_layers or max_slowdown"
 
@@ -236,6 +240,7 @@ class QatParams(LoopParams, section="qat"):
     """The fine-tuning of the quantized network: start, scales and losses. A weight of 0 leaves its loss out."""
 
     start: Literal["ptq", "partial"]
+    teacher: Text | None = None
     scales: Literal["fixed", "learned", "reestimate"]
     keep_multipliers: bool
     momentum: Annotated[float, Field(gt=0, le=0.9999)]  # it is Nesterov's: qat has no other optimizer than SGD

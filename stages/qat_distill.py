@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from stages.params import AugmentParams, EvalParams, QatParams, RuntimeParams
 from stages.shared import paths
 from stages.shared.limits import limits_of
-from stages.shared.shell import finish, required, state_path
+from stages.shared.shell import finish, required, state_path, warn_if_untracked
 from stages.shared.start_line import log_start
 from stages.shared.trainings import recipe_of, resume_point, spread_over_devices
 from yolov6core.base.atomic import replace_folder, write_json
@@ -25,6 +26,7 @@ from yolov6core.evaluation.class_table import log_classes
 from yolov6core.evaluation.evaluator import DetectionLimits
 from yolov6core.int8.float_comparison import FloatComparison
 from yolov6core.int8.qat import QatTask, QatWeights, freeze_unused_
+from yolov6core.int8.qat_teacher import load_qat_teacher
 from yolov6core.int8.quantized_networks import load_quantized, save_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.quant.calibrate import collect, ranges
@@ -73,20 +75,21 @@ def _fine_tune(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams, *
     float_weights, start_weights = (
         required(paths.WEIGHTS[kind], made_by=paths.MADE_BY[kind]) for kind in ("float", qat.start)
     )
-    teacher, _ = load_float(float_weights, device=processes.device)
+    network, _ = load_float(float_weights, device=processes.device)
     student, card = load_quantized(start_weights, device=processes.device)
+    teacher = network if qat.teacher is None else _given_teacher(qat, student, card, device=processes.device)
     recipe = recipe_of(qat)
     dataset = DetectionDataset(paths.DATASET, "train", cache_mib=runtime.cache_mib)
     batches = training_batches(
         dataset, card, recipe, augment=augment.model_dump(), workers=runtime.workers, processes=processes
     )
-    evaluate = _beside_float(teacher, card, batch_size=qat.batch_size, limits=limits, processes=processes)
+    evaluate = _beside_float(network, card, batch_size=qat.batch_size, limits=limits, processes=processes)
     start = Start(evaluate(student), {})
     logger.info("start (%s): %s", qat.start, _figures(start.scores))
     if qat.scales == "learned":
         learn_ranges_(student)
     start.tensors.update({name: tensor.clone() for name, tensor in student.state_dict().items()})
-    inputs = [*paths.training_labels(), float_weights, start_weights]
+    inputs = [*paths.training_labels(), float_weights, start_weights, *([Path(qat.teacher)] if qat.teacher else [])]
     if qat.keep_multipliers:
         _keep_multipliers(student, card)
         inputs.append(paths.SCALES_FILE)
@@ -121,6 +124,13 @@ class Start:
 
     scores: Scores
     tensors: dict[str, Tensor]
+
+
+def _given_teacher(qat: QatParams, student: QuantizedModel, card: NetworkCard, *, device: str) -> nn.Module:
+    assert qat.teacher is not None, "the caller asked"
+    path = Path(qat.teacher)
+    warn_if_untracked(path, tracked=paths.GIVEN_WEIGHTS, parameter="qat.teacher")
+    return load_qat_teacher(path, student, card, features=qat.distill_features > 0, device=device)
 
 
 def _parts(qat: QatParams) -> QatWeights:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from stages.params import EvalParams, RuntimeParams, SensitivityParams
 from stages.shared import paths
 from stages.shared.limits import limits_of
-from stages.shared.shell import required
+from stages.shared.shell import required, warn_if_untracked
 from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.code_version import fingerprint
@@ -21,20 +22,23 @@ from yolov6core.data.views import image_batches
 from yolov6core.evaluation.class_table import log_classes
 from yolov6core.evaluation.evaluator import EvalResult
 from yolov6core.evaluation.ranking_plot import ranking_picture
+from yolov6core.int8.block_ranking import OneFloat, block_rows, measure_one_float
 from yolov6core.int8.float_comparison import retention, score_of, told_share
 from yolov6core.int8.layer_costs import Costs, layer_costs
 from yolov6core.int8.layer_ranking import Columns, log_correlations, measure_exactly, readout
 from yolov6core.int8.quantized_networks import load_quantized, matching_layers, save_quantized
+from yolov6core.int8.ranking_file import ranked_layers, read_ranking
 from yolov6core.models.card import NetworkCard
-from yolov6core.quant.insert import QuantizedModel, set_float_layers_, state_of
+from yolov6core.quant.insert import QuantizedModel, convolution_names, set_float_layers_, state_of
 from yolov6core.quant.selection import Budget, Choice, Layer, Score, choose_float_layers, given_float_layers
-from yolov6core.quant.sensitivity import fast_sensitivity
+from yolov6core.quant.sensitivity import fast_sensitivity, quantized_names
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.networks import load_float
 
 METRICS = paths.METRICS / "partial.json"
 STATE_ROOT = paths.RESUME / "sensitivity"
-"""Exact measurements of an interrupted run."""
+STATES = ("exact", "one_float")
+"""Measurements of an interrupted run: each layer alone in INT8, each part alone in float."""
 WORST = 5
 """Layers that the log names."""
 
@@ -57,7 +61,7 @@ class Measured:
 
 
 def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: RuntimeParams) -> None:
-    """Write `ranking.csv`, `ranking.png`, `keep_float.json`, the partially quantized weights and the val metrics.
+    """Write rankings of layers and blocks, `keep_float.json`, the partially quantized weights and the val metrics.
 
     Layers are ranked on the select split, whose images no range was fitted to, and the layers that stay float are
     chosen there as well (see `yolov6core.quant.selection`); val is evaluated for the result only.
@@ -73,6 +77,7 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
     )
     network, _ = load_float(float_weights, device=device)
     model, card = load_quantized(ptq_weights, device=device)
+    order = _given_order(params, model, card)
     on_select, on_val = (
         SplitEvaluator(
             DetectionDataset(paths.DATASET, split), card, batch_size=params.batch_size, limits=limits_of(evaluation)
@@ -88,21 +93,25 @@ def sensitivity(params: SensitivityParams, evaluation: EvalParams, runtime: Runt
         columns |= _exact(measured)
         log_correlations(columns)
     latency_matters = params.max_drop is not None or params.max_slowdown is not None
-    by_openvino = params.cost == "openvino" or (params.cost == "auto" and latency_matters and device == "cpu")
-    costs = layer_costs(model, card.image_size, by_openvino=by_openvino, threads=runtime.threads)
+    measured_by = None if params.cost in ("auto", "macs") else params.cost
+    if params.cost == "auto" and latency_matters:
+        measured_by = "openvino" if device == "cpu" else "tensorrt"
+    costs = layer_costs(model, card.image_size, runtime=measured_by, threads=runtime.threads)
     layers = _layers(columns[params.metric], costs)
-    choice = _choose(measured, layers, params=params)
+    one_float = _one_float(measured, layers, params=params)
+    choice = _choose(measured, layers, order, params=params)
     set_float_layers_(model, measured.always_float | set(choice.float_layers))
     float_val, partial_val = on_val(network), on_val(model)
-    _write(measured, layers=layers, columns=columns, costs=costs, choice=choice)
-    _state_path(on_select).unlink(missing_ok=True)
+    _write(measured, layers=layers, columns=columns, costs=costs, choice=choice, one_float=one_float)
+    for what in STATES:
+        _state_path(on_select, what).unlink(missing_ok=True)
     log_classes({"float": float_val, "partial": partial_val})
     _write_metrics(partial_val.stats, float_val=float_val.stats["map50_95"], costs=costs, choice=choice)
 
 
 def _exact(measured: Measured) -> Columns:
     """Columns of `measure_exactly` on the select split."""
-    state = _state_path(measured.on_select)
+    state = _state_path(measured.on_select, "exact")
     return measure_exactly(
         measured.model,
         evaluate=measured.on_select,
@@ -112,11 +121,12 @@ def _exact(measured: Measured) -> Columns:
     )
 
 
-def _state_path(on_select: SplitEvaluator) -> Path:
-    """Named after the code, the weights and the dataset's lists and labels, so that no run continues another."""
+def _state_path(on_select: SplitEvaluator, what: str) -> Path:
+    """File of one of STATES, named after the code, the weights and the dataset's lists and labels, so that no run
+    continues another."""
     names = ("select.txt", "digests.txt", "annotations/instances_select.json")
     labels = [paths.DATASET / name for name in names]
-    how = fingerprint(on_select.batch_size, vars(on_select.limits), files=(paths.WEIGHTS["ptq"], *labels))
+    how = fingerprint(what, on_select.batch_size, vars(on_select.limits), files=(paths.WEIGHTS["ptq"], *labels))
     return STATE_ROOT / f"{how}.json"
 
 
@@ -131,15 +141,39 @@ def _layers(values: dict[str, float], costs: Costs) -> list[Layer]:
     return layers
 
 
-def _choose(measured: Measured, layers: list[Layer], *, params: SensitivityParams) -> Choice:
-    """Float layers as the parameters name them, or as the budget has them."""
-    model, on_select = measured.model, measured.on_select
+def _given_order(params: SensitivityParams, model: QuantizedModel, card: NetworkCard) -> list[str] | None:
+    """Layers in the order of `sensitivity.from_file`; None: they are ranked here."""
+    if params.from_file is None:
+        return None
+    path = Path(params.from_file)
+    warn_if_untracked(path, tracked=paths.GIVEN_RANKINGS, parameter="sensitivity.from_file")
+    return ranked_layers(read_ranking(path), quantized_names(model), card.spec, path=path)
+
+
+def _verify(measured: Measured, names: tuple[str, ...]) -> Score:
+    """Score on select with these layers float."""
+    set_float_layers_(measured.model, measured.always_float | set(names))
+    return score_of(measured.on_select(measured.model), measured.on_select.truth)
+
+
+def _one_float(measured: Measured, layers: list[Layer], *, params: SensitivityParams) -> list[OneFloat]:
+    if params.one_float == "none":
+        return []
+    measure = partial(_verify, measured)
+    state, single = _state_path(measured.on_select, "one_float"), params.one_float == "layers"
+    named = {layer.name for layer in layers}
+    names = [name for name in convolution_names(measured.model) if name in named]
+    return measure_one_float(names, verify=measure, single_layers=single, state=state)
+
+
+def _choose(measured: Measured, layers: list[Layer], order: list[str] | None, *, params: SensitivityParams) -> Choice:
+    """Float layers as the parameters name them, or as the budget has them, by the given order if there is one."""
+    model = measured.model
     budget = Budget(params.max_drop, params.max_layers, params.max_slowdown)
     float_score = measured.float_select.stats["map50_95"]
 
     def verify(names: tuple[str, ...]) -> Score:
-        set_float_layers_(model, measured.always_float | set(names))
-        score = score_of(on_select(model), on_select.truth)
+        score = _verify(measured, names)
         logger.info("%d layer(s) float: select mAP50:95 %.4f  %s", len(names), score.value, ", ".join(names))
         return score
 
@@ -147,7 +181,12 @@ def _choose(measured: Measured, layers: list[Layer], *, params: SensitivityParam
         named = matching_layers(model, params.float_layers, where="sensitivity.float_layers")
         layers = [layer for layer in layers if layer.name in named]
         return given_float_layers(layers, verify=verify, float_score=float_score, budget=budget)
-    choice = choose_float_layers(layers, verify=verify, float_score=float_score, budget=budget)
+    if order is not None:
+        by_name = {layer.name: layer for layer in layers}
+        layers = [by_name[name] for name in order]
+    choice = choose_float_layers(
+        layers, verify=verify, float_score=float_score, budget=budget, ranked=order is not None
+    )
     _log_certainty(choice, budget)
     return choice
 
@@ -164,7 +203,15 @@ def _log_certainty(choice: Choice, budget: Budget) -> None:
         logger.info("no float layer: what they gain is not beyond noise, and each costs latency")
 
 
-def _write(measured: Measured, *, layers: list[Layer], columns: Columns, costs: Costs, choice: Choice) -> None:
+def _write(
+    measured: Measured,
+    *,
+    layers: list[Layer],
+    columns: Columns,
+    costs: Costs,
+    choice: Choice,
+    one_float: list[OneFloat],
+) -> None:
     card = measured.card
     assert card.quantization is not None, "it was read as a quantized network"
     total = sum(layer.sensitivity for layer in layers) or 1.0
@@ -178,6 +225,9 @@ def _write(measured: Measured, *, layers: list[Layer], columns: Columns, costs: 
     document = {**asdict(choice), "cost_unit": costs.unit, "float_score": measured.float_select.stats["map50_95"]}
     with replace_folder(paths.SENSITIVITY) as folder:
         write_rows(folder / "ranking.csv", rows)
+        write_rows(folder / "blocks.csv", block_rows(shares, costs.shares, choice.float_layers))
+        if one_float:
+            write_rows(folder / "one_float.csv", [asdict(row) | {"layers": len(row.layers)} for row in one_float])
         write_json(folder / "keep_float.json", document)
         label = "sensitivity to INT8, % of all layers' (logarithmic)"
         ranking_picture(shares, folder / "ranking.png", marked=choice.float_layers, label=label)

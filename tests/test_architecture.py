@@ -41,7 +41,18 @@ MAY_IMPORT = {  # package or module of yolov6core -> others that it may import; 
     "engines": {"exchange"},
     "export": {"engines", "evaluation", "exchange", "quant"},
     "tasks": {"data", "evaluation", "losses", "models", "pretrained", "training"},
-    "int8": {"data", "engines", "evaluation", "export", "losses", "models", "quant", "tasks", "training"},
+    "int8": {
+        "data",
+        "engines",
+        "evaluation",
+        "export",
+        "losses",
+        "models",
+        "pretrained",
+        "quant",
+        "tasks",
+        "training",
+    },
     "serving": {"data", "engines", "evaluation"},
 }
 MOST_LINES_OF_STAGES = 3800

@@ -52,15 +52,16 @@ FLOW = {
     "sensitivity": Flow(
         "sensitivity",
         ("eval", "runtime"),
-        (paths.DATASET, paths.TRAIN, paths.PTQ),
+        (paths.DATASET, paths.TRAIN, paths.PTQ, paths.GIVEN_RANKINGS),
         (paths.SENSITIVITY, _METRICS / "partial.json"),
+        optional=(paths.GIVEN_RANKINGS,),
     ),
     "qat-distill": Flow(
         "qat",
         ("augment", "eval", "runtime"),
-        (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.SCALES),
+        (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.SCALES, paths.GIVEN_WEIGHTS),
         (paths.QAT, _METRICS / "qat.json"),
-        optional=(paths.PTQ, paths.SENSITIVITY, paths.SCALES),
+        optional=(paths.PTQ, paths.SENSITIVITY, paths.SCALES, paths.GIVEN_WEIGHTS),
     ),
     "export-onnx": Flow(
         "export", ("runtime",), (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.QAT), (paths.ONNX,)
@@ -83,7 +84,8 @@ CONTENTS = {
     paths.ENGINES: "engines of the runtime at hand, what runs in INT8",
     paths.EVAL: "tables, curves and pictures: mAP in 0..1, latency in ms, images/s, size in MB",
     paths.GIVEN_SCALES: "scales from elsewhere, where search.scales names a file",
-    paths.GIVEN_WEIGHTS: "weights from elsewhere, where train.weights or train.teacher names a file",
+    paths.GIVEN_WEIGHTS: "weights from elsewhere, where train.weights or a teacher names a file",
+    paths.GIVEN_RANKINGS: "rankings of layers from elsewhere, where sensitivity.from_file names one",
     _METRICS / "prepare.json": "numbers of images, boxes, classes and problems",
     _METRICS / "eval": "a file for each model: mAP, latency in ms, size in MB, speedup",
 } | {_METRICS / f"{name}.json": "mAP on val, 0..1" for name in ("train", "ptq", "partial", "qat")}

@@ -40,6 +40,7 @@ RESUME = Path(".ckpt")
 
 GIVEN_WEIGHTS = Path("pretrained/weights")
 GIVEN_SCALES = Path("pretrained/scales")
+GIVEN_RANKINGS = Path("pretrained/rankings")
 """Folders of files from elsewhere, whose contents the pipeline depends on."""
 
 CHECK_IMAGES = "check_images.npz"

@@ -17,7 +17,7 @@ import typer
 
 from stages.params import RuntimeParams, conflicts_between
 from stages.shared.bars import bars_on
-from stages.shared.flow import missing_inputs, next_command
+from stages.shared.flow import FLOW, missing_inputs, next_command
 from stages.shared.paths import PARAMS, RESUME
 from yolov6core.base.atomic import full_disk_explained
 from yolov6core.base.code_version import edited_since, fingerprint, source_digests
@@ -82,7 +82,9 @@ def stage_run(stage: str, params: Path, changes: Sequence[str] | None = None) ->
 
 
 def _say_next(stage: str, params: Path) -> None:
-    """Name the next command, unless DVC or torchrun, which have started this process, go on themselves."""
+    """Name the next stage, unless DVC or torchrun, which have started this process, go on themselves."""
+    if stage not in FLOW:
+        return
     last = "infer" in (command := next_command(stage, params))
     if LAUNCHED not in os.environ and (last or "DVC_STAGE" not in os.environ):
         logger.info("next: %s", command)

@@ -58,6 +58,21 @@ def test_the_order_serves_the_problem(budget, order):
 
 
 @pytest.mark.parametrize(
+    ("budget", "order"),
+    [
+        (Budget(max_layers=3), "edc"),
+        (Budget(max_drop=0.01), "edcba"),  # also what is not sensitive, and whatever it costs
+        (Budget(max_slowdown=0.111), "edcb"),  # a does not fit any more
+    ],
+)
+def test_a_ranking_from_elsewhere_keeps_its_order(budget, order):
+    layers = LAYERS[::-1]
+    assert "".join(layer.name for layer in candidates(layers, budget, ranked=True)) == order
+    choice = choose_float_layers(layers, verify=Verifier(), float_score=FLOAT, budget=budget, ranked=True)
+    assert order.startswith("".join(choice.float_layers)) and choice.float_layers
+
+
+@pytest.mark.parametrize(
     ("max_drop", "max_layers", "chosen", "within"),
     [
         (0.1, None, "", True),  # no layer need stay float

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from click.testing import Result
@@ -177,6 +180,42 @@ def test_files_without_ranges_are_refused_in_one_line(tmp_path, file, message):
 def test_what_cannot_be_exported_is_named_in_one_line(tmp_path, arguments, message):
     refused(run("export-ranges", *arguments, "--out", tmp_path / "r.safetensors"), message)
     assert list(tmp_path.iterdir()) == []
+
+
+GRIDS = {"aimet": "ort", "ppq": "trt"}
+"""Style that names tensors -> the dialect whose ranges it holds."""
+
+
+@pytest.mark.parametrize("style", slow_except(GRIDS, "aimet"))
+def test_ranges_by_tensor_stand_beside_their_network(tmp_path, style):
+    out = tmp_path / f"r.{style}"
+    result = run("export-ranges", "ptq", "--out", out, "--style", style)
+    assert result.exit_code == 0, result.output
+    assert (
+        f"on the grid of dialect {GRIDS[style]} -> {out}; they are named as in {tmp_path / 'r.onnx'}" in result.output
+    )
+    model = onnx.load(tmp_path / "r.onnx")
+    names = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    section = {"aimet": "activation_encodings", "ppq": "act_quant_info"}
+    read = set(json.loads(out.read_text())[section[style]])
+    assert len(read) > 20 and read <= names
+
+
+def test_no_foreign_network_is_replaced_by_the_one_beside_ranges(tmp_path):
+    (tmp_path / "r.onnx").write_text("of somebody else")
+    arguments = ["export-ranges", "ptq", "--style", "aimet", "--out"]
+    refused(run(*arguments, tmp_path / "n.onnx"), "the ONNX file gets this name; give another suffix")
+    refused(run(*arguments, tmp_path / "r.json"), "r.onnx exists and is no output of this run")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.onnx"]
+
+
+@pytest.mark.slow
+def test_imported_ranges_leave_on_the_grid_that_they_have(tmp_path):
+    assert run("export-ranges", "ptq", "--out", tmp_path / "r.safetensors").exit_code == 0
+    imported(tmp_path / "r.safetensors", paths.QAT)
+    result = run("export-ranges", "qat", "--out", tmp_path / "r.encodings", "--style", "aimet")
+    assert result.exit_code == 0 and "on the grid of dialect trt" in result.output, result.output
+    shutil.rmtree(paths.QAT)
 
 
 def test_dialects_that_need_more_ranges_than_were_imported_are_told_apart(tmp_path):

@@ -27,7 +27,7 @@ from yolov6core.int8 import qat as task
 from yolov6core.int8.quantized_networks import load_quantized
 from yolov6core.quant.insert import get_ranges
 from yolov6core.tasks.evaluation import SplitEvaluator
-from yolov6core.tasks.networks import load_float
+from yolov6core.tasks.networks import load_float, save_float
 from yolov6core.training.repopt import BlockScales, save_scales
 
 RUNTIME = section("runtime", threads=1, cache_mib=64)
@@ -126,6 +126,21 @@ def test_ranges_calibrated_again_are_kept_unless_worse(run, caplog, again, kept)
         gm, card = run([0.1, 0.3, 0.2, again], scales="reestimate")
     assert f"(max): mAP50:95 {again:.4f}, agreement with float 1.0000: kept the {kept}" in caplog.text
     assert (get_ranges(gm) == start()[1]) == (kept == "old") and card.quantization.method == "max"
+
+
+def test_another_float_network_teaches(run, caplog):
+    """It changes what is learned, and stays without an influence on what the student is compared with."""
+    own, _ = run([0.1, 0.3, 0.2], detection=0)
+    network, card = load_float(paths.WEIGHTS["float"])
+    with torch.no_grad():
+        for layer in network.head.cls_preds:
+            layer.bias.add_(3)
+    save_float(Path("teacher.safetensors"), network, dataclasses.replace(card, deployed=True))
+    other, _ = run([0.1, 0.3, 0.2], detection=0, teacher="teacher.safetensors")
+    name = "head.cls_preds.0.bias"
+    moved = [float((gm.get_parameter(name) - start()[0][name]).detach().mean()) for gm in (own, other)]
+    assert moved[1] > 10 * abs(moved[0]), moved
+    assert "qat.teacher: teacher.safetensors is outside pretrained/weights" in caplog.text
 
 
 @pytest.mark.slow

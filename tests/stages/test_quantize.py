@@ -7,6 +7,7 @@ import logging
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -158,6 +159,11 @@ def test_sensitivity_writes_the_partial_model(pipeline, scored):
     shares = [float(row.split(",")[1]) for row in rows[1:]]
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1, abs=1e-4)
     assert (pipeline / "artifacts/sensitivity/ranking.png").stat().st_size > 1000
+    blocks = pd.read_csv("artifacts/sensitivity/blocks.csv", index_col="block")
+    assert {"backbone.stem", "backbone.stages.1", "neck.fuse.0", "head.stems.2"} <= set(blocks.index)
+    assert blocks["layers"].sum() == len(shares) and blocks["float"].sum() == len(choice["float_layers"])
+    assert blocks["sensitivity"].sum() == pytest.approx(1, abs=1e-4)
+    assert not (pipeline / "artifacts/sensitivity/one_float.csv").exists(), "it is measured where it is asked for"
     assert scored.count("val") == 4, "val is evaluated for the float and the chosen model of each stage only"
 
 
@@ -168,6 +174,27 @@ def test_given_float_layers_are_taken(pipeline, scored):
     assert read("artifacts/sensitivity/keep_float.json")["float_layers"] == ["backbone.stem.conv"]
     with pytest.raises(ValueError, match="give max_drop, max_layers or max_slowdown"):
         section("sensitivity", **SENSITIVITY | {"max_drop": None, "max_layers": None})
+
+
+@pytest.mark.slow
+def test_a_ranking_from_elsewhere_decides_and_parts_are_measured(pipeline, scored, caplog):
+    """Every float layer gains in `scored`, so that the choice is what the budget allows, in the order of the file."""
+    calibrate(**{"method": "mse"})
+    (pipeline / "elsewhere.txt").write_text("detect.stems.1.conv 0.2\nbackbone.ERBlock_2 0.3\nneck.Rep_p4 0.4\n")
+    with caplog.at_level(logging.INFO):
+        rank(from_file="elsewhere.txt", max_drop=None, max_layers=2, one_float="blocks")
+    assert read("artifacts/sensitivity/keep_float.json")["float_layers"] == [
+        "head.stems.1.conv",
+        "backbone.stages.0.0.conv",
+    ]
+    rows = pd.read_csv("artifacts/sensitivity/one_float.csv")
+    assert list(rows["score"]) == sorted(rows["score"], reverse=True) and set(rows["kind"]) == {"block"}
+    assert list(rows["gain"]) == pytest.approx(list(0.005 * rows["layers"]), abs=1e-3) and len(rows) > 10
+    assert f"Top0: float {rows['name'][0]}, mAP {rows['score'][0]:.4f}" in caplog.text
+    assert "from_file: elsewhere.txt is outside pretrained/rankings" in caplog.text
+    assert not list((pipeline / ".ckpt/sensitivity").glob("*"))
+    with pytest.raises(ValueError, match="float_layers names the layers, from_file an order: give one"):
+        section("sensitivity", from_file="elsewhere.txt", float_layers=["a"])
 
 
 @pytest.mark.slow

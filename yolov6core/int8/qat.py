@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from yolov6core.data.transforms import network_input
 from yolov6core.losses.distill import channel_wise_kl, output_distillation
+from yolov6core.losses.functional import expected_distances
 from yolov6core.models.card import NetworkCard
 from yolov6core.tasks.detection import LOSS_WEIGHTS, detection_criterion
 from yolov6core.training.distributed import ProcessGroup
@@ -61,7 +62,8 @@ class QatTask:
         processes: ProcessGroup | None = None,
     ) -> None:
         """Args:
-        student, teacher: the quantized and the float network, on their device, with raw outputs.
+        student, teacher: the quantized and the float network, on their device, with raw outputs. Where the teacher
+            predicts distance bins and the student does not, their means teach.
         iou: box loss of the detection terms.
         temperature: of output and feature distillation.
         """
@@ -71,8 +73,11 @@ class QatTask:
         self.weights: Mapping[str, float] = parts.factors()
         self.criterion = detection_criterion(card, iou=iou)
         self.criterion.normalise_over(self.processes.count, self.processes.sum)
-        names = distilled_maps(teacher) if parts.distill_features else []
-        self.student_maps, self.teacher_maps = RecordedOutputs(student, names), RecordedOutputs(teacher, names)
+        self.bins = bool(card.spec.reg_max)
+        self.student_maps, self.teacher_maps = (
+            RecordedOutputs(network, distilled_maps(network) if parts.distill_features else [])
+            for network in (student, teacher)
+        )
 
     def __call__(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         images = network_input(batch[0], self.processes.device)
@@ -94,7 +99,8 @@ class QatTask:
 
     @torch.no_grad()
     def _taught(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.teacher(images)
+        logits, distances = self.teacher(images)
+        return logits, distances if self.bins or distances.shape[-1] == 4 else expected_distances(distances.float())
 
 
 def freeze_unused_(student: nn.Module, terms: Mapping[str, Tensor]) -> None:

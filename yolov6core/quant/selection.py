@@ -127,12 +127,15 @@ class Choice:
     trials: tuple[Trial, ...]
 
 
-def candidates(layers: Sequence[Layer], budget: Budget) -> list[Layer]:
+def candidates(layers: Sequence[Layer], budget: Budget, *, ranked: bool = False) -> list[Layer]:
     """Layers in the order in which they become float, as far as the budget allows.
 
     Ordered by sensitivity per cost if latency is part of the problem (`max_drop` or `max_slowdown`), else by
     sensitivity. A layer that does not fit into the rest of `max_slowdown` is skipped. Costs count as at least a
     thousandth of the largest one, because measured costs scatter around zero.
+
+    Args:
+        ranked: the layers come in their order, and all of them are candidates.
     """
     floor = max((layer.cost for layer in layers), default=0.0) / 1000
     costs_matter = budget.max_drop is not None or budget.max_slowdown is not None
@@ -141,7 +144,8 @@ def candidates(layers: Sequence[Layer], budget: Budget) -> list[Layer]:
         return layer.sensitivity / (max(layer.cost, floor) or 1.0) if costs_matter else layer.sensitivity
 
     chosen, spent = [], 0.0
-    for layer in sorted(_sensitive(layers), key=lambda layer: (-priority(layer), layer.name)):
+    order = layers if ranked else sorted(_sensitive(layers), key=lambda layer: (-priority(layer), layer.name))
+    for layer in order:
         cost = max(layer.cost, 0.0)
         if budget.max_slowdown is not None and spent + cost > budget.max_slowdown:
             continue
@@ -162,7 +166,12 @@ def _sensitive(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def choose_float_layers(
-    layers: Sequence[Layer], *, verify: Callable[[tuple[str, ...]], Score], float_score: float, budget: Budget
+    layers: Sequence[Layer],
+    *,
+    verify: Callable[[tuple[str, ...]], Score],
+    float_score: float,
+    budget: Budget,
+    ranked: bool = False,
 ) -> Choice:
     """Choose the float layers for a budget, by the rules in the text of this module.
 
@@ -171,16 +180,17 @@ def choose_float_layers(
         verify: float layers -> score (mAP in 0..1) of the model with all others quantized. The jackknife parts must be
             the same in every call.
         float_score: score of the float model, 0..1.
+        ranked: the layers come in the order in which they become float, whatever their sensitivities.
     """
     verified = _VerifiedSets(verify)
-    order = _Order(candidates(layers, budget), verified)
+    order = _Order(candidates(layers, budget, ranked=ranked), verified)
 
     def held() -> bool:
         return _holds(order.score(0), float_score, budget) or _holds(order.score(), float_score, budget)
 
     if not held():
         # The cheap layers do not suffice; the most sensitive ones may.
-        order = _Order(candidates(layers, replace(budget, max_drop=None)), verified)
+        order = _Order(candidates(layers, replace(budget, max_drop=None), ranked=ranked), verified)
     count = order.fewest(lambda n: _holds(order.score(n), float_score, budget)) if held() else order.best()
     chosen = order.layers[:count]
     return Choice(

@@ -43,19 +43,23 @@ def open_folder(folder: Path) -> Engine:
         ) from None
 
 
-def open_any(path: Path, runtime: str = "auto") -> Engine:
+def open_any(
+    path: Path, runtime: str = "auto", *, settings: BuildSettings | None = None, option: str = "--engine "
+) -> Engine:
     """Open an engine, or an ONNX file that no engine was built from.
 
     Args:
         path: folder with an engine, its file, or an ONNX file.
         runtime: key of `registry.FILE_RUNTIMES` for an ONNX file, or `auto`.
+        settings: of a runtime that opens an ONNX file.
+        option: that named the path, for messages.
 
     Raises:
         UserError: there is no such engine or file, or it cannot run here.
     """
     if path.is_file() and path.suffix == ".onnx" and not (path.parent / SIDECAR).is_file():
         try:
-            engine, reason = open_file(path, runtime, BuildSettings())
+            engine, reason = open_file(path, runtime, settings or BuildSettings())
         except ValueError as error:
             raise UserError(f"{path}: {' '.join(str(error).split())[:1500]}") from None
         logger.info("runtime %s (%s)", engine.info.runtime, reason)
@@ -64,7 +68,7 @@ def open_any(path: Path, runtime: str = "auto") -> Engine:
     if not (folder / SIDECAR).is_file():
         inside = sorted(entry.parent.name for entry in folder.glob(f"*/{SIDECAR}"))
         hint = f"; it holds {', '.join(inside)}: give one of them" if inside else "; run 'dvc repro build-trt' first"
-        raise UserError(f"--engine {path} is neither an ONNX file nor a folder with an {SIDECAR}{hint}")
+        raise UserError(f"{option}{path} is neither an ONNX file nor a folder with an {SIDECAR}{hint}")
     engine = open_folder(folder)
     built = read_info(folder).runtime
     if runtime not in ("auto", built):
