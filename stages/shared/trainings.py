@@ -12,6 +12,7 @@ from stages.params import AugmentParams, ModelParams, QatParams, RuntimeParams, 
 from stages.shared import paths
 from stages.shared.shell import how_to_continue, required, state_path
 from yolov6core.base.errors import UserError
+from yolov6core.base.tables import write_rows
 from yolov6core.base.threads import compute_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.evaluation.evaluator import DetectionLimits
@@ -118,6 +119,12 @@ def spread_over_devices(
     if code:
         raise typer.Exit(code)
     return True
+
+
+def write_no_epochs(folder: Path) -> None:
+    """Tables without rows where weights or scales were given: plots name these files, trained or not."""
+    write_rows(folder / "epochs.csv", [], columns=("epoch", "total"))
+    write_rows(folder / "selection.csv", [], columns=("epoch", "map50_95"))
 
 
 def recipe_of(section: SearchParams | TrainParams | QatParams) -> Recipe:
