@@ -41,8 +41,9 @@ MAY_IMPORT = {  # package or module of yolov6core -> others that it may import; 
     "tasks": {"data", "evaluation", "losses", "models", "pretrained", "training"},
     "int8": {"data", "engines", "evaluation", "export", "losses", "models", "quant", "tasks", "training"},
     "serving": {"data", "engines", "evaluation"},
+    "report": {"data", "evaluation"},
 }
-MOST_LINES_OF_STAGES = 2800
+MOST_LINES_OF_STAGES = 2900
 MOST_LINES_OF_DVC_YAML = 220
 
 

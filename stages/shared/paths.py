@@ -14,6 +14,7 @@ QAT = Path("artifacts/qat")
 ONNX = Path("artifacts/onnx")
 ENGINES = Path("artifacts/engines")
 EVAL = Path("artifacts/eval")
+REPORT = Path("artifacts/report")
 INFER = Path("artifacts/infer")
 
 SCALES_FILE = SCALES / "scales.safetensors"
