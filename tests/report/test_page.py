@@ -176,6 +176,28 @@ def test_a_browser_draws_it(page, tmp_path, width):
 
 
 @needs_chromium
+def test_sliders_and_choices_work(page, tmp_path):
+    file = tmp_path / "index.html"
+    file.write_text(page, encoding="utf-8")
+    hand = """
+        const choice = document.getElementById("choose-left");
+        choice.value = "ground truth";
+        choice.dispatchEvent(new Event("change"));
+        const slider = document.querySelector(".compare input");
+        slider.value = 20;
+        slider.dispatchEvent(new Event("input"));
+    """
+    seen = render(file, tmp_path, script=hand)
+    figure = re.search(r'<figure class="compare".*?</figure>', seen.text, re.DOTALL)[0]
+    assert "--split: 20%" in figure and '<span class="a">ground truth</span>' in figure
+    layers = dict(re.findall(r'data-layer="([^"]+)"[^>]*class="([^"]*)"', figure))
+    assert {name: value.strip() for name, value in layers.items() if value.strip()} == {
+        "ground truth": "left",
+        "naive": "right",
+    }
+
+
+@needs_chromium
 def test_the_browser_would_see_requests_and_errors(tmp_path):
     file = tmp_path / "bad.html"
     file.write_text(

@@ -52,17 +52,18 @@ class Rendered:
     text: str
 
 
-def render(page: Path, folder: Path, *, width: int = 1280) -> Rendered:
+def render(page: Path, folder: Path, *, width: int = 1280, script: str = "") -> Rendered:
     """Open a copy of a page beside it, with the probe inside.
 
     Args:
         folder: for the browser's profile.
         width: of the window, pixels.
+        script: run after the page's own, as a visitor's hand.
     """
     assert CHROMIUM is not None
     copy = page.with_name(f"probed_{page.name}")
     before, _, after = page.read_text(encoding="utf-8").rpartition("</body>")
-    copy.write_text(f"{before}{PROBE}</body>{after}", encoding="utf-8")
+    copy.write_text(f"{before}<script>{script}</script>{PROBE}</body>{after}", encoding="utf-8")
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     options += ["--disable-background-networking", "--disable-component-update", "--virtual-time-budget=5000"]
     command = [CHROMIUM, *options, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},2000"]

@@ -124,7 +124,7 @@ def _tensor(
     charts: Charts,
 ) -> dict[str, Any]:
     counts, width = histogram
-    limits = {method: max(abs(row["amin"]), abs(row["amax"])) for method, row in rows.items()}
+    limits = {method: max(abs(row["amin"] or 0.0), abs(row["amax"] or 0.0)) for method, row in rows.items()}
     ends = ", ".join(f"{method} {limit:.3g}" for method, limit in limits.items())
     chart = charts.chart(
         draw.tensor,
