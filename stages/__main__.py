@@ -41,7 +41,7 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="From a detection dataset to an INT8 YOLOv6 engine. `dvc repro` runs the first ten commands in this order.",
+    help="From a detection dataset to an INT8 YOLOv6 engine. `dvc repro` runs the first eleven commands in this order.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -203,6 +203,31 @@ def eval_trt(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> No
         from stages.eval_trt import eval_trt
 
         eval_trt(evaluation)
+
+
+@app.command("report", cls=StageCommand)
+def report(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
+    """Show the run on one page.
+
+    The page opens without a network, prints, and is small enough to mail. Parts that a run lacks are named.
+    """
+    with stage_run("report", params, changes) as file:
+        read = file.read(
+            sections.ModelParams,
+            sections.AugmentParams,
+            sections.PrepareParams,
+            sections.SearchParams,
+            sections.TrainParams,
+            sections.PtqParams,
+            sections.SensitivityParams,
+            sections.QatParams,
+            sections.ExportParams,
+            sections.EngineParams,
+            sections.EvalParams,
+        )
+        from stages.report import report
+
+        report({section.section: section.model_dump() for section in read})
 
 
 @app.command("infer")

@@ -20,8 +20,17 @@ from yolov6core.engines.registry import open_exact
 from yolov6core.engines.runtime import SIDECAR, Engine, EngineInfo
 from yolov6core.evaluation.class_table import log_classes
 from yolov6core.evaluation.evaluator import EvalResult
-from yolov6core.serving.comparison_files import write_curves, write_rounds, write_samples, write_summary, write_tables
+from yolov6core.serving.certainty import certainty
+from yolov6core.serving.comparison_files import (
+    write_curves,
+    write_detections,
+    write_rounds,
+    write_samples,
+    write_summary,
+    write_tables,
+)
 from yolov6core.serving.engine_evaluation import Times, evaluate_engine, measure_engines
+from yolov6core.serving.environment import environment
 from yolov6core.serving.open_engine import open_folder
 
 METRICS = paths.METRICS / "eval"
@@ -54,7 +63,8 @@ def eval_trt(
     times = measure_engines(
         engines, dataset, limits=limits_of(evaluation), rounds=evaluation.rounds, repeats=evaluation.repeats
     )
-    rows = {kind: _row(kind, infos[kind], results[kind], times, engines_dir / kind) for kind in engines}
+    sure = certainty(dataset.ground_truth(), results)
+    rows = {kind: _row(kind, infos[kind], results[kind], times, engines_dir / kind) | sure[kind] for kind in engines}
     for kind, info in infos.items():
         _warn_of_cpu(info, results[kind], engines_dir / kind, dataset, how)
         for text in filter(None, (no_gain(info, rows[kind].get("speedup")), missing_int8(info))):
@@ -65,6 +75,8 @@ def eval_trt(
         write_summary(folder, rows, infos)
         write_samples(folder / "samples", dataset, results, evaluation.samples)
         write_rounds(folder / "rounds.csv", times)
+        write_detections(folder / "detections.csv", results)
+        write_json(folder / "environment.json", environment())
     log_classes(results)
     for kind, row in rows.items():
         write_json(metrics / f"{kind}.json", {key: row[key] for key in IN_METRICS if key in row})
@@ -103,6 +115,7 @@ def _row(kind: str, info: EngineInfo, result: EvalResult, times: Times, folder: 
         "latency_p99_ms": _digits(latency.p99_ms),
         "pre_ms": _digits(times.pre_ms),
         "post_ms": _digits(times.post_ms[kind]),
+        "end_to_end_ms": _digits(times.whole_ms[kind]),
     }
 
 

@@ -9,7 +9,7 @@ from stages.params import AugmentParams, ModelParams, RuntimeParams, SearchParam
 from stages.shared import paths
 from stages.shared.shell import finish, warn_if_untracked
 from stages.shared.start_line import log_start
-from stages.shared.trainings import TrainingSections, spread_over_devices, train_float
+from stages.shared.trainings import TrainingSections, spread_over_devices, train_float, write_no_epochs
 from yolov6core.base.atomic import replace_folder
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.tables import write_rows
@@ -38,6 +38,7 @@ def search_scales(
     elif search.scales == "none":
         with replace_folder(paths.SCALES) as folder:
             save_scales(folder / paths.SCALES_FILE.name, {}, variant=model.variant)
+            write_no_epochs(folder)
         logger.info("no scales: train.block has to be another form than repopt -> %s", paths.SCALES)
     else:
         scales = _given(Path(search.scales), model.variant)
@@ -96,6 +97,8 @@ def _write(scales: dict[str, BlockScales], variant: str, *, rows: list[dict[str,
         write_rows(folder / "health.csv", health)
         if rows:
             write_rows(folder / "epochs.csv", rows)
+        else:
+            write_no_epochs(folder)
     moved = sum(float(row["moved"]) for row in health) / len(health)
     logger.info("%d blocks of scales; they moved %.3f from one on average -> %s", len(scales), moved, paths.SCALES)
     if moved < SHORT_SEARCH:

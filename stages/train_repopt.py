@@ -13,7 +13,7 @@ from stages.shared import paths
 from stages.shared.limits import limits_of
 from stages.shared.shell import finish, required, warn_if_untracked
 from stages.shared.start_line import log_start
-from stages.shared.trainings import Setup, TrainingSections, card_of, spread_over_devices, train_float
+from stages.shared.trainings import Setup, TrainingSections, card_of, spread_over_devices, train_float, write_no_epochs
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.tables import write_rows
@@ -128,6 +128,7 @@ def _use_as_given(given: GivenWeights, model: ModelParams, train: TrainParams, *
     result = SplitEvaluator(dataset, card, batch_size=EVAL_BATCH, limits=limits)(network)
     with replace_folder(paths.TRAIN) as folder:
         save_float(folder / WEIGHTS, network, card)
+        write_no_epochs(folder)
     _write_metrics(result, f"as given in {given.path}")
 
 

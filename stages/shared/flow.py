@@ -9,6 +9,10 @@ from pathlib import Path
 from stages.shared import paths
 
 _METRICS = paths.METRICS
+_ARTIFACTS = (
+    *(paths.DATASET, paths.SCALES, paths.TRAIN, paths.PTQ),
+    *(paths.SENSITIVITY, paths.QAT, paths.ONNX, paths.ENGINES),
+)
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Flow:
     """One stage.
 
     Attributes:
-        section: of params.yaml that is the stage's own.
+        section: of params.yaml that is the stage's own; empty if it has none.
         others: sections that it obeys, too.
         reads, writes: files and folders.
         optional: those of `reads` that only some parameters ask for.
@@ -68,6 +72,13 @@ FLOW = {
     ),
     "build-trt": Flow("engine", (), (paths.ONNX,), (paths.ENGINES,)),
     "eval-trt": Flow("eval", (), (paths.DATASET, paths.ENGINES), (paths.EVAL, _METRICS / "eval")),
+    "report": Flow(
+        "",
+        ("model", "augment", "prepare", "search", "train", "ptq", "sensitivity", "qat", "export", "engine", "eval"),
+        (*_ARTIFACTS, paths.EVAL),
+        (paths.REPORT,),
+        optional=_ARTIFACTS,
+    ),
 }
 """Name of a stage -> what it reads and writes."""
 
@@ -83,6 +94,7 @@ CONTENTS = {
     paths.ONNX: "an ONNX file for each model and dialect, their errors against torch",
     paths.ENGINES: "engines of the runtime at hand, what runs in INT8",
     paths.EVAL: "tables, curves and pictures: mAP in 0..1, latency in ms, images/s, size in MB",
+    paths.REPORT: "index.html: tables, curves, ranges and pictures of the run",
     paths.GIVEN_SCALES: "scales from elsewhere, where search.scales names a file",
     paths.GIVEN_WEIGHTS: "weights from elsewhere, where train.weights or a teacher names a file",
     paths.GIVEN_RANKINGS: "rankings of layers from elsewhere, where sensitivity.from_file names one",

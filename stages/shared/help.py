@@ -29,15 +29,20 @@ class StageCommand(TyperCommand):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
-        try:
-            values = value_rows(PARAMS.read_text(encoding="utf-8"), flow.section)
-        except (OSError, ValueError, YAMLError) as error:
-            values = [(str(PARAMS), f"cannot be read here ({type(error).__name__}); run from the project's root")]
-        with formatter.section(f"Section {flow.section} of {PARAMS} now"):
-            formatter.write_dl(values)
+        if flow.section:
+            self._write_values(flow.section, formatter)
         if flow.others:
             formatter.write_paragraph()
-            formatter.write_text(f"Sections that count as well: {', '.join(flow.others)}.")
+            formatter.write_text(f"Sections that count{' as well' if flow.section else ''}: {', '.join(flow.others)}.")
+
+    @staticmethod
+    def _write_values(section: str, formatter: Any) -> None:
+        try:
+            values = value_rows(PARAMS.read_text(encoding="utf-8"), section)
+        except (OSError, ValueError, YAMLError) as error:
+            values = [(str(PARAMS), f"cannot be read here ({type(error).__name__}); run from the project's root")]
+        with formatter.section(f"Section {section} of {PARAMS} now"):
+            formatter.write_dl(values)
 
 
 def value_rows(text: str, section: str) -> list[tuple[str, str]]:

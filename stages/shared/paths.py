@@ -16,6 +16,7 @@ QAT = Path("artifacts/qat")
 ONNX = Path("artifacts/onnx")
 ENGINES = Path("artifacts/engines")
 EVAL = Path("artifacts/eval")
+REPORT = Path("artifacts/report")
 INFER = Path("artifacts/infer")
 SHOW = Path("artifacts/show")
 

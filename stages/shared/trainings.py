@@ -13,6 +13,7 @@ from stages.shared import paths
 from stages.shared.shell import how_to_continue, required, state_path
 from stages.shared.start_line import log_start
 from yolov6core.base.errors import UserError
+from yolov6core.base.tables import write_rows
 from yolov6core.base.threads import compute_device, describe_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.evaluation.evaluator import DetectionLimits
@@ -132,6 +133,12 @@ def resume_point(state: Path, stage: str, runtime: RuntimeParams) -> ResumePoint
     """Where a training continues from; its curves lie under the name of its state, so that no others get mixed in."""
     curves = None if runtime.tensorboard is None else Path(runtime.tensorboard) / stage / state.parent.name
     return ResumePoint(state, how_to_continue(), curves)
+
+
+def write_no_epochs(folder: Path) -> None:
+    """Tables without rows where weights or scales were given: plots name these files, trained or not."""
+    write_rows(folder / "epochs.csv", [], columns=("epoch", "total"))
+    write_rows(folder / "selection.csv", [], columns=("epoch", "map50_95"))
 
 
 def recipe_of(section: SearchParams | TrainParams | QatParams) -> Recipe:

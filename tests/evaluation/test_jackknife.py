@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from yolov6core.evaluation.coco_map import coco_metrics
-from yolov6core.evaluation.jackknife import map_without_parts
+from yolov6core.evaluation.jackknife import map_without_parts, standard_error
 
 
 def drawn(images: int, classes: int, seed: int) -> tuple[dict, dict[int, np.ndarray]]:
@@ -48,3 +48,13 @@ def test_each_value_is_coco_map_of_the_rest(images, classes, parts, seed):
 def test_one_image_has_no_parts():
     truth, found = drawn(1, 2, 0)
     assert map_without_parts(truth, found) == []
+
+
+def test_the_error_of_a_mean_is_the_usual_one():
+    values = np.random.default_rng(0).normal(size=40)
+    without = [float(np.delete(values, place).mean()) for place in range(len(values))]
+    assert standard_error(without) == pytest.approx(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def test_one_part_tells_no_error():
+    assert standard_error([]) == standard_error([0.3]) == 0.0

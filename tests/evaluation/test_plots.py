@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from matplotlib.colors import to_rgb
 
 from yolov6core.evaluation.coco_map import coco_metrics
 from yolov6core.evaluation.curves import curves_of
@@ -20,8 +19,6 @@ from yolov6core.evaluation.plots import (
     precision_recall_rows,
     save_jpeg,
     stack_rows,
-    tradeoff_figure,
-    tradeoff_picture,
 )
 
 NAMES = ("disc", "square")
@@ -47,38 +44,6 @@ def test_means_over_classes_leave_out_classes_without_truth() -> None:
     assert len(rows) == 101 and rows[-1] == {"recall": 1.0, "precision": 1.0}
     rows = mean_confidence_rows(curves_of(FOUND, TRUTH))
     assert len(rows) == 100 and rows[0]["f1"] == 1.0 and rows[-1]["recall"] == 0.0
-
-
-POINTS = {"float": (2.0, 0.4), "ptq": (0.91, 0.3895), "partial": (0.95, 0.391), "qat": (0.9, 0.39)}
-
-
-def test_tradeoff_figure_shows_every_point_and_label() -> None:
-    figure = tradeoff_figure(POINTS, title="here")
-    (axes,) = figure.axes
-    assert axes.get_title() == "here" and "ms" in axes.get_xlabel() and "mAP50:95" in axes.get_ylabel()
-    drawn = [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in axes.lines]
-    assert drawn == list(POINTS.values())
-    assert {text.get_text(): text.xy for text in axes.texts} == POINTS
-    figure.draw_without_rendering()
-    frame, extents = axes.get_window_extent(), [text.get_window_extent() for text in axes.texts]
-    for text, extent, point in zip(axes.texts, extents, axes.transData.transform(drawn), strict=True):
-        assert frame.contains(*point), text
-        assert frame.containsx(extent.x0) and frame.containsx(extent.x1), text
-        assert frame.containsy(extent.y0) and frame.containsy(extent.y1), text
-        assert np.abs(np.clip(point, extent.min, extent.max) - point).max() < 20, "a label is beside its point"
-        assert extent.count_overlaps(extents) == 1, "only with itself"
-
-
-def test_tradeoff_picture_is_written(tmp_path) -> None:
-    tradeoff_picture(POINTS, tmp_path / "summary.png", title="here")
-    picture = cv2.imread(str(tmp_path / "summary.png"))
-    assert picture.shape == (400, 600, 3)
-    figure = tradeoff_figure(POINTS, title="here")
-    figure.set_dpi(100)
-    figure.draw_without_rendering()
-    colours = [to_rgb(line.get_color()) for line in figure.axes[0].lines]
-    for (x, y), colour in zip(figure.axes[0].transData.transform(list(POINTS.values())), colours, strict=True):
-        np.testing.assert_allclose(picture[399 - int(y), int(x), ::-1] / 255, colour, atol=0.01)
 
 
 def test_boxes_are_drawn_on_a_copy() -> None:

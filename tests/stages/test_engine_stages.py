@@ -224,6 +224,9 @@ def test_engines_are_built_and_compared(here, built, tmp_path, runtime):
     assert set(pd.read_csv(out / "per_class.csv")["class"]) == set(NAMES)
     assert {"kind", "class", "recall", "precision"} == set(pd.read_csv(out / "pr.csv").columns)
     assert len(list((out / "samples").glob("*.jpg"))) == 2
+    assert rows["float"]["drop_error"] == 0 and rows["float"]["agreement"] == 1
+    assert set(pd.read_csv(out / "detections.csv").columns) > {"kind", "image", "class_index", "score"}
+    assert json.loads((out / "environment.json").read_text())["cpu"]
     _check_times(rows, pd.read_csv(out / "rounds.csv"))
     _check_curves(out)
 
@@ -232,6 +235,7 @@ def _check_times(rows, rounds):
     for name, row in rows.items():
         assert 0 < row["latency_ms"] <= row["latency_p90_ms"] <= row["latency_p99_ms"]
         assert 0 < row["pre_ms"] < 100 and 0 < row["post_ms"] < 100
+        assert row["end_to_end_ms"] > row["post_ms"]
         assert rounds[rounds["kind"] == name]["fps"].median() == pytest.approx(row["fps"], rel=0.01)
 
 

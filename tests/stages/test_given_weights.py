@@ -51,6 +51,9 @@ def test_no_epochs_take_the_weights_as_they_are(project):
     assert meta["block"] == "repvgg" and not any(name.startswith("head.aux_head") for name in tensors)
     assert all(torch.equal(tensors[name], expected[name]) for name in tensors)
     assert set(json.loads(Path("metrics/train.json").read_text())) == {"map50_95", "map50"}
+    for folder in ("train", "scales"):  # plots name these files
+        assert Path(f"artifacts/{folder}/epochs.csv").read_text() == "epoch,total\n"
+        assert Path(f"artifacts/{folder}/selection.csv").read_text() == "epoch,map50_95\n"
 
 
 @pytest.mark.parametrize("folder, warned", [("pretrained/weights", False), ("elsewhere", True)])

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from stages.__main__ import app
 from stages.draw_sample import draw_sample
+from tests.support.browser import outside_resources
 from tests.support.pipeline import ROOT, STAGES, small_params
 from yolov6core.base.yaml_text import parse_yaml
 from yolov6core.training import fit
@@ -62,6 +63,14 @@ def test_int8_engines_execute_int8_convolutions(project):
     assert counts["float"] == 0 and counts["ptq"] == counts["qat"] > 30
 
 
+def test_the_report_shows_the_run(project):
+    page = (project / "artifacts/report/index.html").read_text(encoding="utf-8")
+    assert len(page) < 5e6, "small enough to mail"
+    assert outside_resources(page) == []
+    for text in ("qat", "sum of the weighted losses", "ptq.trt.onnx", "qat.epochs", "shapes_"):
+        assert text in page, text
+
+
 def test_plots_name_files_and_columns_that_exist(project):
     plots = parse_yaml((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
     for plot in plots:
@@ -86,6 +95,7 @@ def test_a_missing_input_names_the_stage_that_makes_it(tmp_path, monkeypatch):
         ("export-onnx", "train-repopt"),
         ("build-trt", "export-onnx"),
         ("eval-trt", "prepare-voc2yolo"),
+        ("report", "prepare-voc2yolo"),
     ):
         result = CliRunner().invoke(app, [stage])
         assert result.exit_code == 1, stage

@@ -29,7 +29,8 @@ CODE = ("stages", "yolov6core")  # a change of any other dependency is no matter
 ASIDE = Path(".ckpt/accept")
 """Where old outputs lie while a stage runs. The next start brings them back if this one was killed."""
 MEASURED = re.compile(r"latency.*|fps|speedup|.*_ms")  # keys and columns of times, which differ from run to run
-NOT_COMPARED = ("rounds.csv", "summary.png")  # a file of nothing but measured times, and a picture of them
+# files of nothing but measured times or of the machine, and a picture and a page that show them
+NOT_COMPARED = ("rounds.csv", "environment.json", "summary.png", "index.html")
 SHOWN = 5  # differences of one file that are printed
 
 

@@ -8,10 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -163,45 +159,6 @@ def batch_picture(images: Tensor, targets: Tensor, names: Sequence[str], *, colu
         picture = np.ascontiguousarray(image[::-1].transpose(1, 2, 0))
         panels.append(draw_boxes(picture, boxes * np.array([width, height] * 2), own[:, 1], names))
     return stack_rows([np.concatenate(panels[i : i + columns], axis=1) for i in range(0, len(panels), columns)])
-
-
-def tradeoff_picture(points: Mapping[str, tuple[float, float]], path: Path, *, title: str) -> None:
-    """Save a picture of mAP against latency, one point for each engine.
-
-    Args:
-        points: kind of engine to (milliseconds, mAP50:95 in 0..1); at least one.
-        path: PNG or JPEG to write.
-    """
-    tradeoff_figure(points, title=title).savefig(path, dpi=100)
-
-
-def tradeoff_figure(points: Mapping[str, tuple[float, float]], *, title: str) -> Figure:
-    """The figure of `tradeoff_picture`; labels are beside their points and clear of each other where there is room."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.margins(0.2)
-    axes.set(title=title, xlabel="latency, ms (batch 1; left is better)", ylabel="mAP50:95 (up is better)")
-    axes.grid(alpha=0.3)
-    labels = []
-    for kind, (milliseconds, score) in points.items():
-        axes.plot(milliseconds, score, "o", markersize=9)
-        labels.append(axes.annotate(kind, (milliseconds, score), textcoords="offset points", xytext=(8, 5)))
-    axes.set_xlim(0, 1.15 * max(milliseconds for milliseconds, _ in points.values()))
-    _separate(figure, axes, labels)
-    return figure
-
-
-def _separate(figure: Figure, axes: Axes, labels: Sequence[Annotation]) -> None:
-    """Move each label to the first place around its point that is clear of all points and of earlier labels."""
-    figure.draw_without_rendering()  # text has a size only in a laid-out figure
-    centres = [axes.transData.transform(label.xy) for label in labels]
-    covered = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in centres]
-    for label in labels:
-        for horizontal, vertical in ((8, 5), (8, -13), (-8, 5), (-8, -13)):
-            label.set(position=(horizontal, vertical), horizontalalignment="left" if horizontal > 0 else "right")
-            if not any(label.get_window_extent().overlaps(other) for other in covered):
-                break
-        covered.append(label.get_window_extent())
 
 
 def save_jpeg(picture: Image, path: Path, *, quality: int = 88) -> None:

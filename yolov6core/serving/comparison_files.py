@@ -19,11 +19,13 @@ from yolov6core.evaluation.plots import (
     mean_precision_rows,
     precision_recall_rows,
     save_jpeg,
-    tradeoff_picture,
 )
+from yolov6core.evaluation.tradeoff import tradeoff_picture
 from yolov6core.serving.engine_evaluation import Times, spread
 
 DIGITS = 5
+MIN_KEPT_SCORE = 0.2
+"""Weaker detections are not written: they are most, and pictures show those of 0.3 and more."""
 
 
 def write_tables(
@@ -78,7 +80,7 @@ def write_summary(folder: Path, rows: dict[str, dict[str, Any]], infos: dict[str
     """`summary.png`: mAP against latency."""
     info = next(iter(infos.values()))
     height, width = info.input_shape[2:]
-    points = {name: (row["latency_ms"], row["map50_95"]) for name, row in rows.items()}
+    points = {name: (row["latency_ms"], row["map50_95"], row["map_error"]) for name, row in rows.items()}
     title = f"{info.runtime} {info.version} on {info.device}, {height} x {width}"
     tradeoff_picture(points, folder / "summary.png", title=title)
 
@@ -92,6 +94,19 @@ def write_samples(folder: Path, dataset: DetectionDataset, results: dict[str, Ev
         found = {name: results[name].detections[dataset.image_ids[index]] for name in shown}
         picture = comparison(image, labels, found, dataset.names, width=320 * (1 + len(shown)))
         save_jpeg(picture, folder / f"{dataset.paths[index].stem}.jpg")
+
+
+def write_detections(path: Path, results: dict[str, EvalResult]) -> None:
+    """Every detection of at least `MIN_KEPT_SCORE`, in pixels of its image; `image` counts from 1, as in `val.txt`."""
+    rows = [
+        {"kind": kind, "image": image, "class_index": int(label), "score": score}
+        | {"left": left, "top": top, "right": right, "bottom": bottom}
+        for kind, result in results.items()
+        for image, found in result.detections.items()
+        for left, top, right, bottom, score, label in found[found[:, 4] >= MIN_KEPT_SCORE].tolist()
+    ]
+    columns = ("kind", "image", "class_index", "score", "left", "top", "right", "bottom")
+    write_rows(path, rows, columns=columns, digits=3)
 
 
 def write_rounds(path: Path, times: Times) -> None:

@@ -33,6 +33,7 @@ class Times:
         latency: of single calls.
         stream: of calls that run `images` images as fast as the runtime can.
         pre_ms, post_ms: milliseconds an image before (all engines alike) and after the network.
+        whole_ms: milliseconds an image from the decoded picture to boxes.
     """
 
     latency: Mapping[str, Latency]
@@ -40,6 +41,7 @@ class Times:
     images: Mapping[str, int]
     pre_ms: float
     post_ms: Mapping[str, float]
+    whole_ms: Mapping[str, float]
 
 
 def evaluate_engine(
@@ -111,19 +113,25 @@ def measure_engines(
 
 def _around_network(
     engines: Mapping[str, Engine], dataset: DetectionDataset, limits: DetectionLimits
-) -> tuple[float, dict[str, float]]:
-    """Median milliseconds an image of letterboxing a decoded image, and of suppression for each engine."""
+) -> tuple[float, dict[str, float], dict[str, float]]:
+    """Median milliseconds an image of letterboxing a decoded image, and of suppression and of all for each engine."""
     how = {**vars(limits), "multi_label": True, "nearest": False}
     detectors = {name: EngineDetector(engine, **how) for name, engine in engines.items()}
     before: list[float] = []
     after: dict[str, list[float]] = {name: [] for name in engines}
+    whole: dict[str, list[float]] = {name: [] for name in engines}
     for index in spread(len(dataset), AROUND_IMAGES):
         image, _ = dataset.load(index)
         for name, detector in detectors.items():
             _, times = detector(image)
             before.append(times.pre)
             after[name].append(times.post)
-    return median(before), {name: median(values) for name, values in after.items()}
+            whole[name].append(times.pre + times.inference + times.post)
+    return median(before), _medians(after), _medians(whole)
+
+
+def _medians(times: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: median(values) for name, values in times.items()}
 
 
 def spread(length: int, count: int) -> list[int]:
