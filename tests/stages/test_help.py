@@ -66,7 +66,9 @@ def test_help_tells_the_values_of_the_file_that_is_there(tmp_path, monkeypatch):
     Path("params.yaml").write_text("eval:\n  rounds: 12  # of all engines\n  samples: [1, 2]\n")
     text = help_of("eval-trt")
     assert "rounds: 12 of all engines" in text and "samples: [1, 2]" in text
-    for content in (b"", b"eval: [", b"eval: 3\n", b"\xff", b"eval:\n"):
+    Path("params.yaml").write_text('{"eval": {"rounds": 13}}')
+    assert "rounds: 13" in help_of("eval-trt")
+    for content in (b"", b"eval: [", b"eval: 3\n", b"\xff", b"eval:\n", b"eval: {}\n", b"train: {}\n"):
         Path("params.yaml").write_bytes(content)
         assert "params.yaml cannot be read here" in help_of("eval-trt"), content
     Path("params.yaml").unlink()
