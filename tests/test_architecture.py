@@ -56,7 +56,7 @@ MAY_IMPORT = {  # package or module of yolov6core -> others that it may import; 
     "serving": {"data", "engines", "evaluation"},
     "report": {"data", "evaluation"},
 }
-MOST_LINES_OF_STAGES = 3800
+MOST_LINES_OF_STAGES = 4300
 MOST_LINES_OF_DVC_YAML = 220
 
 

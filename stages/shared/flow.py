@@ -81,6 +81,7 @@ FLOW = {
     ),
 }
 """Name of a stage -> what it reads and writes."""
+LAST = list(FLOW)[-1]
 
 CONTENTS = {
     paths.DATASET: "labels, lists of images, COCO files, digests of the images",
@@ -118,7 +119,7 @@ def next_command(stage: str, params: Path = paths.PARAMS) -> str:
         params: the parameter file of the run.
     """
     stages = list(FLOW)
-    if stage == stages[-1]:
+    if stage == LAST:
         return f"python -m stages infer --engine {paths.ENGINES / 'qat'} --source IMAGE_OR_FOLDER"
     given = "" if params == paths.PARAMS else f" --params {params}"
     return f"python -m stages {stages[stages.index(stage) + 1]}{given}"

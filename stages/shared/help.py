@@ -56,9 +56,9 @@ def value_rows(text: str, section: str) -> list[tuple[str, str]]:
         YAMLError: the text is not YAML.
     """
     alike = ALIKE.get(section, section)
-    document = YAML().load(_sections(text, {section, alike}))
+    document = YAML().load(_sections(text, {section, alike}) or text)
     values = document.get(section) if isinstance(document, dict) else None
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not values:
         raise ValueError(f"no section {section}")
     comments = _comments(document.get(alike)) | _comments(values)
     return [(f"{key}: {_shown(value)}", comments.get(key, "")) for key, value in values.items()]

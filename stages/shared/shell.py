@@ -17,7 +17,7 @@ import typer
 
 from stages.params import RuntimeParams, conflicts_between
 from stages.shared.bars import bars_on
-from stages.shared.flow import FLOW, missing_inputs, next_command
+from stages.shared.flow import FLOW, LAST, missing_inputs, next_command
 from stages.shared.paths import PARAMS, RESUME
 from yolov6core.base.atomic import full_disk_explained
 from yolov6core.base.code_version import edited_since, fingerprint, source_digests
@@ -83,11 +83,9 @@ def stage_run(stage: str, params: Path, changes: Sequence[str] | None = None) ->
 
 def _say_next(stage: str, params: Path) -> None:
     """Name the next stage, unless DVC or torchrun, which have started this process, go on themselves."""
-    if stage not in FLOW:
-        return
-    last = "infer" in (command := next_command(stage, params))
-    if LAUNCHED not in os.environ and (last or "DVC_STAGE" not in os.environ):
-        logger.info("next: %s", command)
+    dvc_goes_on = "DVC_STAGE" in os.environ and stage != LAST
+    if stage in FLOW and LAUNCHED not in os.environ and not dvc_goes_on:
+        logger.info("next: %s", next_command(stage, params))
 
 
 def settle_threads(waiting: Waiting = "auto", *, threads: int = 0) -> None:

@@ -40,7 +40,7 @@ def test_the_table_of_stages_is_that_of_the_pipeline(stage):
     written = named(entry["outs"]) | named(entry.get("metrics", []))
     assert {str(path) for path in flow.writes} == {"metrics/eval" if "metrics/eval/" in p else p for p in written}
     tracked = {name.partition(".")[0] for name in entry["params"]}
-    assert {flow.section, *flow.others} - {"runtime"} == tracked
+    assert {flow.section, *flow.others} - {"", "runtime"} == tracked
 
 
 def test_the_order_is_that_of_the_pipeline():
@@ -56,7 +56,7 @@ def test_help_tells_files_values_and_comments(stage, monkeypatch):
     text, flow = help_of(stage), FLOW[stage]
     for path in (*flow.reads, *flow.writes):
         assert f" {path} {CONTENTS[path]}" in text
-    for key, value in committed_params()[flow.section].items():
+    for key, value in committed_params().get(flow.section, {}).items():
         shown = value if isinstance(value, str) else json.dumps(value)
         assert f" {key}: {shown} " in f"{text} ", f"{key}: {shown}"
 
@@ -66,7 +66,9 @@ def test_help_tells_the_values_of_the_file_that_is_there(tmp_path, monkeypatch):
     Path("params.yaml").write_text("eval:\n  rounds: 12  # of all engines\n  samples: [1, 2]\n")
     text = help_of("eval-trt")
     assert "rounds: 12 of all engines" in text and "samples: [1, 2]" in text
-    for content in (b"", b"eval: [", b"eval: 3\n", b"\xff", b"eval:\n"):
+    Path("params.yaml").write_text('{"eval": {"rounds": 13}}')
+    assert "rounds: 13" in help_of("eval-trt")
+    for content in (b"", b"eval: [", b"eval: 3\n", b"\xff", b"eval:\n", b"eval: {}\n", b"train: {}\n"):
         Path("params.yaml").write_bytes(content)
         assert "params.yaml cannot be read here" in help_of("eval-trt"), content
     Path("params.yaml").unlink()

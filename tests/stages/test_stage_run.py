@@ -98,6 +98,18 @@ def test_a_command_that_is_none_is_answered_with_the_nearest(name, near):
     assert result.exit_code == 2 and f"no such command '{name}'; did you mean {near}" in result.output
 
 
+def test_the_next_command_is_told_unless_dvc_goes_on(project, monkeypatch):
+    write_small_params()
+    Path("mine.yaml").write_text("ptq:\n  cpu: exact\n")
+    for given, told in (([], ""), (["--params", "mine.yaml"], " --params mine.yaml")):
+        said = CliRunner().invoke(app, ["detect-cpu", *given]).output
+        assert said.endswith(f"next: python -m stages ptq-calib{told}\n")
+    monkeypatch.setattr(shell, "end_with_starter", lambda: None)
+    monkeypatch.setenv("DVC_STAGE", "detect-cpu")
+    result = CliRunner().invoke(app, ["detect-cpu"])
+    assert result.exit_code == 0 and "next: " not in result.output
+
+
 def test_a_stage_waits_for_another_run_of_it_and_then_refuses(project, monkeypatch):
     monkeypatch.setattr(shell, "LOCK_SECONDS", 0.3)
     with held_alone(paths.RESUME / "locks" / "train-repopt.lock", doing="it"):
