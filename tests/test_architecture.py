@@ -19,7 +19,7 @@ from yolov6core.base.yaml_text import parse_yaml
 PACKAGES = ("yolov6core", "stages")
 OPTIONAL = {"onnx", "onnxruntime", "onnxsim", "openvino", "tensorrt", "tensorrt_rtx"}
 """Heavy packages that are imported inside functions of these packages only."""
-MAY_NEED_OPTIONAL = ("engines", "exchange", "export")
+MAY_NEED_OPTIONAL = ("bundle", "engines", "exchange", "export")
 VALUES_ARE_TRACKED = {"stages/params.py", "yolov6core/param_sections.py"}
 """No dependency in `dvc.yaml`, nor is their table of networks: they check values that DVC tracks. A new bound must not
 train again."""
@@ -41,8 +41,9 @@ MAY_IMPORT = {  # package or module of yolov6core -> others that it may import; 
     "tasks": {"data", "evaluation", "losses", "models", "pretrained", "training"},
     "int8": {"data", "engines", "evaluation", "export", "losses", "models", "quant", "tasks", "training"},
     "serving": {"data", "engines", "evaluation"},
+    "bundle": {"data", "engines", "evaluation", "exchange", "export", "int8", "models", "quant", "tasks"},
 }
-MOST_LINES_OF_STAGES = 2800
+MOST_LINES_OF_STAGES = 2870
 MOST_LINES_OF_DVC_YAML = 220
 
 

@@ -15,6 +15,7 @@ ONNX = Path("artifacts/onnx")
 ENGINES = Path("artifacts/engines")
 EVAL = Path("artifacts/eval")
 INFER = Path("artifacts/infer")
+BUNDLE = Path("artifacts/bundle")
 
 SCALES_FILE = SCALES / "scales.safetensors"
 FOLDERS = {"float": TRAIN, "ptq": PTQ, "partial": SENSITIVITY, "qat": QAT}

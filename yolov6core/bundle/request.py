@@ -1,0 +1,100 @@
+"""What a bundle is made of: the request of the user, and the ONNX files that the target needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from yolov6core.engines.compatibility import RUNTIME_DIALECT
+from yolov6core.export.check import Tolerance
+from yolov6core.export.fp16 import MIN_OPSET
+
+TARGETS = ("tensorrt", "openvino", "onnxruntime")
+TENSORRT_8_OPSET = 17
+"""Last opset of TensorRT 8.6's parser; its Q/DQ take float32 scales only."""
+
+
+@dataclass(frozen=True)
+class BundleRequest:
+    """A network and the form that its files are to have.
+
+    Attributes:
+        kind: float, ptq, partial or qat.
+        target: one of TARGETS.
+        weights: checkpoint of the network.
+        dataset: folder of the prepared dataset, whose calibration images become the pictures in `check/`.
+        image_size: (height, width) of the input, multiples of the largest stride; None: the training's.
+        form, nms, input, score_threshold, iou_threshold, max_detections: see `exchange.interface.Interface`.
+        opset, fp16, batch, dynamic_batch, simplify: of the files; TensorRT's files have an open batch, always.
+        max_batch: largest batch of an engine with an open batch.
+        allow: how far the files may be from torch.
+    """
+
+    kind: str
+    target: str
+    weights: Path
+    dataset: Path
+    allow: Tolerance
+    image_size: tuple[int, int] | None = None
+    form: str = "decoded"
+    nms: str = "none"
+    input: str = "float"
+    score_threshold: float = 0.03
+    iou_threshold: float = 0.65
+    max_detections: int = 300
+    opset: int = 19
+    fp16: bool = True
+    batch: int = 1
+    dynamic_batch: bool = False
+    simplify: bool = False
+    max_batch: int = 32
+
+    @property
+    def open_batch(self) -> bool:
+        """Whether the files take any number of images."""
+        return self.dynamic_batch or self.target == "tensorrt"
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """An ONNX file of a bundle.
+
+    Attributes:
+        name: of the file.
+        dialect, opset, fp16: see `export.dialects.write_traced`.
+        versions: of TensorRT that have to take it.
+        reads: which versions of the runtime read it, in words.
+    """
+
+    name: str
+    dialect: str
+    opset: int
+    fp16: bool
+    versions: tuple[str, ...]
+    reads: str
+
+
+def planned_files(request: BundleRequest) -> list[PlannedFile]:
+    """The files that the target needs, the one for present versions first.
+
+    Raises:
+        ValueError: unknown target.
+    """
+    if request.target not in TARGETS:
+        raise ValueError(f"target {request.target!r} is unknown; choose one of {', '.join(TARGETS)}")
+    if request.target != "tensorrt":
+        dialect = RUNTIME_DIALECT[request.target]
+        return [PlannedFile("model.onnx", dialect, request.opset, False, (), request.target)]
+    present = PlannedFile(
+        "model.onnx",
+        "trt",
+        max(request.opset, MIN_OPSET),
+        request.fp16,
+        ("10.3.0", "11.4.0"),
+        "TensorRT 10 and 11, TensorRT-RTX",
+    )
+    earlier = PlannedFile("model.opset17.onnx", "trt", TENSORRT_8_OPSET, False, ("8.6.1",), "TensorRT 8.6")
+    cached = PlannedFile(
+        "model.plain.onnx", "cache", TENSORRT_8_OPSET, False, ("8.6.1", "10.3.0"), "TensorRT 8.6 to 10, with a cache"
+    )
+    return [present, earlier] if request.kind == "float" else [present, earlier, cached]
