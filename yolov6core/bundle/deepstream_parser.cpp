@@ -1,7 +1,7 @@
 // Detections for DeepStream's nvinfer from the outputs of this network: boxes and scores of all anchors, or the list of a
-// suppression in the graph. Build it on the device, where DeepStream has its headers:
-//   g++ -std=c++17 -O2 -shared -fPIC -I/opt/nvidia/deepstream/deepstream/sources/includes \
-//       -I/usr/local/cuda/include -o libdeepstream_parser.so deepstream_parser.cpp
+// suppression in the graph. Build it on the device, where DeepStream has its headers, in one line:
+//   g++ -std=c++17 -O2 -shared -fPIC -I/opt/nvidia/deepstream/deepstream/sources/includes -I/usr/local/cuda/include
+//   -o libdeepstream_parser.so deepstream_parser.cpp
 #include <algorithm>
 #include <cstring>
 #include <vector>

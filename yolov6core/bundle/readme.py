@@ -91,8 +91,8 @@ def _check(facts: Facts) -> list[str]:
         *([before] if before else []),
         _block(f"pip install numpy opencv-python-headless{runtime}", "python check.py"),
         _paragraph(
-            "It runs the network on the inputs in `check/inputs.npz`, compares outputs and detections with those of the "
-            f"network in PyTorch{', with its fake quantizers' if facts.quantized else ''} (`check/expected.npz`, "
+            "It runs the network on the inputs in `check/inputs.npz`, compares outputs and detections with those of "
+            f"the network in PyTorch{', with its fake quantizers' if facts.quantized else ''} (`check/expected.npz`, "
             "`check/detections.json`), and times it. Outputs agree where their relative error (L2) is at most "
             f"{facts.allowed:.4f}. {noise} Exit code 0: they agree, 1: they do not, 2: the network could not run. "
             "`python check.py --help` lists the options."
@@ -104,28 +104,28 @@ def _outputs(facts: Facts) -> list[str]:
     interface = facts.interface
     if interface.nms != "none":
         text = (
-            "`num_dets` [B, 1], `boxes` [B, K, 4] as x1, y1, x2, y2 in pixels of the input, `scores` [B, K] and `classes` "
-            "[B, K]; the first `num_dets` of each image count. Scores below "
+            "`num_dets` [B, 1], `boxes` [B, K, 4] as x1, y1, x2, y2 in pixels of the input, `scores` [B, K] and "
+            "`classes` [B, K]; the first `num_dets` of each image count. Scores below "
             f"{interface.score_threshold} are gone, and boxes that overlap a better one of their class by more than "
             f"{interface.iou_threshold} (IoU)."
         )
     elif interface.form == "raw":
         text = (
-            f"for each stride S of {', '.join(map(str, interface.strides))} `logits_S` [B, C, H/S, W/S] and `distances_S` "
-            "[B, 4, H/S, W/S], or 4 x bins. Scores are the sigmoid of the logits. Distances go from the centre of a cell "
-            "to left, top, right and bottom, in units of S; with bins, they are the mean of the bins' numbers under a "
-            "softmax."
+            f"for each stride S of {', '.join(map(str, interface.strides))} `logits_S` [B, C, H/S, W/S] and "
+            "`distances_S` [B, 4, H/S, W/S], or 4 x bins. Scores are the sigmoid of the logits. Distances go from the "
+            "centre of a cell to left, top, right and bottom, in units of S; with bins, they are the mean of the bins' "
+            "numbers under a softmax."
         )
     else:
         text = (
-            "`boxes` [B, A, 4] as x1, y1, x2, y2 in pixels of the input and `scores` [B, A, C] in 0..1, for A anchors and "
-            "C classes. Non-maximum suppression is left to you; `check.py` shows one."
+            "`boxes` [B, A, 4] as x1, y1, x2, y2 in pixels of the input and `scores` [B, A, C] in 0..1, for A anchors "
+            "and C classes. Non-maximum suppression is left to you; `check.py` shows one."
         )
     return [
         "## Input and outputs",
         _paragraph(
-            "`preprocess.json` says in numbers and in words how a picture becomes the input `images`. `labels.txt` names "
-            f"the classes in the order of the scores. Outputs: {text}"
+            "`preprocess.json` says in numbers and in words how a picture becomes the input `images`. `labels.txt` "
+            f"names the classes in the order of the scores. Outputs: {text}"
         ),
     ]
 
@@ -152,9 +152,9 @@ def _caches() -> list[str]:
     version = next(reversed(CACHE_VERSIONS))
     return [
         _paragraph(
-            "The first line of a cache names the version of TensorRT that reads it. Another version does not use it: it "
-            "calibrates anew, which trtexec does on random numbers, or fails. Write that line anew for other versions, "
-            "with 10000 x major + 100 x minor + patch (before version 10: 1000 x major), as for 10.7.0:"
+            "The first line of a cache names the version of TensorRT that reads it. Another version does not use it: "
+            "it calibrates anew, which trtexec does on random numbers, or fails. Write that line anew for other "
+            "versions, with 10000 x major + 100 x minor + patch (before version 10: 1000 x major), as for 10.7.0:"
         ),
         _block(f"sed '1s/.*/TRT-100700-EntropyCalibration2/' {cache_name(version)} > calib.mine.table"),
     ]
@@ -173,8 +173,8 @@ def _deepstream(facts: Facts) -> list[str]:
         "## DeepStream",
         _paragraph(
             f"`{CONFIG}` configures Gst-nvinfer. Its parser is built once, by the lines at the top of "
-            "`deepstream_parser.cpp`. nvinfer pads pictures with black, where the training had grey, and scales them by "
-            f"filters of its own. {frame}"
+            "`deepstream_parser.cpp`. nvinfer pads pictures with black, where the training had grey, and scales them "
+            f"by filters of its own. {frame}"
         ),
     ]
 
@@ -182,11 +182,12 @@ def _deepstream(facts: Facts) -> list[str]:
 def _triton(facts: Facts) -> list[str]:
     model, name = ("model.engine", "model.plan") if facts.on_gpu else ("model.onnx", "model.onnx")
     batch = "puts requests together (dynamic batching)" if facts.request.open_batch else "has a fixed batch"
+    engine = ", and needs an engine for any batch" if facts.on_gpu else ""
     return [
         "## Triton",
         _paragraph(
-            f"`triton/{facts.name}/config.pbtxt` {batch}{', and needs an engine for any batch' if facts.on_gpu else ''}. "
-            "Copy the folder `triton`: the copy becomes Triton's repository of models. In it:"
+            f"`triton/{facts.name}/config.pbtxt` {batch}{engine}. Copy the folder `triton`: the copy becomes Triton's "
+            "repository of models. In it:"
         ),
         _block(f"mkdir {facts.name}/1 && cp .../{model} {facts.name}/1/{name}"),
     ]
@@ -212,7 +213,7 @@ def _contents(facts: Facts) -> list[str]:
         "## Files",
         "\n".join(["| file | is |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in rows.items())]),
         _paragraph(
-            "Where this folder was written, the networks were compared with PyTorch on the pictures in `check/`, by exact "
-            f"arithmetic. {untried} not run there."
+            "Where this folder was written, the networks were compared with PyTorch on the pictures in `check/`, by "
+            f"exact arithmetic. {untried} not run there."
         ),
     ]
