@@ -129,6 +129,11 @@ def test_tensorrt_gets_a_file_for_each_version(made):
     assert integer_types(models["model.onnx"]) == integer_types(models["model.opset17.onnx"]) == {"int8"}
     assert count_quantized(models["model.onnx"]) == count_quantized(models["model.opset17.onnx"])
     assert not integer_types(models["model.plain.onnx"])
+    integers = {
+        name: sum(x.data_type == onnx.TensorProto.INT8 and len(x.dims) > 1 for x in model.graph.initializer)
+        for name, model in models.items()
+    }
+    assert integers["model.onnx"] and not integers["model.opset17.onnx"], "TensorRT 8 takes no int8 weights"
 
 
 def test_caches_name_tensors_of_the_plain_file_and_their_version(made):

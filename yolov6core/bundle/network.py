@@ -18,7 +18,8 @@ from yolov6core.exchange.compare import Outputs
 from yolov6core.exchange.interface import Interface
 from yolov6core.export.check import Row, check_file, complaint
 from yolov6core.export.dialects import Export, grid_of, slow_in_int8, write_traced
-from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, to_onnx
+from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, save_onnx, to_onnx
+from yolov6core.export.qdq import unfold_weights
 from yolov6core.int8.quantized_networks import load_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.decoded import DecodedNetwork, run_module
@@ -123,6 +124,8 @@ def write_file(
         names=source.card.names,
         simplify=request.simplify,
     )
+    if planned.float_weights:
+        _unfold(path)
     _refuse_unfit(path, planned, request)
     rounds = isinstance(source.network, QuantizedModel) and planned.dialect != "cache"
     exact = source.run(images, quantized=False)
@@ -144,6 +147,15 @@ def _traced(source: TorchNetwork, planned: PlannedFile, request: BundleRequest) 
         opset=planned.opset,
         outputs=RAW_OUTPUTS if raw else OUTPUTS,
     )
+
+
+def _unfold(path: Path) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    unfold_weights(model)
+    onnx.checker.check_model(model)
+    save_onnx(model, path)
 
 
 def _refuse_unfit(path: Path, planned: PlannedFile, request: BundleRequest) -> None:

@@ -11,7 +11,7 @@ from yolov6core.export.fp16 import MIN_OPSET
 
 TARGETS = ("tensorrt", "openvino", "onnxruntime")
 TENSORRT_8_OPSET = 17
-"""Last opset of TensorRT 8.6's parser; its Q/DQ take float32 scales only."""
+"""Last opset of TensorRT 8.6's parser; its Q/DQ take float32 scales only, and its constants cannot be int8."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class PlannedFile:
     Attributes:
         name: of the file.
         dialect, opset, fp16: see `export.dialects.write_traced`.
+        float_weights: quantized weights as float32 constants with their own Q/DQ, instead of int8 constants.
         versions: of TensorRT that have to take it.
         reads: which versions of the runtime read it, in words.
     """
@@ -72,6 +73,7 @@ class PlannedFile:
     fp16: bool
     versions: tuple[str, ...]
     reads: str
+    float_weights: bool = False
 
 
 def planned_files(request: BundleRequest) -> list[PlannedFile]:
@@ -93,7 +95,7 @@ def planned_files(request: BundleRequest) -> list[PlannedFile]:
         ("10.3.0", "11.4.0"),
         "TensorRT 10 and 11, TensorRT-RTX",
     )
-    earlier = PlannedFile("model.opset17.onnx", "trt", TENSORRT_8_OPSET, False, ("8.6.1",), "TensorRT 8.6")
+    earlier = PlannedFile("model.opset17.onnx", "trt", TENSORRT_8_OPSET, False, ("8.6.1",), "TensorRT 8.6", True)
     cached = PlannedFile(
         "model.plain.onnx", "cache", TENSORRT_8_OPSET, False, ("8.6.1", "10.3.0"), "TensorRT 8.6 to 10, with a cache"
     )
