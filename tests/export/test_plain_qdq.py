@@ -26,7 +26,7 @@ def written(tmp_path, toy_net):
 
     def write(activations: str):
         net = toy_net(GRIDS[activations], exact=True)
-        return net, write_dialect(net, tmp_path / "model.onnx", dialect="qdq", input_shape=SHAPE, opset=17)
+        return net, write_dialect(net, tmp_path / "model.onnx", dialect="qdq", input_shape=SHAPE, opset=19)
 
     return write
 
@@ -60,7 +60,7 @@ def test_the_file_holds_standard_pairs_only(written, activations):
     net, export = written(activations)
     model = onnx.load(export.path)
     assert {node.domain for node in model.graph.node} == {""}
-    assert [(item.domain, item.version) for item in model.opset_import] == [("", 17)]
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", 19)]
     assert integer_types(model) == {activations} and export.quantized_convs == net.quantized
     view = GraphView(model)
     for pair in activation_pairs(view):
