@@ -21,6 +21,7 @@ from yolov6core.bundle.make import make_bundle
 from yolov6core.bundle.request import BundleRequest
 from yolov6core.exchange.calibration_cache import read_cache
 from yolov6core.exchange.graph_view import count_quantized, integer_types
+from yolov6core.exchange.overflow import overflowing_convolutions
 from yolov6core.export.check import Tolerance
 
 pytestmark = pytest.mark.usefixtures("in_project")
@@ -150,6 +151,15 @@ def test_caches_name_tensors_of_the_plain_file_and_their_version(made):
     }
     config = (folder / "config_infer_primary.txt").read_text()
     assert "int8-calib-file=calib.trt10.3.0.table" in config and "onnx-file=model.plain.onnx" in config
+
+
+def test_the_page_names_cpus_that_the_network_is_not_for(made):
+    def told(folder: Path) -> bool:
+        return "Made for CPUs that add" in (folder / "README.md").read_text()
+
+    assert not told(made("openvino", "float")) and not told(made("tensorrt"))
+    overflowing = overflowing_convolutions(onnx.load(made("openvino") / "model.onnx"))
+    assert told(made("openvino")) == bool(overflowing)
 
 
 def test_every_file_that_the_page_and_configurations_name_is_there(made):

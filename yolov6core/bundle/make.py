@@ -32,7 +32,7 @@ from yolov6core.bundle.samples import (
 from yolov6core.bundle.triton import TensorType, triton_config
 from yolov6core.bundle.trtexec import CACHE_VERSIONS, cache_name
 from yolov6core.exchange.calibration_cache import read_cache, write_cache
-from yolov6core.export.check import FP16_TOLERANCE, describe
+from yolov6core.export.check import FP16_TOLERANCE, Row, describe
 from yolov6core.export.dialects import check_export
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ def make_bundle(request: BundleRequest, out: Path) -> None:
     samples = choose_samples(request.dataset, source)
     expected = expected_results(source, samples)
     with replace_folder(out) as folder:
-        model = _write_networks(folder, source, files, request, samples)
-        facts = _facts(source, files, request, expected)
+        rows = _write_networks(folder, source, files, request, samples)
+        facts = _facts(source, files, request, expected, overflowing=rows[0]["overflowing_convs"])
         _write_check(folder / "check", samples, expected, source.card.names)
         _write_texts(folder, facts, source, expected)
         if request.target == "tensorrt":
             _write_deepstream(folder, facts)
-        _write_triton(folder, facts, model)
+        _write_triton(folder, facts)
         write_checksums(folder)
         refuse_foreign_folder(out)  # nobody may have put a file there meanwhile
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
@@ -72,14 +72,14 @@ def make_bundle(request: BundleRequest, out: Path) -> None:
 
 def _write_networks(
     folder: Path, source: TorchNetwork, files: Sequence[PlannedFile], request: BundleRequest, samples: list[Sample]
-) -> onnx.ModelProto:
-    """Write the ONNX files, and calibration caches for several versions; returns the first file."""
-    import onnx
-
+) -> list[Row]:
+    """Write the ONNX files, and calibration caches for several versions; returns how far each file is from torch."""
     count = 1 if request.open_batch else request.batch
     images = [np.repeat(sample.batch, count, axis=0) for sample in samples]
+    rows = []
     for planned in files:
         written, row = write_file(source, planned, request, folder / planned.name, images)
+        rows.append(row)
         logger.info("%s", describe(planned.name, row))
         if written.cache is not None:
             scales = read_cache(written.cache.read_text(encoding="utf-8"))
@@ -87,10 +87,12 @@ def _write_networks(
             for version, number in CACHE_VERSIONS.items():
                 text = write_cache(scales, version=number)
                 (folder / cache_name(version)).write_text(text, encoding="utf-8", newline="\n")
-    return onnx.load(folder / files[0].name)
+    return rows
 
 
-def _facts(source: TorchNetwork, files: Sequence[PlannedFile], request: BundleRequest, expected: Expected) -> Facts:
+def _facts(
+    source: TorchNetwork, files: Sequence[PlannedFile], request: BundleRequest, expected: Expected, *, overflowing: int
+) -> Facts:
     card, allow = source.card, request.allow
     # Kernels of GPUs have half precision for whatever is not INT8.
     least = max(allow.float_error, FP16_TOLERANCE) if request.target == "tensorrt" else allow.float_error
@@ -104,6 +106,7 @@ def _facts(source: TorchNetwork, files: Sequence[PlannedFile], request: BundleRe
         files=files,
         allowed=round(least + allow.quantization_factor * expected.quantization_l2, 5),
         quantization=expected.quantization_l2,
+        overflowing=0 if request.target == "tensorrt" else overflowing,
     )
 
 
@@ -158,7 +161,10 @@ def _write_deepstream(folder: Path, facts: Facts) -> None:
     shutil.copyfile(PARSER, folder / PARSER.name)
 
 
-def _write_triton(folder: Path, facts: Facts, model: onnx.ModelProto) -> None:
+def _write_triton(folder: Path, facts: Facts) -> None:
+    import onnx
+
+    model = onnx.load(folder / facts.files[0].name)
     place = folder / "triton" / facts.name
     place.mkdir(parents=True)
     inputs, outputs = (_types(values) for values in (model.graph.input, model.graph.output))

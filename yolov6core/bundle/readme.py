@@ -26,6 +26,7 @@ class Facts:
         files: of the target, in the order in which they are described.
         allowed: relative L2 error up to which outputs count as equal.
         quantization: relative L2 error of quantization itself; 0 for a float network.
+        overflowing: convolutions that are wrong on CPUs whose sums of 8-bit products saturate.
     """
 
     request: BundleRequest
@@ -37,6 +38,7 @@ class Facts:
     files: Sequence[PlannedFile]
     allowed: float
     quantization: float
+    overflowing: int
 
     @property
     def quantized(self) -> bool:
@@ -97,7 +99,16 @@ def _check(facts: Facts) -> list[str]:
             f"{facts.allowed:.4f}. {noise} Exit code 0: they agree, 1: they do not, 2: the network could not run. "
             "`python check.py --help` lists the options."
         ),
+        *([_sums(facts)] if facts.overflowing else []),
     ]
+
+
+def _sums(facts: Facts) -> str:
+    return _paragraph(
+        f"**Made for CPUs that add 8-bit products exactly**: with VNNI, AMX or ARM's dot product. On others "
+        f"{facts.overflowing} convolutions overflow. Outputs are then further off, maybe within the bound, and mAP is "
+        "lost: make the network for `ptq.cpu: saturating` there."
+    )
 
 
 def _outputs(facts: Facts) -> list[str]:

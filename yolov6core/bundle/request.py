@@ -62,17 +62,17 @@ class PlannedFile:
     Attributes:
         name: of the file.
         dialect, opset, fp16: see `export.dialects.write_traced`.
-        float_weights: quantized weights as float32 constants with their own Q/DQ, instead of int8 constants.
-        versions: of TensorRT that have to take it.
         reads: which versions of the runtime read it, in words.
+        versions: of TensorRT that have to take it.
+        float_weights: quantized weights as float32 constants with their own Q/DQ, instead of int8 constants.
     """
 
     name: str
     dialect: str
     opset: int
-    fp16: bool
-    versions: tuple[str, ...]
     reads: str
+    versions: tuple[str, ...] = ()
+    fp16: bool = False
     float_weights: bool = False
 
 
@@ -86,17 +86,25 @@ def planned_files(request: BundleRequest) -> list[PlannedFile]:
         raise ValueError(f"target {request.target!r} is unknown; choose one of {', '.join(TARGETS)}")
     if request.target != "tensorrt":
         dialect = RUNTIME_DIALECT[request.target]
-        return [PlannedFile("model.onnx", dialect, request.opset, False, (), request.target)]
+        return [PlannedFile("model.onnx", dialect, request.opset, request.target)]
     present = PlannedFile(
         "model.onnx",
         "trt",
         max(request.opset, MIN_OPSET),
-        request.fp16,
-        ("10.3.0", "11.4.0"),
         "TensorRT 10 and 11, TensorRT-RTX",
+        versions=("10.3.0", "11.4.0"),
+        fp16=request.fp16,
     )
-    earlier = PlannedFile("model.opset17.onnx", "trt", TENSORRT_8_OPSET, False, ("8.6.1",), "TensorRT 8.6", True)
+    earlier = PlannedFile(
+        "model.opset17.onnx", "trt", TENSORRT_8_OPSET, "TensorRT 8.6", versions=("8.6.1",), float_weights=True
+    )
+    if request.kind == "float":
+        return [present, earlier]
     cached = PlannedFile(
-        "model.plain.onnx", "cache", TENSORRT_8_OPSET, False, ("8.6.1", "10.3.0"), "TensorRT 8.6 to 10, with a cache"
+        "model.plain.onnx",
+        "cache",
+        TENSORRT_8_OPSET,
+        "TensorRT 8.6 to 10, with a calibration cache",
+        versions=("8.6.1", "10.3.0"),
     )
-    return [present, earlier] if request.kind == "float" else [present, earlier, cached]
+    return [present, earlier, cached]
