@@ -21,14 +21,7 @@ from yolov6core.bundle.network import TorchNetwork, open_network, write_file
 from yolov6core.bundle.preprocessing import preprocessing
 from yolov6core.bundle.readme import Facts, readme
 from yolov6core.bundle.request import BundleRequest, PlannedFile, planned_files
-from yolov6core.bundle.samples import (
-    Expected,
-    Sample,
-    choose_samples,
-    expected_results,
-    listed,
-    score_threshold,
-)
+from yolov6core.bundle.samples import Expected, Sample, choose_samples, expected_results, listed, score_threshold
 from yolov6core.bundle.triton import TensorType, triton_config
 from yolov6core.bundle.trtexec import CACHE_VERSIONS, cache_name
 from yolov6core.exchange.calibration_cache import read_cache, write_cache
@@ -60,7 +53,7 @@ def make_bundle(request: BundleRequest, out: Path) -> None:
         rows = _write_networks(folder, source, files, request, samples)
         facts = _facts(source, files, request, expected, overflowing=rows[0]["overflowing_convs"])
         _write_check(folder / "check", samples, expected, source.card.names)
-        _write_texts(folder, facts, source, expected)
+        _write_texts(folder, facts, expected)
         if request.target == "tensorrt":
             _write_deepstream(folder, facts)
         _write_triton(folder, facts)
@@ -127,7 +120,7 @@ def _write_check(folder: Path, samples: list[Sample], expected: Expected, names:
     )
 
 
-def _write_texts(folder: Path, facts: Facts, source: TorchNetwork, expected: Expected) -> None:
+def _write_texts(folder: Path, facts: Facts, expected: Expected) -> None:
     interface, request = facts.interface, facts.request
     shutil.copyfile(check.__file__, folder / "check.py")
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in facts.names), encoding="utf-8")
@@ -156,7 +149,7 @@ def _write_texts(folder: Path, facts: Facts, source: TorchNetwork, expected: Exp
 def _write_deepstream(folder: Path, facts: Facts) -> None:
     if deepstream_reason_against(facts.interface):
         return
-    text = deepstream_config(facts.interface, facts.names, quantized=facts.request.kind != "float", batch=1)
+    text = deepstream_config(facts.interface, facts.names, quantized=facts.quantized, batch=1)
     (folder / CONFIG).write_text(text, encoding="utf-8")
     shutil.copyfile(PARSER, folder / PARSER.name)
 

@@ -166,4 +166,5 @@ def _refuse_unfit(path: Path, planned: PlannedFile, request: BundleRequest) -> N
         try:
             check_combination(model, request.target, version=version)
         except ValueError as error:
-            raise UserError(f"{planned.name} for {request.target} {version or ''}: {error}") from None
+            named = f"{request.target} {version}" if version else request.target
+            raise UserError(f"{planned.name} for {named}: {error}") from None
