@@ -298,6 +298,7 @@ def export_ranges(
 def bundle(
     kind: Annotated[str, typer.Option(help="Model: float, ptq, partial or qat.")],
     target: Annotated[str, typer.Option(help="Runtime of the device: tensorrt, openvino or onnxruntime.")],
+    tensorrt: Annotated[str, typer.Option(help="Only for TensorRT 8, 10 or 11, a smaller folder [all].")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder to write [artifacts/bundle/KIND-TARGET].")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
     changes: Changes = None,
@@ -310,7 +311,7 @@ def bundle(
         export, engine, runtime = file.read(sections.ExportParams, sections.EngineParams, sections.RuntimeParams)
         from stages.bundle import bundle
 
-        bundle(export, engine, runtime, kind=kind, target=target, out=out)
+        bundle(export, engine, runtime, kind=kind, target=target, tensorrt=tensorrt, out=out)
 
 
 @app.command("variants")

@@ -16,9 +16,19 @@ from yolov6core.export.check import Tolerance
 
 
 def bundle(
-    export: ExportParams, engine: EngineParams, runtime: RuntimeParams, *, kind: str, target: str, out: Path | None
+    export: ExportParams,
+    engine: EngineParams,
+    runtime: RuntimeParams,
+    *,
+    kind: str,
+    target: str,
+    tensorrt: str = "",
+    out: Path | None = None,
 ) -> None:
     """Write the bundle of a model, by default to `artifacts/bundle/<kind>-<target>`.
+
+    Args:
+        tensorrt: major version that the folder is for; empty for all.
 
     Raises:
         UserError: no such kind or target, and see `make_bundle`.
@@ -46,5 +56,6 @@ def bundle(
         dynamic_batch=export.dynamic_batch,
         simplify=export.simplify,
         max_batch=engine.max_batch,
+        tensorrt=tensorrt,
     )
     make_bundle(request, out or paths.BUNDLE / f"{kind}-{target}")

@@ -43,7 +43,7 @@ MAY_IMPORT = {  # package or module of yolov6core -> others that it may import; 
     "serving": {"data", "engines", "evaluation"},
     "bundle": {"data", "engines", "evaluation", "exchange", "export", "int8", "models", "quant", "tasks"},
 }
-MOST_LINES_OF_STAGES = 2870
+MOST_LINES_OF_STAGES = 2890
 MOST_LINES_OF_DVC_YAML = 220
 
 

@@ -137,6 +137,26 @@ def test_tensorrt_gets_a_file_for_each_version(made):
     assert integers["model.onnx"] and not integers["model.opset17.onnx"], "TensorRT 8 takes no int8 weights"
 
 
+VERSIONS = {
+    "8": {"model.opset17.onnx", "model.plain.onnx", "calib.trt8.6.1.table", "config_infer_primary.txt"},
+    "10": {"model.onnx", "model.plain.onnx", "calib.trt10.3.0.table", "config_infer_primary.txt"},
+    "11": {"model.onnx"},
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_bundle_for_one_version_has_its_files_alone(made, version):
+    folder = made("tensorrt", tensorrt=version)
+    every = {name for names in VERSIONS.values() for name in names}
+    assert {path.name for path in folder.iterdir()} & every == VERSIONS[version]
+    page = (folder / "README.md").read_text()
+    assert {name for name in every if f"{name}`" in page or f"={name} " in page} == VERSIONS[version]
+    if (folder / "config_infer_primary.txt").exists():
+        text = (folder / "config_infer_primary.txt").read_text()
+        lines = dict(line.split("=") for line in text.splitlines() if "=" in line)
+        assert lines["onnx-file"] == "model.plain.onnx" and lines["int8-calib-file"] in VERSIONS[version]
+
+
 def test_caches_name_tensors_of_the_plain_file_and_their_version(made):
     folder = made("tensorrt")
     graph = onnx.load(folder / "model.plain.onnx").graph
@@ -216,6 +236,8 @@ REFUSED = [
     ("onnxruntime", {"form": "raw", "nms": "topk"}, "decoded boxes"),
     ("openvino", {"weights": Path("none.safetensors")}, "none.safetensors"),
     ("openvino", {"dataset": Path("none")}, "none"),
+    ("openvino", {"tensorrt": "10"}, "for target tensorrt"),
+    ("tensorrt", {"tensorrt": "9"}, "choose one of 8, 10, 11"),
 ]
 
 

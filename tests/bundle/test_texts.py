@@ -74,9 +74,9 @@ def test_triton_gets_whole_shapes_where_the_batch_is_fixed():
 
 
 def test_deepstream_clusters_only_what_the_graph_has_not():
-    plain = deepstream_config(Interface(), ("a", "b"), quantized=True, batch=1)
+    plain = deepstream_config(Interface(), ("a", "b"), model="a.onnx", cache="b.table")
     assert "network-mode=1" in plain and "cluster-mode=2" in plain and "nms-iou-threshold=0.65" in plain
-    listed = deepstream_config(Interface(nms="efficient_nms", classes=2), ("a", "b"), quantized=False, batch=1)
+    listed = deepstream_config(Interface(nms="efficient_nms", classes=2), ("a", "b"), model="a.onnx")
     assert "network-mode=2" in listed and "cluster-mode=4" in listed and "calib" not in listed
     keys = re.findall(r"^([\w-]+)=", plain, re.MULTILINE)
     assert len(keys) == len(set(keys)) and "num-detected-classes=2" in plain
@@ -85,7 +85,8 @@ def test_deepstream_clusters_only_what_the_graph_has_not():
 def test_deepstream_says_why_not():
     assert "export.input float" in deepstream_reason_against(Interface(input="uint8"))
     assert "export.form decoded" in deepstream_reason_against(Interface(form="raw", strides=(8,)))
-    assert not deepstream_reason_against(Interface())
+    assert "TensorRT 11" in deepstream_reason_against(Interface(), tensorrt="11")
+    assert not deepstream_reason_against(Interface(), tensorrt="10") + deepstream_reason_against(Interface())
 
 
 HEADER = """

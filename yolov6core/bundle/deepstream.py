@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolov6core.bundle.trtexec import cache_name
 from yolov6core.exchange.interface import Interface
 
 CONFIG = "config_infer_primary.txt"
 PARSER = Path(__file__).with_name("deepstream_parser.cpp")
-JETPACK_6 = "10.3.0"
 _SCORE = 0.25
 
 
-def deepstream_reason_against(interface: Interface) -> str:
-    """Why nvinfer cannot run a file of this interface; empty where it can."""
+def deepstream_reason_against(interface: Interface, *, tensorrt: str = "") -> str:
+    """Why nvinfer cannot run a file of this interface; empty where it can.
+
+    Args:
+        tensorrt: major version that the files are for; empty for all.
+    """
+    if tensorrt == "11":
+        return "nvinfer builds by a calibration cache or in half precision, and TensorRT 11 has neither option"
     if interface.input == "uint8":
         return "nvinfer feeds float planes, this file takes uint8 pixels: export with export.input float"
     if interface.form == "raw":
@@ -26,23 +30,23 @@ def deepstream_reason_against(interface: Interface) -> str:
     return ""
 
 
-def deepstream_config(interface: Interface, names: Sequence[str], *, quantized: bool, batch: int) -> str:
+def deepstream_config(
+    interface: Interface, names: Sequence[str], *, model: str, cache: str | None = None, batch: int = 1
+) -> str:
     """Text of `config_infer_primary.txt`.
 
-    nvinfer reads INT8 scales from a cache only, so that it takes the file without Q/DQ.
-
     Args:
-        quantized: whether there is a calibration cache; a float network runs in FP16.
+        model: ONNX file without Q/DQ: nvinfer reads INT8 scales from a cache only.
+        cache: file of INT8 scales; None for a float network, which runs in FP16.
         batch: frames of one run.
     """
-    model = "model.plain.onnx" if quantized else "model.opset17.onnx"
-    precision = "int8" if quantized else "fp16"
-    calibration = [f"int8-calib-file={cache_name(JETPACK_6)}"] if quantized else []
+    precision = "int8" if cache else "fp16"
+    calibration = [f"int8-calib-file={cache}"] if cache else []
     # a suppression in the graph leaves nothing to cluster
     clustering = ["cluster-mode=2"] if interface.nms == "none" else ["cluster-mode=4"]
     lines = [
-        f"# DeepStream 7 (TensorRT {JETPACK_6}). Paths are relative to this file. Build libdeepstream_parser.so first.",
-        *(["# Another TensorRT needs another calibration cache: see README.md."] if quantized else []),
+        "# Paths are relative to this file. Build libdeepstream_parser.so first, see deepstream_parser.cpp.",
+        *(["# The calibration cache belongs to one version of TensorRT, see README.md."] if cache else []),
         "[property]",
         "gpu-id=0",
         "process-mode=1",
@@ -51,7 +55,7 @@ def deepstream_config(interface: Interface, names: Sequence[str], *, quantized: 
         "interval=0",
         f"onnx-file={model}",
         f"model-engine-file={model}_b{batch}_gpu0_{precision}.engine",
-        f"network-mode={1 if quantized else 2}",
+        f"network-mode={1 if cache else 2}",
         *calibration,
         f"batch-size={batch}",
         f"net-scale-factor={1 / 255:.12f}",

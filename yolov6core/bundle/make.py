@@ -77,8 +77,8 @@ def _write_networks(
         if written.cache is not None:
             scales = read_cache(written.cache.read_text(encoding="utf-8"))
             written.cache.unlink()
-            for version, number in CACHE_VERSIONS.items():
-                text = write_cache(scales, version=number)
+            for version in filter(request.wants, CACHE_VERSIONS):
+                text = write_cache(scales, version=CACHE_VERSIONS[version])
                 (folder / cache_name(version)).write_text(text, encoding="utf-8", newline="\n")
     return rows
 
@@ -147,9 +147,15 @@ def _write_texts(folder: Path, facts: Facts, expected: Expected) -> None:
 
 
 def _write_deepstream(folder: Path, facts: Facts) -> None:
-    if deepstream_reason_against(facts.interface):
+    if deepstream_reason_against(facts.interface, tensorrt=facts.request.tensorrt):
         return
-    text = deepstream_config(facts.interface, facts.names, quantized=facts.quantized, batch=1)
+    text = deepstream_config(
+        facts.interface,
+        facts.names,
+        model=facts.files[-1].name,
+        cache=facts.caches[-1] if facts.caches else None,
+        batch=1,
+    )
     (folder / CONFIG).write_text(text, encoding="utf-8")
     shutil.copyfile(PARSER, folder / PARSER.name)
 

@@ -46,6 +46,12 @@ class Facts:
         return self.request.kind != "float"
 
     @property
+    def caches(self) -> list[str]:
+        """Names of the calibration caches, in the order of the versions that read them."""
+        cached = any(planned.dialect == "cache" for planned in self.files)
+        return [cache_name(version) for version in filter(self.request.wants, CACHE_VERSIONS) if cached]
+
+    @property
     def on_gpu(self) -> bool:
         """Whether an engine has to be built first."""
         return self.request.target == "tensorrt"
@@ -145,7 +151,7 @@ def _build(facts: Facts) -> list[str]:
     sides = (*facts.image_size, 3) if facts.interface.input == "uint8" else (3, *facts.image_size)
     most, listed = facts.request.max_batch, []
     for route, lines in build_lines(quantized=facts.quantized).items():
-        for line in lines:
+        for line in (line for line in lines if facts.request.wants(line.version)):
             listed += ["", f"# TensorRT {line.version}, {route}: batch 1, or any batch up to {most}"]
             listed += [line.command(sides, batches) for batches in ((1, 1, 1), (1, most, most))]
     choice = (
@@ -153,26 +159,25 @@ def _build(facts: Facts) -> list[str]:
     )
     return [
         "## Build",
-        _paragraph(f"On the device, in this folder; take one line. {choice if facts.quantized else ''}"),
+        _paragraph(f"On the device, in this folder; take one line. {choice if facts.caches else ''}"),
         _block(*listed[1:]),
-        *(_caches() if facts.quantized else ()),
+        *(_caches(facts.caches[-1]) if facts.caches else ()),
     ]
 
 
-def _caches() -> list[str]:
-    version = next(reversed(CACHE_VERSIONS))
+def _caches(name: str) -> list[str]:
     return [
         _paragraph(
             "The first line of a cache names the version of TensorRT that reads it. Another version does not use it: "
             "it calibrates anew, which trtexec does on random numbers, or fails. Write that line anew for other "
             "versions, with 10000 x major + 100 x minor + patch (before version 10: 1000 x major), as for 10.7.0:"
         ),
-        _block(f"sed '1s/.*/TRT-100700-EntropyCalibration2/' {cache_name(version)} > calib.mine.table"),
+        _block(f"sed '1s/.*/TRT-100700-EntropyCalibration2/' {name} > calib.mine.table"),
     ]
 
 
 def _deepstream(facts: Facts) -> list[str]:
-    if reason := deepstream_reason_against(facts.interface):
+    if reason := deepstream_reason_against(facts.interface, tensorrt=facts.request.tensorrt):
         return ["## DeepStream", _paragraph(f"There is no configuration for DeepStream: {reason}.")]
     frame = (
         f"It cannot make the grey frame of {facts.interface.shrink / 2:g} pixels: objects are larger than in training. "
@@ -206,8 +211,7 @@ def _triton(facts: Facts) -> list[str]:
 
 def _contents(facts: Facts) -> list[str]:
     rows = {planned.name: f"network for {planned.reads}" for planned in facts.files}
-    if facts.on_gpu and facts.quantized:
-        rows |= {cache_name(version): f"calibration cache for TensorRT {version}" for version in CACHE_VERSIONS}
+    rows |= {name: "calibration cache for the version of TensorRT in its name" for name in facts.caches}
     rows |= {
         "check.py": "checks and times the network; Python 3.10, numpy, OpenCV and the runtime",
         "check/picture_*.png": "pictures, as they are before `preprocess.json`",

@@ -10,6 +10,8 @@ from yolov6core.export.check import Tolerance
 from yolov6core.export.fp16 import MIN_OPSET
 
 TARGETS = ("tensorrt", "openvino", "onnxruntime")
+TENSORRT = ("8", "10", "11")
+"""Major versions that bundles are made for."""
 TENSORRT_8_OPSET = 17
 """Last opset of TensorRT 8.6's parser; its Q/DQ take float32 scales only, and its constants cannot be int8."""
 
@@ -27,6 +29,7 @@ class BundleRequest:
         form, nms, input, score_threshold, iou_threshold, max_detections: see `exchange.interface.Interface`.
         opset, fp16, batch, dynamic_batch, simplify: of the files; TensorRT's files have an open batch, always.
         max_batch: largest batch of an engine with an open batch.
+        tensorrt: which of TENSORRT the bundle is for; empty for all, which takes more room.
         allow: how far the files may be from torch.
     """
 
@@ -48,11 +51,16 @@ class BundleRequest:
     dynamic_batch: bool = False
     simplify: bool = False
     max_batch: int = 32
+    tensorrt: str = ""
 
     @property
     def open_batch(self) -> bool:
         """Whether the files take any number of images."""
         return self.dynamic_batch or self.target == "tensorrt"
+
+    def wants(self, version: str) -> bool:
+        """Whether the bundle is for this version of TensorRT."""
+        return not self.tensorrt or version.split(".")[0] == self.tensorrt
 
 
 @dataclass(frozen=True)
@@ -80,10 +88,14 @@ def planned_files(request: BundleRequest) -> list[PlannedFile]:
     """The files that the target needs, the one for present versions first.
 
     Raises:
-        ValueError: unknown target.
+        ValueError: unknown target or version of TensorRT.
     """
     if request.target not in TARGETS:
         raise ValueError(f"target {request.target!r} is unknown; choose one of {', '.join(TARGETS)}")
+    if request.tensorrt and request.target != "tensorrt":
+        raise ValueError(f"a version of TensorRT ({request.tensorrt}) is for target tensorrt only; leave it out")
+    if request.tensorrt and request.tensorrt not in TENSORRT:
+        raise ValueError(f"TensorRT {request.tensorrt!r} is unknown; choose one of {', '.join(TENSORRT)}")
     if request.target != "tensorrt":
         dialect = RUNTIME_DIALECT[request.target]
         return [PlannedFile("model.onnx", dialect, request.opset, request.target)]
@@ -98,8 +110,6 @@ def planned_files(request: BundleRequest) -> list[PlannedFile]:
     earlier = PlannedFile(
         "model.opset17.onnx", "trt", TENSORRT_8_OPSET, "TensorRT 8.6", versions=("8.6.1",), float_weights=True
     )
-    if request.kind == "float":
-        return [present, earlier]
     cached = PlannedFile(
         "model.plain.onnx",
         "cache",
@@ -107,4 +117,5 @@ def planned_files(request: BundleRequest) -> list[PlannedFile]:
         "TensorRT 8.6 to 10, with a calibration cache",
         versions=("8.6.1", "10.3.0"),
     )
-    return [present, earlier, cached]
+    files = [present, earlier] if request.kind == "float" else [present, earlier, cached]
+    return [planned for planned in files if any(map(request.wants, planned.versions))]
