@@ -379,6 +379,26 @@ def export_ranges(
         typer.echo(export_ranges(kind, out=out, style=style))
 
 
+@app.command("bundle")
+def bundle(
+    kind: Annotated[str, typer.Option(help="Model: float, ptq, partial or qat.")],
+    target: Annotated[str, typer.Option(help="Runtime of the device: tensorrt, openvino or onnxruntime.")],
+    tensorrt: Annotated[str, typer.Option(help="Only for TensorRT 8, 10 or 11, a smaller folder [all].")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder to write [artifacts/bundle/KIND-TARGET].")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    changes: Changes = None,
+) -> None:
+    """Pack a model for a device.
+
+    Writes a folder that builds, runs and checks itself there. Obeys the section export, and engine.max_batch.
+    """
+    with stage_run("bundle", params, changes) as file:
+        export, engine, runtime = file.read(sections.ExportParams, sections.EngineParams, sections.RuntimeParams)
+        from stages.bundle import bundle
+
+        bundle(export, engine, runtime, kind=kind, target=target, tensorrt=tensorrt, out=out)
+
+
 @app.command("variants")
 def variants(
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 80,

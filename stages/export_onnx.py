@@ -101,7 +101,8 @@ def _export_kind(kind: str, weights: Path, export: ExportParams, folder: Path) -
             continue
         grid = "float"
         if isinstance(network, QuantizedModel):
-            grid = grid_of(dialect, nms=export.nms, dynamic_batch=export.dynamic_batch)
+            options = {"nms": export.nms, "dynamic_batch": export.dynamic_batch, "activations": export.qdq_activations}
+            grid = grid_of(dialect, **options)
             set_float_layers_(set_dialect_(network, grid), floats | slow_in_int8(network, dialect))
             if missing := uncalibrated(network):
                 raise UserError(

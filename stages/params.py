@@ -260,7 +260,8 @@ class ExportParams(ProjectSection, section="export"):
     """The form of the ONNX files, and how far they may be from torch."""
 
     opset: Annotated[Literal[17, 18, 19, 20], WHOLE]
-    dialects: list[Literal["openvino", "ort", "trt", "cache"]]
+    dialects: list[Literal["openvino", "ort", "trt", "cache", "qdq"]]
+    qdq_activations: Literal["uint8", "int8"]
     batch: Annotated[int, Field(ge=1, le=1024)]
     dynamic_batch: bool
     image_size: list[Annotated[int, Field(ge=32, le=8192)]] | None

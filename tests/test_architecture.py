@@ -19,7 +19,7 @@ from yolov6core.base.yaml_text import parse_yaml
 PACKAGES = ("yolov6core", "stages")
 OPTIONAL = {"onnx", "onnxruntime", "onnxsim", "openvino", "tensorboard", "tensorrt", "tensorrt_rtx"}
 """Heavy packages that are imported inside functions of these packages only."""
-MAY_NEED_OPTIONAL = ("engines", "exchange", "export", "training")
+MAY_NEED_OPTIONAL = ("bundle", "engines", "exchange", "export", "training")
 OPTIONAL_PARTS = {"torch.utils.tensorboard": "tensorboard"}
 """Parts of other packages that need an optional one."""
 VALUES_ARE_TRACKED = {"stages/params.py", "yolov6core/param_sections.py"}
@@ -55,6 +55,7 @@ MAY_IMPORT = {  # package or module of yolov6core -> others that it may import; 
     },
     "serving": {"data", "engines", "evaluation"},
     "report": {"data", "evaluation"},
+    "bundle": {"data", "engines", "evaluation", "exchange", "export", "int8", "models", "quant", "tasks"},
 }
 MOST_LINES_OF_STAGES = 4300
 MOST_LINES_OF_DVC_YAML = 220

@@ -19,6 +19,7 @@ EVAL = Path("artifacts/eval")
 REPORT = Path("artifacts/report")
 INFER = Path("artifacts/infer")
 SHOW = Path("artifacts/show")
+BUNDLE = Path("artifacts/bundle")
 
 SCALES_FILE = SCALES / "scales.safetensors"
 FOLDERS = {"float": TRAIN, "ptq": PTQ, "partial": SENSITIVITY, "qat": QAT}

@@ -54,12 +54,14 @@ WRONG = [
     ("openvino", "tensorrt", "symmetric int8"),
     ("cache", "tensorrt_rtx", "TensorRT 8 to 10"),
     ("cache", "openvino", "TensorRT 8 to 10"),
+    ("qdq", "openvino", "wrong numbers"),
+    ("qdq", "tensorrt", "saturate"),
 ]
 
 
 @pytest.mark.parametrize("dialect, runtime, reason", WRONG)
 def test_wrong_combinations_are_refused(tmp_path, toy_net, dialect, runtime, reason):
-    export = write(toy_net(GRID[dialect]), tmp_path, dialect)
+    export = write(toy_net("ort" if dialect == "qdq" else GRID[dialect]), tmp_path, dialect)
     with pytest.raises(ValueError, match=reason):
         check_combination(onnx.load(export.path), runtime, version="10.3.0")
 

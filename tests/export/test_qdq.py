@@ -134,3 +134,18 @@ def test_relu_before_a_zero_point_moves_to_the_integers():
     assert "Relu" not in {node.op_type for node in model.graph.node}
     for a, b in zip(before, run_ort(model, images), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_unfolded_weights_round_to_the_same_integers(tmp_path, toy_net):
+    folded = onnx.load(write_dialect(toy_net("trt"), tmp_path / "a.onnx", dialect="trt", input_shape=SHAPE).path)
+    model = onnx.load(tmp_path / "a.onnx")
+    count = qdq.unfold_weights(model)
+    again = onnx.ModelProto.FromString(model.SerializeToString())
+    assert count == qdq.fold_weights(again) > 0
+
+    def weights(graph):
+        found = (numpy_helper.to_array(tensor) for tensor in graph.initializer)
+        return [array.tobytes() for array in found if array.dtype == np.int8 and array.ndim > 1]
+
+    assert weights(again.graph) == weights(folded.graph)
+    assert not weights(model.graph)

@@ -32,6 +32,7 @@ from yolov6core.engines.record import class_names
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import RuntimeMissing, infer_any
 from yolov6core.evaluation.evaluator import evaluate
+from yolov6core.exchange.graph_view import integer_types
 from yolov6core.exchange.interface import Interface
 from yolov6core.int8.quantized_networks import save_quantized
 from yolov6core.models.decoded import predictor
@@ -48,6 +49,7 @@ RUNTIME = RuntimeParams(threads=1, workers=0, device="cpu", cache_mib=0)
 EXPORT = {
     "opset": 19,
     "dialects": ["openvino", "ort", "trt", "cache"],
+    "qdq_activations": "uint8",
     "batch": 1,
     "dynamic_batch": False,
     "image_size": None,
@@ -182,6 +184,16 @@ def test_other_forms_are_written_and_checked(here, tmp_path, options):
         build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "onnx", out=tmp_path / "engines")
         sidecar = json.loads((tmp_path / "engines" / "ptq" / "engine.json").read_text())
         assert 0 <= sidecar["deviation"] < 0.05 or (sidecar["deviation"] == -1 and export.nms != "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activations, kind", [("uint8", "uint8"), ("int8", "int8")])
+def test_plain_pairs_have_the_integers_that_are_asked_for(here, tmp_path, activations, kind):
+    export = ExportParams(**EXPORT | {"dialects": ["qdq"], "qdq_activations": activations, "form": "raw"})
+    export_onnx(export, RUNTIME, out=tmp_path / "onnx")
+    rows = json.loads((tmp_path / "onnx" / "check.json").read_text())
+    assert set(rows) == {f"{name}.qdq.onnx" for name in WEIGHTS} and all(row["ok"] for row in rows.values())
+    assert integer_types(onnx.load(tmp_path / "onnx" / "ptq.qdq.onnx")) == {kind}
 
 
 @pytest.mark.slow

@@ -210,7 +210,7 @@ def test_types_are_told_in_words():
         "allowed: number above 0 and at most 0.9999": wrong("qat", momentum=0),
         "allowed: list of (number from 50 to 100)": wrong("ptq", percentiles=[99, 101]),
         "allowed: list of (text)": wrong("ptq", float_layers="head.*"),
-        "allowed: list of ('openvino' | 'ort' | 'trt' | 'cache')": wrong("export", dialects=["tflite"]),
+        "allowed: list of ('openvino' | 'ort' | 'trt' | 'cache' | 'qdq')": wrong("export", dialects=["tflite"]),
         "allowed: list of (whole number from 32 to 8192) or null": wrong("export", image_size=[16, 32]),
         "allowed: 17 | 18 | 19 | 20": wrong("export", opset=13),
         "allowed: auto | cpu | cuda | cuda:N": wrong("runtime", device="gpu"),

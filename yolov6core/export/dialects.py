@@ -35,9 +35,11 @@ from yolov6core.quant.insert import QuantizedModel, convolution_names
 if TYPE_CHECKING:
     import onnx
 
-DIALECTS = ("openvino", "ort", "trt", "cache")
-GRID = {"openvino": "openvino", "ort": "ort", "trt": "trt", "cache": "trt"}
+DIALECTS = ("openvino", "ort", "trt", "cache", "qdq")
+GRID = {"openvino": "openvino", "ort": "ort", "trt": "trt", "cache": "trt", "qdq": "qdq"}
 """Dialect of the file -> quantization dialect of the torch model that is traced (see `grid_of`)."""
+QDQ_GRID = {"uint8": "qdq", "int8": "qdq_signed"}
+"""Integers of the activations -> quantization dialect, for files of dialect 'qdq'."""
 NMS_DIALECTS = {
     "none": DIALECTS,
     "topk": DIALECTS,
@@ -47,12 +49,17 @@ NMS_DIALECTS = {
 """Form of non-maximum suppression -> dialects that support it."""
 
 
-def grid_of(dialect: str, *, nms: str = "none", dynamic_batch: bool = False) -> str:
+def grid_of(dialect: str, *, nms: str = "none", dynamic_batch: bool = False, activations: str = "uint8") -> str:
     """Quantization dialect (key of `quant.spec.DIALECTS`) of the torch model that is traced for a file.
+
+    Args:
+        activations: key of QDQ_GRID, for dialect 'qdq'.
 
     OpenVINO 2026.4 computes wrong numbers on the unsigned grid if the batch is open and suppression is in the graph. It
     is correct on the signed grid.
     """
+    if dialect == "qdq":
+        return QDQ_GRID[activations]
     return "openvino_signed" if dialect == "openvino" and dynamic_batch and nms != "none" else GRID[dialect]
 
 
@@ -181,6 +188,8 @@ def _rewrite(model: onnx.ModelProto, dialect: str, fp16: bool) -> onnx.ModelProt
             fuse_silu(model)
     if dialect == "openvino":
         to_fake_quantize(model)
+    if dialect == "qdq" and "uint8" in integer_types(model):
+        quantize_biases(model)  # with symmetric int8 they stay float: TensorRT refuses int32 constants
     return to_fp16(model) if fp16 else model
 
 
@@ -193,6 +202,10 @@ def _check_grid(model: onnx.ModelProto, dialect: str) -> None:
     if dialect in ("trt", "cache") and "uint8" in kinds:
         raise ValueError(
             f"dialect {dialect!r} needs int8 activations, the model is on a uint8 grid: set_dialect_(..., 'trt')"
+        )
+    if dialect == "qdq" and len(kinds) > 1:
+        raise ValueError(
+            "dialect 'qdq' has one integer type; the model has both: set_dialect_(..., 'qdq' or 'qdq_signed')"
         )
     if dialect == "cache" and not kinds:
         raise ValueError("dialect 'cache' needs a quantized model; a float model has no scales")

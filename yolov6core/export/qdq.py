@@ -80,6 +80,32 @@ def fold_weights(model: onnx.ModelProto) -> int:
     return count
 
 
+def unfold_weights(model: onnx.ModelProto) -> int:
+    """Replace int8 weights by float32 ones whose QuantizeLinear gives the same integers; returns their number.
+
+    TensorRT 8 refuses constants of type int8 ("invalid weights type of Int8").
+    """
+    from onnx import helper
+
+    view = GraphView(model)
+    nodes, count = [], 0
+    for node in model.graph.node:
+        name = node.input[0]
+        if node.op_type == "DequantizeLinear" and name in view.constants and view.array(name).dtype == np.int8:
+            integers, axis = view.array(name), channel_axis(node)
+            scale = _along_axis(view.array(node.input[1]), axis, integers.ndim)
+            real, quantized = f"{name}_real", f"{name}_again"
+            view.set_array(real, (integers * scale).astype(np.float32))
+            nodes.append(
+                helper.make_node("QuantizeLinear", [real, *node.input[1:]], [quantized], f"{quantized}_node", axis=axis)
+            )
+            node.input[0] = quantized
+            count += 1
+        nodes.append(node)
+    view.rebuild(nodes)
+    return count
+
+
 def _along_axis(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:
     """Reshape a vector to broadcast along one of `ndim` axes; a scalar stays as it is."""
     return values if values.ndim == 0 else values.reshape([-1 if index == axis else 1 for index in range(ndim)])

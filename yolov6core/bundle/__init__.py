@@ -1,0 +1,1 @@
+"""Folders that carry a network to the device that builds, runs and checks it."""
