@@ -42,7 +42,7 @@ MAY_IMPORT = {  # package or module of yolov6core -> others that it may import; 
     "int8": {"data", "engines", "evaluation", "export", "losses", "models", "quant", "tasks", "training"},
     "serving": {"data", "engines", "evaluation"},
 }
-MOST_LINES_OF_STAGES = 2800
+MOST_LINES_OF_STAGES = 2850
 MOST_LINES_OF_DVC_YAML = 220
 
 
