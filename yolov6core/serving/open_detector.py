@@ -139,6 +139,6 @@ def _check(picture: object, number: int | None) -> None:
         raise ValueError(f"{which} is {type(picture).__name__}; give a uint8 BGR array [h, w, 3]{hint}")
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise ValueError(
-            f"{which} is {picture.dtype} {list(picture.shape)}; give uint8 BGR [h, w, 3]. cv2.cvtColor changes grey and "
-            "transparent pictures: COLOR_GRAY2BGR, COLOR_BGRA2BGR"
+            f"{which} is {picture.dtype} {list(picture.shape)}; give uint8 BGR [h, w, 3]. cv2.cvtColor changes grey "
+            "and transparent pictures: COLOR_GRAY2BGR, COLOR_BGRA2BGR"
         )
