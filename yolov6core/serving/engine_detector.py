@@ -81,8 +81,8 @@ class EngineDetector:
         found: list[NDArray[np.float32]] = []
         for start in range(0, len(inputs), size):
             part = inputs[start : start + size]
-            results = self._inferred(np.concatenate([batch for batch, _ in part]))
-            found += [self.detections(*result, place) for *result, (_, place) in zip(*results, part, strict=True)]
+            boxes, scores = self._inferred(np.concatenate([batch for batch, _ in part]))
+            found += [self.detections(*rows) for rows in zip(boxes, scores, [place for _, place in part], strict=True)]
         return found
 
     def _batch_size(self) -> int:
