@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from yolov6core.exchange.graph_view import GraphView, count_quantized, integer_types
+from yolov6core.export.dialects import write_traced
 from yolov6core.export.library_quantization import quantized_by_library
 from yolov6core.export.onnx_export import to_onnx
 from yolov6core.export.onnx_run import open_outputs
@@ -88,6 +89,19 @@ def test_decoding_stays_float(traced, calib):
 def test_weights_of_seven_bits_for_cpus_whose_sums_saturate(traced, calib):
     model = quantized_by_library(traced, calib, symmetric=False, reduce_range=True)
     assert max(np.abs(integers).max() for integers, _ in weights_of(model)) <= 64
+
+
+def test_a_bias_beyond_its_integers_gets_another_scale(calib, tmp_path):
+    """Weights of nearly zero, as of predictions that have not learned yet: one scale becomes one for each channel."""
+    torch.manual_seed(0)
+    network = Detector()
+    with torch.no_grad():
+        network.scores.weight *= 1e-12
+        network.scores.bias[:] = torch.tensor([-4.6, 2.0])
+    model = quantized_by_library(to_onnx(network, input_shape=SHAPE), calib, symmetric=False)
+    path = write_traced(model, tmp_path / "naive.onnx", dialect="ort").path
+    found = open_outputs(path, "ort")(calib[0])["scores"]
+    np.testing.assert_allclose(found, np.tile(1 / (1 + np.exp([4.6, -2.0])), (1, 64, 1)), atol=0.01)
 
 
 def test_it_leaves_the_log_as_it_was_and_needs_images(traced, calib, caplog):

@@ -210,6 +210,24 @@ def test_a_file_beyond_the_tolerance_stops_the_stage(here, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_comparison_with_the_tool_can_be_left_out(here, built, tmp_path, monkeypatch):
+    few = EXPORT | {"dialects": ["openvino"], "check_images": 1}
+    export_onnx(ExportParams(**few | {"naive": False}), RUNTIME, out=tmp_path / "onnx")
+    assert not list((tmp_path / "onnx").glob("naive*"))
+    engines = shutil.copytree(built("openvino"), tmp_path / "engines", ignore=shutil.ignore_patterns("naive"))
+    eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
+    assert json.loads((tmp_path / "metrics/naive.json").read_text()) == {}, "DVC misses no file"
+    assert list(pd.read_csv(tmp_path / "eval/table.csv")["kind"]) == list(WEIGHTS)
+
+    def refuses(*_args, **_options):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("stages.export_onnx.quantized_by_library", refuses)
+    with pytest.raises(UserError, match="RuntimeError: no such operator.*set export.naive to false"):
+        export_onnx(ExportParams(**few), RUNTIME, out=tmp_path / "again")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_engines_are_built_and_compared(here, built, tmp_path, runtime):
     engines, out, metrics = built(runtime), tmp_path / "eval", tmp_path / "metrics"
