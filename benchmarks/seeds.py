@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,7 @@ def main() -> None:
 
 def run(folder: Path, seed: int, changes: list[str]) -> dict[str, tuple[float, float]]:
     """mAP50:95 in percent of every kind of model, of its engine and of its torch network."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "params.yaml").write_text(json.dumps(changed_params(seed, changes)), encoding="utf-8")
-    done = folder / "stages.txt"
-    finished = done.read_text(encoding="utf-8").split() if done.exists() else []
-    for stage in STAGES:
-        if stage in finished:
-            continue
-        with (folder / f"{stage}.log").open("w", encoding="utf-8") as log:
-            environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-            command = [sys.executable, "-m", "stages", stage]
-            if subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log).returncode:
-                raise SystemExit(f"{stage} failed, see {log.name}")
-        finished.append(stage)
-        done.write_text("\n".join(finished), encoding="utf-8")
+    run_stages(folder, changed_params(seed, changes), STAGES)
 
     def percent(path: Path) -> float:
         return 100 * json.loads(path.read_text(encoding="utf-8"))["map50_95"]
@@ -70,6 +58,24 @@ def run(folder: Path, seed: int, changes: list[str]) -> dict[str, tuple[float, f
         name: (percent(metrics / f"eval/{name}.json"), percent(metrics / f"{stage}.json"))
         for name, stage in TORCH_METRICS.items()
     }
+
+
+def run_stages(folder: Path, params: dict[str, Any], stages: Sequence[str]) -> None:
+    """Run commands of the pipeline in a folder of their own, but those that ended there before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
+    done = folder / "stages.txt"
+    finished = done.read_text(encoding="utf-8").split() if done.exists() else []
+    for stage in stages:
+        if stage in finished:
+            continue
+        with (folder / f"{stage}.log").open("w", encoding="utf-8") as log:
+            environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+            command = [sys.executable, "-m", "stages", stage]
+            if subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log).returncode:
+                raise SystemExit(f"{stage} failed, see {log.name}")
+        finished.append(stage)
+        done.write_text("\n".join(finished), encoding="utf-8")
 
 
 def changed_params(seed: int, changes: list[str]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = paths.ONNX, out: Path
         raise UserError(f"{onnx_folder} holds no exported files: run 'dvc repro export-onnx' first")
     with replace_folder(out) as folder:
         for kind in tracked(kinds, "engines", unit="engines"):
-            cached = engine.calibration_cache and runtime == "tensorrt" and kind != "float"
+            cached = engine.calibration_cache and runtime == "tensorrt" and kind not in ("float", "naive")
             source = _source(onnx_folder, kind, runtime, cached=cached)
             _build(source, folder / kind, runtime, settings)
             _log_build(kind, _compared_with_exact(folder / kind, source))

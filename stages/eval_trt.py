@@ -78,8 +78,10 @@ def eval_trt(
         write_detections(folder / "detections.csv", results)
         write_json(folder / "environment.json", environment())
     log_classes(results)
-    for kind, row in rows.items():
+    for kind in paths.KINDS:
+        row = rows.get(kind, {})  # DVC wants every file of dvc.yaml, also where `naive` is not asked for
         write_json(metrics / f"{kind}.json", {key: row[key] for key in IN_METRICS if key in row})
+    for kind, row in rows.items():
         logger.info("%-8s %s", kind, "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
 
 

@@ -1,7 +1,8 @@
-"""`export-onnx`: every model in the dialect of every runtime, each file run against the torch model it came from."""
+"""`export-onnx`: every model in the dialect of every runtime, each file run against the network it came from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,14 @@ from yolov6core.base.progress import tracked
 from yolov6core.base.threads import describe_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
+from yolov6core.engines.trial import brief
 from yolov6core.exchange.compare import Outputs
 from yolov6core.exchange.interface import Interface
 from yolov6core.export.check import Tolerance, check_file, complaint, describe
 from yolov6core.export.dialects import grid_of, slow_in_int8, write_traced
+from yolov6core.export.library_quantization import quantized_by_library
 from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, to_onnx
+from yolov6core.export.onnx_run import open_outputs
 from yolov6core.int8.quantized_networks import load_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.decoded import DecodedNetwork, run_module
@@ -37,7 +41,7 @@ from yolov6core.quant.insert import (
     state_of,
     uncalibrated,
 )
-from yolov6core.tasks.networks import load_float
+from yolov6core.tasks.networks import load_float, read_network
 
 if TYPE_CHECKING:
     import onnx
@@ -60,6 +64,8 @@ def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = pat
     with replace_folder(out) as folder:
         for kind, weights in tracked(paths.WEIGHTS.items(), "models", unit="models"):
             rows |= _export_kind(kind, required(weights, made_by=paths.MADE_BY[kind]), export, folder)
+        if export.naive:
+            rows |= _export_naive(export, folder)
         write_json(folder / paths.CHECK_REPORT, rows)
         # Inside, so that a bad file never stands where the next stage finds it.
         _refuse_bad(rows)
@@ -110,16 +116,48 @@ def _export_kind(kind: str, weights: Path, export: ExportParams, folder: Path) -
                     f"{missing[0]}: take {dialect!r} out of export.dialects, or calibrate with 'dvc repro ptq-calib'"
                 )
         if grid not in traced:
-            traced[grid] = _trace(source, export)
-        row = _write_and_check(traced[grid], folder / f"{kind}.{dialect}.onnx", dialect, source, export)
+            traced[grid] = _trace(source, export, form=export.form)
+        # The ONNX file of a cache is the float network; its scales stand beside it.
+        rounded = _outputs(source.decoded, source.images) if grid != "float" and dialect != "cache" else None
+        row = _write_and_check(traced[grid], folder / f"{kind}.{dialect}.onnx", dialect, source, export, rounded)
         rows[f"{kind}.{dialect}.onnx"] = row
     _log_overflows(kind, rows)
     return rows
 
 
+def _export_naive(export: ExportParams, folder: Path) -> Rows:
+    """Write the float network as ONNX Runtime's tool quantizes it; files are compared with what it computes itself.
+
+    A difference is told and stops nothing: predictions of 8 bits tie, and suppression may choose otherwise.
+    """
+    network, card = load_float(paths.WEIGHTS["float"])
+    source = _source(network, replace(card, image_size=_image_size(export, card)), export)
+    _, ptq = read_network(paths.WEIGHTS["ptq"])
+    saturating = ptq.quantization is not None and ptq.quantization.cpu == "saturating"
+    traces = {form: _trace(source, export, form=form) for form in {"decoded", export.form}}
+    rows: Rows = {}
+    for dialect in export.dialects:
+        if dialect == "cache":
+            continue
+        grid = grid_of(dialect, nms=export.nms, dynamic_batch=export.dynamic_batch)
+        how = {"symmetric": grid in ("trt", "openvino_signed"), "reduce_range": saturating and dialect != "trt"}
+        try:
+            models = {f: quantized_by_library(t, _images(source.card, export), **how) for f, t in traces.items()}
+            run = open_outputs(models["decoded"].SerializeToString(), "ort")
+            rounded = [(found["boxes"], found["scores"]) for found in map(run, source.images)]
+        except Exception as error:  # what the tool and its runtime raise has no common base class
+            raise UserError(f"ONNX Runtime's tool fails ({brief(error)}); set export.naive to false") from error
+        name = f"naive.{dialect}.onnx"
+        row = _write_and_check(models[export.form], folder / name, dialect, source, export, rounded)
+        if not row["ok"]:
+            logger.warning("%s", complaint(name, row))
+        rows[name] = row | {"ok": True}
+    return rows
+
+
 def _source(network: nn.Module, card: NetworkCard, export: ExportParams) -> Source:
     decoded = DecodedNetwork(network, strides=card.strides, image_size=card.image_size).eval()
-    images = _images(card, export)
+    images = list(_images(card, export, limit=export.check_images))
     with quantizers_off(network) if isinstance(network, QuantizedModel) else nullcontext():
         return Source(card, network, decoded, images, _outputs(decoded, images))
 
@@ -132,13 +170,16 @@ def _image_size(export: ExportParams, card: NetworkCard) -> tuple[int, int]:
     return height, width
 
 
-def _images(card: NetworkCard, export: ExportParams) -> list[np.ndarray]:
+def _images(card: NetworkCard, export: ExportParams, *, limit: int | None = None) -> Iterator[np.ndarray]:
     """Batches [B, 3, H, W] of calibration images, the last one filled up with the first images."""
-    dataset = DetectionDataset(paths.DATASET, "calib", limit=export.check_images)
-    loaded = image_batches(dataset, image_size=card.image_size, shrink=card.shrink, batch_size=1)
-    single = [batch.contiguous().numpy() for batch in loaded]
-    starts = range(0, len(single), export.batch)
-    return [np.concatenate([single[(start + i) % len(single)] for i in range(export.batch)]) for start in starts]
+    dataset = DetectionDataset(paths.DATASET, "calib", limit=limit)
+    loaded = image_batches(dataset, image_size=card.image_size, shrink=card.shrink, batch_size=export.batch)
+    first = None
+    for batch in loaded:
+        images = batch.contiguous().numpy()
+        first = images if first is None else first
+        missing = export.batch - len(images)
+        yield np.concatenate([images, first[np.arange(missing) % len(first)]]) if missing else images
 
 
 def _keep_images(images: list[np.ndarray], path: Path) -> None:
@@ -151,8 +192,8 @@ def _outputs(module: nn.Module, images: list[np.ndarray]) -> list[Outputs]:
     return [run_module(module, image) for image in images]
 
 
-def _trace(source: Source, export: ExportParams) -> onnx.ModelProto:
-    raw = export.form == "raw"
+def _trace(source: Source, export: ExportParams, *, form: str) -> onnx.ModelProto:
+    raw = form == "raw"
     return to_onnx(
         source.network if raw else source.decoded,
         input_shape=(export.batch, 3, *source.card.image_size),
@@ -163,8 +204,14 @@ def _trace(source: Source, export: ExportParams) -> onnx.ModelProto:
 
 
 def _write_and_check(
-    traced: onnx.ModelProto, path: Path, dialect: str, source: Source, export: ExportParams
+    traced: onnx.ModelProto,
+    path: Path,
+    dialect: str,
+    source: Source,
+    export: ExportParams,
+    rounded: list[Outputs] | None,
 ) -> dict[str, Any]:
+    """`rounded`: outputs of the quantized network; None for files that do not round."""
     card = source.card
     interface = Interface(
         form=export.form,
@@ -185,11 +232,8 @@ def _write_and_check(
         names=card.names,
         simplify=export.simplify,
     )
-    # The ONNX file of a cache is the float network; its scales stand beside it.
-    rounds = card.quantization is not None and dialect != "cache"
-    wanted = _outputs(source.decoded, source.images) if rounds else source.exact
-    allow = Tolerance(export.tolerance, export.quant_tolerance)
-    row = check_file(written, source.images, wanted, source.exact if rounds else None, allow)
+    wanted, exact = (source.exact, None) if rounded is None else (rounded, source.exact)
+    row = check_file(written, source.images, wanted, exact, Tolerance(export.tolerance, export.quant_tolerance))
     logger.info("%s", describe(path.name, row))
     return row
 

@@ -273,6 +273,7 @@ class ExportParams(ProjectSection, section="export"):
     input: Literal["float", "uint8"]
     simplify: bool
     fp16: bool
+    naive: bool
     check_images: Annotated[int, Field(ge=1, le=10_000)]
     tolerance: Share
     quant_tolerance: Annotated[float, Field(ge=0, le=100)]

@@ -27,7 +27,8 @@ WEIGHTS = {kind: folder / "weights.safetensors" for kind, folder in FOLDERS.item
 """Kind of model -> its checkpoint."""
 MADE_BY = {"float": "train-repopt", "ptq": "ptq-calib", "partial": "sensitivity", "qat": "qat-distill"}
 """Kind of model -> the stage that makes it."""
-KINDS = tuple(WEIGHTS)
+KINDS = ("float", "naive", "ptq", "partial", "qat")
+"""All kinds of model in files and engines; `naive` is what ONNX Runtime's own tool makes of the float network."""
 
 SAMPLE = Path("data/sample_voc")
 """The sample dataset that stands in the repository."""

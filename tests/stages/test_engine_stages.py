@@ -61,6 +61,7 @@ EXPORT = {
     "input": "float",
     "simplify": False,
     "fp16": True,
+    "naive": True,
     "check_images": 2,
     "tolerance": 0.001,
     "quant_tolerance": 1.5,
@@ -145,11 +146,13 @@ def here(project, monkeypatch):
 @pytest.mark.slow
 def test_every_kind_and_dialect_is_written_and_checked(here):
     rows = json.loads((here / "artifacts/onnx/check.json").read_text())
-    expected = {f"{v}.{d}.onnx" for v in WEIGHTS for d in EXPORT["dialects"]} - {"float.cache.onnx"}
+    files = {f"{kind}.{dialect}.onnx" for kind in paths.KINDS for dialect in EXPORT["dialects"]}
+    expected = files - {"float.cache.onnx", "naive.cache.onnx"}
     assert set(rows) == expected
     assert all(row["ok"] for row in rows.values())
     assert rows["float.openvino.onnx"]["relative_l2"] < 1e-4
     assert rows["partial.trt.onnx"]["quantized_convs"] == rows["ptq.trt.onnx"]["quantized_convs"] - 2
+    assert rows["naive.trt.onnx"]["quantized_convs"] == rows["naive.trt.onnx"]["convs"], "predictions, too"
     files = {path.name for path in (here / "artifacts/onnx").iterdir()}
     assert {"ptq.cache.cache", "check.json"} < files
     assert rows["ptq.openvino.onnx"]["size_mb"] < 0.6 * rows["float.openvino.onnx"]["size_mb"]
@@ -171,7 +174,7 @@ def test_other_forms_are_written_and_checked(here, tmp_path, options):
     export = ExportParams(**EXPORT | {"dialects": ["openvino", "ort", "trt"], "score_threshold": 0.001} | options)
     export_onnx(export, RUNTIME, out=tmp_path / "onnx")
     rows = json.loads((tmp_path / "onnx" / "check.json").read_text())
-    assert len(rows) == 4 * len(export.dialects) - ("cache" in export.dialects)
+    assert len(rows) == 5 * len(export.dialects) - 2 * ("cache" in export.dialects)
     assert all(row["ok"] for row in rows.values())
     model = onnx.load(tmp_path / "onnx" / "ptq.trt.onnx")
     interface = Interface.of(model)
@@ -179,7 +182,9 @@ def test_other_forms_are_written_and_checked(here, tmp_path, options):
     assert len(class_names(model)) == interface.classes or interface.nms == "none"
     assert tuple(value.name for value in model.graph.output) == interface.outputs
     if export.nms in ("topk", "onnx"):
-        assert all(row["detections"] > 0 == row["detections_differ"] for row in rows.values())
+        ours = [row for name, row in rows.items() if not name.startswith("naive.")]
+        assert all(row["detections"] > 0 == row["detections_differ"] for row in ours)
+        assert all(row["detections"] > 0 for row in rows.values())
     if "openvino" in export.dialects:
         build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "onnx", out=tmp_path / "engines")
         sidecar = json.loads((tmp_path / "engines" / "ptq" / "engine.json").read_text())
@@ -216,12 +221,30 @@ def test_a_file_beyond_the_tolerance_stops_the_stage(here, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_comparison_with_the_tool_can_be_left_out(here, built, tmp_path, monkeypatch):
+    few = EXPORT | {"dialects": ["openvino"], "check_images": 1}
+    export_onnx(ExportParams(**few | {"naive": False}), RUNTIME, out=tmp_path / "onnx")
+    assert not list((tmp_path / "onnx").glob("naive*"))
+    engines = shutil.copytree(built("openvino"), tmp_path / "engines", ignore=shutil.ignore_patterns("naive"))
+    eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
+    assert json.loads((tmp_path / "metrics/naive.json").read_text()) == {}, "DVC misses no file"
+    assert list(pd.read_csv(tmp_path / "eval/table.csv")["kind"]) == list(WEIGHTS)
+
+    def refuses(*_args, **_options):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("stages.export_onnx.quantized_by_library", refuses)
+    with pytest.raises(UserError, match="RuntimeError: no such operator.*set export.naive to false"):
+        export_onnx(ExportParams(**few), RUNTIME, out=tmp_path / "again")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_engines_are_built_and_compared(here, built, tmp_path, runtime):
     engines, out, metrics = built(runtime), tmp_path / "eval", tmp_path / "metrics"
     eval_trt(EVAL, engines_dir=engines, out=out, metrics=metrics)
     table = pd.read_csv(out / "table.csv").set_index("kind")
-    rows = {name: table.loc[name].to_dict() for name in WEIGHTS}
+    rows = {name: table.loc[name].to_dict() for name in paths.KINDS}
     for name, row in rows.items():
         told = json.loads((metrics / f"{name}.json").read_text())
         assert list(told) == ["map50_95", "map50", "latency_ms", "size_mb", "speedup"]
@@ -232,7 +255,7 @@ def test_engines_are_built_and_compared(here, built, tmp_path, runtime):
     sidecar = json.loads((engines / "ptq" / "engine.json").read_text())
     assert sidecar["names"] == NAMES
     assert sidecar["int8_convs"] == sidecar["wanted_int8"]
-    assert list(table.index) == list(WEIGHTS)
+    assert list(table.index) == list(paths.KINDS)
     assert set(pd.read_csv(out / "per_class.csv")["class"]) == set(NAMES)
     assert {"kind", "class", "recall", "precision"} == set(pd.read_csv(out / "pr.csv").columns)
     assert len(list((out / "samples").glob("*.jpg"))) == 2
@@ -253,7 +276,7 @@ def _check_times(rows, rounds):
 
 def _check_curves(out):
     assert {"kind", "class", "confidence", "precision", "recall", "f1"} == set(pd.read_csv(out / "f1.csv").columns)
-    for name in WEIGHTS:
+    for name in paths.KINDS:
         assert len(pd.read_csv(out / "curves" / f"pr_{name}.csv")) == 101
         assert len(pd.read_csv(out / "curves" / f"f1_{name}.csv")) == 100
         pairs = pd.read_csv(out / "curves" / f"confusion_{name}.csv")
@@ -354,9 +377,9 @@ def test_what_an_unsuitable_cpu_makes_of_engines_is_told_and_stops_nothing(tmp_p
 @pytest.mark.slow
 def test_engines_are_compared_with_exact_arithmetic(here, built, tmp_path, caplog):
     sidecars = {path.parent.name: json.loads(path.read_text()) for path in built("openvino").glob("*/engine.json")}
-    assert set(sidecars) == set(WEIGHTS)
+    assert set(sidecars) == set(paths.KINDS)
     assert sidecars["float"]["deviation"] == -1
-    assert all(0 <= sidecars[name]["deviation"] < 0.05 for name in ("ptq", "partial", "qat"))
+    assert all(0 <= sidecars[name]["deviation"] < 0.05 for name in ("naive", "ptq", "partial", "qat"))
     assert {sidecar["cpu_sums"] for sidecar in sidecars.values()} == {integer_arithmetic().of("openvino")}
     rows = json.loads((here / "artifacts/onnx/check.json").read_text())
     rows["ptq.openvino.onnx"]["allowed_l2"] = -1.0

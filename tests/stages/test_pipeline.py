@@ -48,7 +48,7 @@ def test_every_out_of_dvc_yaml_is_written_and_nothing_is_left_over(project):
 
 def test_metrics_have_the_same_names_and_are_numbers(project):
     kinds = {path.stem: json.loads(path.read_text()) for path in (project / "metrics/eval").glob("*.json")}
-    assert set(kinds) == {"float", "ptq", "partial", "qat"}
+    assert set(kinds) == {"float", "naive", "ptq", "partial", "qat"}
     for name, values in kinds.items():
         assert {"map50_95", "map50", "latency_ms", "size_mb", "speedup"} == set(values), name
         assert all(type(value) in (int, float) for value in values.values()), name

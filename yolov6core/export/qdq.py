@@ -180,6 +180,8 @@ def _bias_scale(view: GraphView, x: onnx.NodeProto, weight: onnx.NodeProto, bias
 
     Kernels add products to the bias in int32, so the limit leaves room for the largest sum of products.
     """
+    from onnx import helper
+
     x_scale = view.array(x.input[1]).astype(np.float64)
     w_scale = view.array(weight.input[1]).astype(np.float64) * np.ones(len(bias))
     integers = view.array(weight.input[0])
@@ -194,6 +196,9 @@ def _bias_scale(view: GraphView, x: onnx.NodeProto, weight: onnx.NodeProto, bias
             weight.input[0], np.rint(integers * _along_axis(factor, 0, integers.ndim)).astype(integers.dtype)
         )
         w_scale[raised] = least[raised]
+        if view.array(weight.input[1]).size == 1:  # one scale for all channels becomes one for each
+            del weight.attribute[:], weight.input[2:]  # the zero point is 0 without one
+            weight.attribute.append(helper.make_attribute("axis", 0))
         view.set_array(weight.input[1], w_scale.astype(np.float32))
     return (x_scale * w_scale).astype(np.float32).astype(np.float64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class StepTimes:
 
 
 class EngineDetector:
-    """Picture -> detections and times. One picture at a time: engines are not safe for several threads."""
+    """Picture -> detections and times. Threads may share one; they wait for each other at the engine."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class EngineDetector:
         self.size = (height, width)
         self.listed = lists_detections(engine.info)
         self.inside = shrunk(self.size, engine.info.interface.shrink)
+        self._turn = threading.Lock()
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], StepTimes]:
         """uint8 BGR [h, w, 3] to detections [N, 6] in its pixels (see `nms`).
@@ -66,14 +68,34 @@ class EngineDetector:
         started = time.perf_counter()
         batch, geometry = self.network_input(image)
         prepared = time.perf_counter()
-        try:
-            boxes, scores = infer_any(self.engine, batch)
-        except UnknownLayout as error:
-            raise UserError(f"the engine cannot be read: {error}") from None
+        boxes, scores = self._inferred(batch)
         inferred = time.perf_counter()
         found = self.detections(boxes[0], scores[0], geometry)
         ended = time.perf_counter()
         return found, StepTimes(1000 * (prepared - started), 1000 * (inferred - prepared), 1000 * (ended - inferred))
+
+    def several(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """Detections [N, 6] of each picture, in batches of what the engine takes. Raises: see `__call__`."""
+        inputs = [self.network_input(image) for image in images]
+        size = self._batch_size()
+        found: list[NDArray[np.float32]] = []
+        for start in range(0, len(inputs), size):
+            part = inputs[start : start + size]
+            boxes, scores = self._inferred(np.concatenate([batch for batch, _ in part]))
+            found += [self.detections(*rows) for rows in zip(boxes, scores, [place for _, place in part], strict=True)]
+        return found
+
+    def _batch_size(self) -> int:
+        batch = self.engine.info.input_shape[0]
+        return self.engine.info.settings.max_batch if batch == -1 else batch
+
+    def _inferred(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes and scores of a batch. Engines keep memory of their own for a call, so they run one at a time."""
+        try:
+            with self._turn:
+                return infer_any(self.engine, batch)
+        except UnknownLayout as error:
+            raise UserError(f"the engine cannot be read: {error}") from None
 
     def network_input(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Letterbox]:
         """The letterboxed picture as a batch [1, 3, H, W], and where it lies in it."""
