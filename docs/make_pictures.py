@@ -1,6 +1,6 @@
 """The pictures of README and docs, made from the run that lies in artifacts/.
 
-    python docs/make_pictures.py            # writes docs/pictures
+python docs/make_pictures.py            # writes docs/pictures
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def panel(detector: EngineDetector, image: NDArray[np.uint8]) -> NDArray[np.uint
     found, _ = detector(image)
     scale = HEIGHT / image.shape[0]
     large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    return draw_boxes(np.asarray(large, np.uint8), found[:, :4] * scale, found[:, 5], detector.names, scores=found[:, 4])
+    return draw_boxes(
+        np.asarray(large, np.uint8), found[:, :4] * scale, found[:, 5], detector.names, scores=found[:, 4]
+    )
 
 
 def curves(path: Path) -> None:
