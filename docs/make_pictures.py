@@ -43,18 +43,16 @@ def table(path: str) -> Rows:
 
 
 def detections(path: Path, stems: Sequence[str]) -> None:
-    """Detections of the float and the INT8 engine, one above the other, with size and latency of each engine."""
+    """Detections of the float and the INT8 engine, one above the other. No figures: those stand in the table."""
     dataset = DetectionDataset(ARTIFACTS / "dataset", "val")
     places = {image.stem: place for place, image in enumerate(dataset.paths)}
     images = [dataset.load(places[stem])[0] for stem in stems]
-    figures = {row["kind"]: row for row in table("eval/table.csv")}
     rows = []
     for kind, title in ROWS.items():
         detector = EngineDetector(open_folder(ARTIFACTS / "engines" / kind), dataset.names, score_threshold=SCORE)
         row = np.concatenate([panel(detector, image) for image in images], axis=1)
         space = cv2.copyMakeBorder(row, TITLE, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-        numbers = f"{figures[kind]['size_mb']} MB, {figures[kind]['latency_ms']} ms an image"
-        rows.append(write_title(np.asarray(space, np.uint8), f"{title}: {numbers}", height=TITLE))
+        rows.append(write_title(np.asarray(space, np.uint8), title, height=TITLE))
     save_jpeg(stack_rows(rows), path)
 
 
