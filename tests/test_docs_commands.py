@@ -104,16 +104,16 @@ IN_ORDER = (
     # experiments
     "python -m stages draw-sample",
     "dvc exp run -n bccd ",
-    "git checkout . && dvc checkout",
     "dvc exp show",
     "dvc exp list",
     "dvc exp branch",
+    "dvc exp apply",
+    "git checkout . && dvc checkout",  # its values are gone from here on
     "dvc exp run --queue",
     "dvc queue status",
     "dvc queue start",
     "dvc queue stop",
     "dvc exp run --temp",
-    "dvc exp apply",
     "dvc exp run -S qat.",
     ("dvc exp run -S train.aux_head", "cp artifacts/train"),
 )
