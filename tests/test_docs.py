@@ -29,6 +29,10 @@ MADE_BY_RUNS = {"check.py"}
 """Names of files that commands write, and that pages speak of."""
 ROOT_NAMES = ("stages", "yolov6core", "tests", "benchmarks", "examples", "metrics", "docs", ".github")
 """Folders of the project whose files the pages may name; `artifacts/` and the like are made by runs."""
+FILE_ENDINGS = ("txt", "json", "onnx", "xml", "bin", "plan")
+"""`engine.json`, `model.onnx`: what follows the dot is no parameter."""
+SET_WITH = {"train.epochs": {"weights": "given.safetensors"}}
+"""Parameter -> others that some of its values need: no epochs need weights."""
 COMMANDS = typer.main.get_command(app).commands
 
 
@@ -127,8 +131,8 @@ def test_parameters_exist(name):
     for code in code_of(page(name)):
         if "renamed to" in code:
             continue  # a message that quotes a key of an earlier version
-        for section, key in re.findall(rf"(?<![\w./-])({sections})\.(\*|\w+)(?![\w.]*/)", code):
-            if key in ("txt", "json"):
+        for section, key, more in re.findall(rf"(?<![\w./-])({sections})\.(\*|\w+)((?:\.\w+)*)(?![\w.]*/)", code):
+            if (key + more).rpartition(".")[2] in FILE_ENDINGS:
                 continue  # a file
             assert key == "*" or key in params()[section], f"{name}: {code}: no parameter {section}.{key}"
 
@@ -139,7 +143,7 @@ def test_values_of_parameters_are_allowed(name):
     for code in code_of(page(name)):
         found = re.fullmatch(r"(\w+)\.(\w+): (\S+)", code)
         if found and found[1] in params():
-            values = {**params()[found[1]], found[2]: yaml_of(found[3])}
+            values = params()[found[1]] | SET_WITH.get(f"{found[1]}.{found[2]}", {}) | {found[2]: yaml_of(found[3])}
             with contextlib.suppress(ParamsError):
                 parse_params({found[1]: values}, SECTIONS[found[1]])
                 continue
@@ -156,7 +160,8 @@ def test_paths_exist(name):
         for path in beside.findall(code):
             if path in MADE_BY_RUNS:
                 continue
-            where = [folder for folder in (ROOT, ROOT / "stages", ROOT / "yolov6core") if (folder / path).exists()]
+            folders = (ROOT, ROOT / "stages", ROOT / "yolov6core", *ROOT.glob("examples/*"))
+            where = [folder for folder in folders if (folder / path).exists()]
             assert where, f"{name}: {code}: {path} does not exist"
 
 
