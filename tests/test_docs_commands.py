@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -173,9 +174,15 @@ def write_inputs(folder: Path) -> None:
 def shell(command: str, folder: Path) -> str:
     """Output of a command that has to succeed, by a user whom Git knows."""
     user = {f"GIT_{role}_{what}": "me@example.com" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    environment = os.environ | user | {"OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # its python and dvc come first
     done = subprocess.run(
-        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+        command,
+        shell=True,
+        cwd=folder,
+        env=os.environ | user | {"OMP_NUM_THREADS": "1", "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
