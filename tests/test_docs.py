@@ -29,7 +29,7 @@ MADE_BY_RUNS = {"check.py"}
 """Names of files that commands write, and that pages speak of."""
 ROOT_NAMES = ("stages", "yolov6core", "tests", "benchmarks", "examples", "metrics", "docs", ".github")
 """Folders of the project whose files the pages may name; `artifacts/` and the like are made by runs."""
-FILE_ENDINGS = ("txt", "json", "onnx", "xml", "bin", "plan")
+FILE_ENDINGS = ("txt", "json", "onnx", "xml", "bin", "plan", "engine", "cache")
 """`engine.json`, `model.onnx`: what follows the dot is no parameter."""
 SET_WITH = {"train.epochs": {"weights": "given.safetensors"}}
 """Parameter -> others that some of its values need: no epochs need weights."""
