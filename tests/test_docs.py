@@ -1,28 +1,38 @@
-"""README, CONTRIBUTING and dvc.lock say what the committed code and metrics say."""
+"""README, CONTRIBUTING, docs and dvc.lock say what the committed code and metrics say."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import subprocess
 from functools import cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import typer.main
 from ruamel.yaml import YAML
 
 from stages.__main__ import app
+from tests.support.pages import anchors_of, code_of, page, pages
 from tests.support.pipeline import ROOT, STAGES
 from tests.test_architecture import MAY_IMPORT
 from yolov6core.param_sections import SECTIONS, ParamsError, parse_params
 
 COLUMNS = ("map50_95", "map50", "latency_ms", "size_mb", "speedup")
-PAGES = ("README.md", "CONTRIBUTING.md")
-ROOT_NAMES = ("stages", "yolov6core", "tests", "benchmarks", "examples", "metrics", ".github")
+PAGES = pages()
+MADE_BY_RUNS = {"check.py"}
+"""Names of files that commands write, and that pages speak of."""
+ROOT_NAMES = ("stages", "yolov6core", "tests", "benchmarks", "examples", "metrics", "docs", ".github")
 """Folders of the project whose files the pages may name; `artifacts/` and the like are made by runs."""
+FILE_ENDINGS = ("txt", "json", "onnx", "xml", "bin", "plan", "engine", "cache")
+"""`engine.json`, `model.onnx`: what follows the dot is no parameter."""
+SET_WITH = {"train.epochs": {"weights": "given.safetensors"}}
+"""Parameter -> others that some of its values need: no epochs need weights."""
 COMMANDS = typer.main.get_command(app).commands
 
 
@@ -65,18 +75,6 @@ def dvc_stages() -> dict[str, dict[str, Any]]:
     return yaml_of((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
-def page(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def code_of(text: str) -> list[str]:
-    """Code spans, line breaks inside them removed, and the lines of code blocks, continued lines joined."""
-    blocks = re.findall(r"^```\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    prose = re.sub(r"^```\n.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
-    return spans + [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-
-
 def table_of(text: str, header: str) -> list[list[str]]:
     """Cells of the rows of the table that begins with `header`."""
     rows = text[text.index(header) :].split("\n\n")[0].splitlines()[2:]
@@ -89,8 +87,8 @@ def spans_of(cell: str) -> list[str]:
 
 def test_the_table_in_the_readme_is_the_committed_metrics():
     lines = [f"| kind | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for kind in ("float", "naive", "ptq", "partial", "qat"):
-        row = json.loads(committed(f"metrics/eval/{kind}.json"))
+    for path in itertools.chain.from_iterable(dvc_stages()["eval-trt"]["metrics"]):
+        kind, row = Path(path).stem, json.loads(committed(path))
         lines.append(f"| {kind} | " + " | ".join(f"{row[column]:.4g}" for column in COLUMNS) + " |")
     table = re.search(r"<!-- table -->\n(.*?)<!-- /table -->", committed("README.md"), re.DOTALL)[1].strip()
     assert table == "\n".join(lines), "paste this into README.md:\n" + "\n".join(lines)
@@ -133,8 +131,8 @@ def test_parameters_exist(name):
     for code in code_of(page(name)):
         if "renamed to" in code:
             continue  # a message that quotes a key of an earlier version
-        for section, key in re.findall(rf"(?<![\w./-])({sections})\.(\*|\w+)(?![\w.]*/)", code):
-            if key in ("txt", "json"):
+        for section, key, more in re.findall(rf"(?<![\w./-])({sections})\.(\*|\w+)((?:\.\w+)*)(?![\w.]*/)", code):
+            if (key + more).rpartition(".")[2] in FILE_ENDINGS:
                 continue  # a file
             assert key == "*" or key in params()[section], f"{name}: {code}: no parameter {section}.{key}"
 
@@ -145,7 +143,7 @@ def test_values_of_parameters_are_allowed(name):
     for code in code_of(page(name)):
         found = re.fullmatch(r"(\w+)\.(\w+): (\S+)", code)
         if found and found[1] in params():
-            values = {**params()[found[1]], found[2]: yaml_of(found[3])}
+            values = params()[found[1]] | SET_WITH.get(f"{found[1]}.{found[2]}", {}) | {found[2]: yaml_of(found[3])}
             with contextlib.suppress(ParamsError):
                 parse_params({found[1]: values}, SECTIONS[found[1]])
                 continue
@@ -160,7 +158,10 @@ def test_paths_exist(name):
         for path in inside.findall(code):
             assert list(ROOT.glob(path.rstrip("/."))), f"{name}: {code}: {path} does not exist"
         for path in beside.findall(code):
-            where = [folder for folder in (ROOT, ROOT / "stages", ROOT / "yolov6core") if (folder / path).exists()]
+            if path in MADE_BY_RUNS:
+                continue
+            folders = (ROOT, ROOT / "stages", ROOT / "yolov6core", *ROOT.glob("examples/*"))
+            where = [folder for folder in folders if (folder / path).exists()]
             assert where, f"{name}: {code}: {path} does not exist"
 
 
@@ -203,11 +204,90 @@ def stages_run_again(item: str, *, others: bool) -> set[str]:
     return found - {"report"}  # shows all of a run, so it is made again after every change
 
 
-def test_the_readme_says_what_runs_again():
-    for what, answer in table_of(page("README.md"), "| a change of | runs again |"):
+def test_the_pipeline_page_says_what_runs_again():
+    for what, answer in table_of(page("docs/pipeline.md"), "| a change of | runs again |"):
         named = {stage for stage in STAGES if re.search(rf"(?<![\w.`-]){stage}(?![\w.`-])", answer)}
         for item in spans_of(what):
             assert named == stages_run_again(item, others=what.startswith("other")), item
+
+
+def test_the_pipeline_page_has_every_stage_in_order():
+    rows = table_of(page("docs/pipeline.md"), "| stage | does | writes |")
+    assert [stage for stage, _, _ in rows] == STAGES
+    for stage, _, written in rows:
+        for out in dvc_stages()[stage]["outs"]:
+            (path,) = [out] if isinstance(out, str) else out
+            assert path in written, f"{stage} writes {path}"
+
+
+def paths_of(entry: dict[str, Any], *keys: str) -> set[str]:
+    """Paths of an entry of dvc.yaml, without their options."""
+    listed = [item for key in keys for item in entry.get(key, [])]
+    return {path for item in listed for path in ([item] if isinstance(item, str) else item)}
+
+
+def needed_stages() -> dict[str, set[str]]:
+    """Stage -> the stages whose outputs it reads, without those that come before another one of them."""
+    outs = {stage: paths_of(entry, "outs", "metrics", "plots") for stage, entry in dvc_stages().items()}
+    needs = {
+        stage: {other for other, written in outs.items() if written & set(entry["deps"])}
+        for stage, entry in dvc_stages().items()
+    }
+
+    def before(stage: str) -> set[str]:
+        return needs[stage].union(*map(before, needs[stage]))
+
+    return {stage: others - set().union(*map(before, others)) for stage, others in needs.items()}
+
+
+def test_the_graph_in_the_readme_is_that_of_dvc_yaml():
+    (graph,) = re.findall(r"^```mermaid\n(.*?)^```$", page("README.md"), re.DOTALL | re.MULTILINE)
+    plain = re.sub(r'\["[^"]*"\]', "", graph)
+    drawn = set(re.findall(r"^ +([\w-]+) --> ([\w-]+)$", plain, re.MULTILINE))
+    expected = {(other, stage) for stage, others in needed_stages().items() for other in others}
+    assert drawn == expected, "\n".join(f"{a} --> {b}" for a, b in sorted(expected))
+    assert set(re.findall(r'^ +([\w-]+)\["', graph, re.MULTILINE)) == set(STAGES), "every stage has its label"
+
+
+def test_the_readme_is_short():
+    assert len(page("README.md").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    text = page(name)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue  # elsewhere
+        path, _, anchor = target.partition("#")
+        file = (ROOT / name).parent / unquote(path) if path else ROOT / name
+        assert file.exists(), f"{name}: {target}"
+        if anchor:
+            assert anchor in anchors_of(file.read_text(encoding="utf-8")), f"{name}: {target}"
+
+
+def test_every_page_is_linked_from_the_readme():
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", page("README.md")))
+    assert {name for name in PAGES if name.startswith("docs/")} <= linked
+
+
+def test_pictures_are_used_described_and_small():
+    told = {
+        ((ROOT / name).parent / target).resolve(): text
+        for name in PAGES
+        for text, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", page(name))
+    }
+    pictures = {path.resolve() for path in (ROOT / "docs/pictures").iterdir()}
+    assert pictures == set(told) and all(told.values())
+    assert sum(path.stat().st_size for path in pictures) < 500_000
+
+
+def test_every_table_of_results_has_its_command():
+    sections = re.split(r"^## ", page("docs/results.md"), flags=re.MULTILINE)[1:]
+    bare = [
+        text.splitlines()[0] for text in sections if "\n|---" in text and not re.search(r"`[^`]*python |make ", text)
+    ]
+    assert not bare
 
 
 def test_contributing_says_who_may_import_whom():
