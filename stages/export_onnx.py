@@ -16,12 +16,11 @@ from stages.shared import paths
 from stages.shared.shell import required
 from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder, write_json
-from yolov6core.base.errors import UserError, logger
+from yolov6core.base.errors import UserError, brief, logger
 from yolov6core.base.progress import tracked
 from yolov6core.base.threads import describe_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
-from yolov6core.engines.trial import brief
 from yolov6core.exchange.compare import Outputs
 from yolov6core.exchange.interface import Interface
 from yolov6core.export.check import Tolerance, check_file, complaint, describe

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 
 logger = logging.getLogger("yolov6-quant")
+BRIEF_CHARACTERS = 300
+"""Of a library's message that is quoted."""
 
 
 class UserError(Exception):
@@ -20,3 +22,9 @@ class Interrupted(Exception):
     def __init__(self, message: str, *, exit_code: int = 130) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def brief(error: BaseException) -> str:
+    """A library's message in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:BRIEF_CHARACTERS] if text else type(error).__name__

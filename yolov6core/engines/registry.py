@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from yolov6core.base.errors import brief
 from yolov6core.engines import onnxruntime_engine, opencv_engine, openvino_engine
 from yolov6core.engines.layouts import UnknownLayout
 from yolov6core.engines.record import plain_facts
@@ -21,7 +22,7 @@ from yolov6core.engines.runtime import (
 )
 from yolov6core.engines.tensorrt_engine import TensorRtRuntime
 from yolov6core.engines.tensorrt_import import cuda_device
-from yolov6core.engines.trial import brief, try_once
+from yolov6core.engines.trial import try_once
 
 RUNTIMES: dict[str, Runtime] = {
     "tensorrt": TensorRtRuntime("tensorrt"),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from yolov6core.base.errors import brief
 from yolov6core.engines.layouts import UnknownLayout
 from yolov6core.engines.runtime import Engine
 
 GREY = 114 / 255
-MAX_CHARACTERS = 300
-"""Of a library's message."""
 
 
 def try_once(engine: Engine) -> None:
@@ -38,9 +37,3 @@ def try_once(engine: Engine) -> None:
         raise UnknownLayout(f"it names {names} classes, and its scores have {scores.shape[2]}")
     if not np.isfinite(scores).all():
         raise UnknownLayout("the network gives NaN or infinity as scores of a grey image")
-
-
-def brief(error: BaseException) -> str:
-    """A library's message in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:MAX_CHARACTERS] if text else type(error).__name__

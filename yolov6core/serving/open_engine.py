@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yolov6core.base.errors import UserError, logger
+from yolov6core.base.errors import UserError, brief, logger
 from yolov6core.engines.registry import open_engine, open_file
 from yolov6core.engines.runtime import (
     SIDECAR,
@@ -17,7 +17,7 @@ from yolov6core.engines.runtime import (
     lists_detections,
     read_info,
 )
-from yolov6core.engines.trial import brief, try_once
+from yolov6core.engines.trial import try_once
 from yolov6core.serving.names_file import names_in_file
 
 REBUILD = "rebuild it here with 'dvc repro --force build-trt'"
