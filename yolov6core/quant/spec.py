@@ -94,6 +94,8 @@ DIALECTS: dict[str, Dialect] = {
     "openvino": Dialect("openvino", INT8_OR_UINT8, "through_concats"),
     # ONNX Runtime forms an integer convolution only from DQ -> Conv -> (Relu) -> Q, with a Relu that the Q can absorb.
     "ort": Dialect("ort", UINT8, "all"),
+    # The same integers on every edge: scales for TensorRT's calibration cache.
+    "trt_all": Dialect("trt_all", INT8, "all", on_cpu=False),
     # For files in which OpenVINO computes wrong numbers on unsigned integers.
     "openvino_signed": Dialect("openvino_signed", INT8, "inputs"),
 }
