@@ -105,15 +105,16 @@ def train_repopt(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -
 
 @app.command("detect-cpu")
 def detect_cpu(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
-    """Say what integer sums INT8 is made for.
+    """Say which sums and integers INT8 is made for.
 
-    Resolves ptq.cpu by the CPU at hand and writes .cpu.json. Obeys the section ptq.
+    Resolves ptq.cpu and ptq.dialect by the CPU and the runtimes at hand; writes .cpu.json and .dialect.json. Obeys the
+    sections ptq and engine.
     """
     with stage_run("detect-cpu", params, changes) as file:
-        (ptq,) = file.read(sections.PtqParams)
+        ptq, engine = file.read(sections.PtqParams, sections.EngineParams)
         from stages.detect_cpu import detect_cpu
 
-        detect_cpu(ptq)
+        detect_cpu(ptq, engine.runtime)
 
 
 @app.command("ptq-calib")
@@ -168,13 +169,13 @@ def export_onnx(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) ->
     """Write and check ONNX files of all models.
 
     Reads artifacts/train, ptq, sensitivity and qat. Writes a file for each model and dialect to artifacts/onnx. Obeys
-    the section export.
+    the section export, and engine.runtime for a warning.
     """
     with stage_run("export-onnx", params, changes) as file:
-        export, runtime = file.read(sections.ExportParams, sections.RuntimeParams)
+        export, engine, runtime = file.read(sections.ExportParams, sections.EngineParams, sections.RuntimeParams)
         from stages.export_onnx import export_onnx
 
-        export_onnx(export, runtime)
+        export_onnx(export, runtime, engine_runtime=engine.runtime)
 
 
 @app.command("build-trt")

@@ -18,10 +18,15 @@ from yolov6core.base.errors import UserError, logger
 from yolov6core.base.threads import set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
+from yolov6core.engines.onnx_facts import other_integers
+from yolov6core.engines.registry import dialect_of
+from yolov6core.engines.runtime import RuntimeMissing
 from yolov6core.exchange.compare import Outputs
 from yolov6core.exchange.interface import Interface
+from yolov6core.exchange.onnx_notes import JUDGED_ON, set_note
 from yolov6core.export.check import Tolerance, check_file, complaint, describe
-from yolov6core.export.dialects import grid_of, slow_in_int8, write_traced
+from yolov6core.export.dialects import write_traced
+from yolov6core.export.grids import CACHE_GRID, CACHE_OPSET, choose_grid_, note_quantized, other_grid
 from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, to_onnx
 from yolov6core.int8.quantized_networks import load_quantized
 from yolov6core.models.card import NetworkCard
@@ -30,8 +35,6 @@ from yolov6core.quant.insert import (
     QuantizedModel,
     quantizers_off,
     ready_for_export_,
-    set_dialect_,
-    set_float_layers_,
     state_of,
     uncalibrated,
 )
@@ -44,8 +47,10 @@ Rows = dict[str, dict[str, Any]]
 """File name -> its row in the report."""
 
 
-def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = paths.ONNX) -> None:
-    """Write `<kind>.<dialect>.onnx` (`.cache` beside dialect `cache`), `check.json` and the images it is about.
+def export_onnx(
+    export: ExportParams, runtime: RuntimeParams, *, engine_runtime: str = "auto", out: Path = paths.ONNX
+) -> None:
+    """Write `<kind>.<dialect>.onnx` (`<kind>.cache` beside dialect `cache`), `check.json` and the images it is about.
 
     Files are judged by exact arithmetic, whatever the CPU at hand makes of them: `build-trt` judges the engines.
 
@@ -58,6 +63,7 @@ def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = pat
         for kind, weights in paths.WEIGHTS.items():
             rows |= _export_kind(kind, required(weights, made_by=paths.MADE_BY[kind]), export, folder)
         write_json(folder / paths.CHECK_REPORT, rows)
+        _warn_of_grids(folder, engine_runtime)
         # Inside, so that a bad file never stands where the next stage finds it.
         _refuse_bad(rows)
     logger.info("%d files -> %s", len(rows), out)
@@ -91,23 +97,28 @@ def _export_kind(kind: str, weights: Path, export: ExportParams, folder: Path) -
     source = _source(network, replace(card, image_size=_image_size(export, card)), export)
     _keep_images(source.images, folder / paths.CHECK_IMAGES)
     floats = state_of(network).float_layers if isinstance(network, QuantizedModel) else frozenset()
-    traced: dict[str, onnx.ModelProto] = {}
+    traced: dict[tuple[str, int], onnx.ModelProto] = {}
     rows: Rows = {}
     for dialect in export.dialects:
         if dialect == "cache" and kind == "float":
             continue
         grid = "float"
         if isinstance(network, QuantizedModel):
-            grid = grid_of(dialect, nms=export.nms, dynamic_batch=export.dynamic_batch)
-            set_float_layers_(set_dialect_(network, grid), floats | slow_in_int8(network, dialect))
+            grid = choose_grid_(network, dialect, floats, nms=export.nms, dynamic_batch=export.dynamic_batch)
             if missing := uncalibrated(network):
                 raise UserError(
                     f"{weights} has no ranges for {len(missing)} tensors that dialect {dialect} quantizes, such as "
                     f"{missing[0]}: take {dialect!r} out of export.dialects, or calibrate with 'dvc repro ptq-calib'"
                 )
-        if grid not in traced:
-            traced[grid] = _trace(source, export)
-        row = _write_and_check(traced[grid], folder / f"{kind}.{dialect}.onnx", dialect, source, export)
+        opset = min(export.opset, CACHE_OPSET) if dialect == "cache" else export.opset
+        if (grid, opset) not in traced:
+            model = traced[grid, opset] = _trace(source, export, opset=opset)
+            if grid == CACHE_GRID and isinstance(network, QuantizedModel):
+                note_quantized(model, network, floats)
+            judged = card.quantization.dialect if card.quantization else ""
+            if judged and other_grid(judged, dialect, nms=export.nms, dynamic_batch=export.dynamic_batch):
+                set_note(model, JUDGED_ON, judged)
+        row = _write_and_check(traced[grid, opset], folder / f"{kind}.{dialect}.onnx", dialect, source, export)
         rows[f"{kind}.{dialect}.onnx"] = row
     _log_overflows(kind, rows)
     return rows
@@ -147,13 +158,13 @@ def _outputs(module: nn.Module, images: list[np.ndarray]) -> list[Outputs]:
     return [run_module(module, image) for image in images]
 
 
-def _trace(source: Source, export: ExportParams) -> onnx.ModelProto:
+def _trace(source: Source, export: ExportParams, *, opset: int) -> onnx.ModelProto:
     raw = export.form == "raw"
     return to_onnx(
         source.network if raw else source.decoded,
         input_shape=(export.batch, 3, *source.card.image_size),
         dynamic_batch=export.dynamic_batch,
-        opset=export.opset,
+        opset=opset,
         outputs=RAW_OUTPUTS if raw else OUTPUTS,
     )
 
@@ -200,6 +211,17 @@ def _log_overflows(kind: str, rows: Rows) -> None:
             kind,
             ", ".join(f"{count} convolutions of dialect {dialect}" for dialect, count in counts.items()),
         )
+
+
+def _warn_of_grids(folder: Path, engine_runtime: str) -> None:
+    """Say loudly which files of the runtime in use round to integers that their network was not judged on."""
+    try:
+        dialect = dialect_of(engine_runtime)
+    except RuntimeMissing:  # build-trt says so
+        return
+    for file in sorted(folder.glob(f"*.{dialect}.onnx")):
+        if text := other_integers(file):
+            logger.warning("%s: %s", file.name, text)
 
 
 def _refuse_bad(rows: Rows) -> None:
