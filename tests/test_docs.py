@@ -20,7 +20,7 @@ from tests.test_architecture import MAY_IMPORT
 from yolov6core.param_sections import SECTIONS, ParamsError, parse_params
 
 COLUMNS = ("map50_95", "map50", "latency_ms", "size_mb", "speedup")
-PAGES = ("README.md", "CONTRIBUTING.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/tensorrt.md")
 ROOT_NAMES = ("stages", "yolov6core", "tests", "benchmarks", "examples", "metrics", ".github")
 """Folders of the project whose files the pages may name; `artifacts/` and the like are made by runs."""
 COMMANDS = typer.main.get_command(app).commands
