@@ -36,8 +36,9 @@ def test_an_open_batch_has_a_profile_for_one_image_and_one_for_many(library, fil
         return
     build(library, files["open"], tmp_path)
     shapes = [tuple(shape[0] for shape in shapes) for _, *shapes in library.asked("IOptimizationProfile.set_shape")]
-    assert shapes == [(1, 1, 1), (1, 4, 4)]
-    assert len(library.asked("IBuilderConfig.add_optimization_profile")) == 2
+    rtx = library.__version__.startswith("1.")
+    assert shapes == ([(1, 1, 4)] if rtx else [(1, 1, 1), (1, 4, 4)])
+    assert len(library.asked("IBuilderConfig.add_optimization_profile")) == len(shapes)
 
 
 @pytest.mark.parametrize("library", ["8.6.1", "10.3.0"], indirect=True)

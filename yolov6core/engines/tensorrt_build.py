@@ -148,7 +148,7 @@ class Build:
         return "; ".join(self.logger.errors[-3:]) or "no reason given"
 
     def _open_batch(self, config: Any) -> None:
-        for batches in batch_profiles(self.settings.max_batch):
+        for batches in batch_profiles(self.flavour, self.settings.max_batch):
             profile = self.builder.create_optimization_profile()
             profile.set_shape(INPUT, *((batch, *self.facts.input_shape[1:]) for batch in batches))
             if config.add_optimization_profile(profile) < 0:

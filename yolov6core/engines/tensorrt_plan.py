@@ -8,11 +8,14 @@ from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
 from yolov6core.engines.tensorrt_import import import_tensorrt, load_plugins, process_logger
 
 
-def batch_profiles(max_batch: int) -> list[tuple[int, int, int]]:
+def batch_profiles(flavour: str, max_batch: int) -> list[tuple[int, int, int]]:
     """(fewest, tuned for, most) images of each optimization profile of an open batch.
 
-    Kernels are chosen for the middle number. One profile for 1 to 32 images would be slow for one of them.
+    TensorRT chooses kernels for the middle number. One profile for 1 to 32 images would be slow for one of them.
+    TensorRT-RTX chooses them when it runs: a second profile doubles the file (27 to 51 MB) and tells it nothing.
     """
+    if flavour != "tensorrt":
+        return [(1, 1, max_batch)]
     return [(1, 1, 1), (1, max_batch, max_batch)][: min(max_batch, 2)]
 
 
