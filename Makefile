@@ -65,4 +65,4 @@ accept: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python tests/support/accept.py
 
 clean:
-	rm -rf artifacts .cpu.json .ckpt dvc_plots .pytest_cache .ruff_cache
+	rm -rf artifacts .cpu.json .dialect.json .ckpt dvc_plots .pytest_cache .ruff_cache

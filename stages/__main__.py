@@ -106,15 +106,15 @@ def train_repopt(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -
 
 @app.command("detect-cpu", cls=StageCommand)
 def detect_cpu(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
-    """Say what integer sums INT8 is made for.
+    """Say which sums and integers INT8 is made for.
 
-    Resolves ptq.cpu by the CPU at hand.
+    Resolves ptq.cpu and ptq.dialect by the CPU and the runtimes at hand.
     """
     with stage_run("detect-cpu", params, changes) as file:
-        (ptq,) = file.read(sections.PtqParams)
+        ptq, engine = file.read(sections.PtqParams, sections.EngineParams)
         from stages.detect_cpu import detect_cpu
 
-        detect_cpu(ptq)
+        detect_cpu(ptq, engine.runtime)
 
 
 @app.command("ptq-calib", cls=StageCommand)
@@ -167,14 +167,14 @@ def qat_distill(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) ->
 def export_onnx(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Write and check ONNX files of all models.
 
-    Each file is run against torch.
+    Each file is run against torch. engine.runtime counts for a warning only.
     """
     with stage_run("export-onnx", params, changes) as file:
-        export, runtime = file.read(sections.ExportParams, sections.RuntimeParams)
+        export, engine, runtime = file.read(sections.ExportParams, sections.EngineParams, sections.RuntimeParams)
         need_inputs("export-onnx")
         from stages.export_onnx import export_onnx
 
-        export_onnx(export, runtime)
+        export_onnx(export, runtime, engine_runtime=engine.runtime)
 
 
 @app.command("build-trt", cls=StageCommand)

@@ -20,9 +20,10 @@ from yolov6core.data.transforms import network_input
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.complaints import missing_int8, unsuitable_cpu
 from yolov6core.engines.exactness import deviation_from_exact
+from yolov6core.engines.onnx_facts import other_integers
 from yolov6core.engines.registry import RUNTIMES, pick_runtime
 from yolov6core.engines.runtime import BuildSettings, EngineInfo, read_info, write_info
-from yolov6core.engines.tensorrt_engine import TIMING_CACHE
+from yolov6core.engines.tensorrt_build import TIMING_CACHE
 
 TIMINGS = paths.RESUME / "build-trt"
 """TensorRT's measured kernel times, kept between runs: without them two builds may pick different kernels."""
@@ -47,6 +48,9 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = paths.ONNX, out: Path
         max_batch=engine.max_batch,
         workspace_mib=engine.workspace_mib,
         optimization_level=engine.optimization_level,
+        dla_core=engine.dla_core,
+        hardware_compatibility=engine.hardware_compatibility,
+        version_compatible=engine.version_compatible,
     )
     kinds = [kind for kind in paths.KINDS if list(onnx_folder.glob(f"{kind}.*.onnx"))]
     if not kinds:
@@ -57,6 +61,8 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = paths.ONNX, out: Path
             source = _source(onnx_folder, kind, runtime, cached=cached)
             _build(source, folder / kind, runtime, settings)
             _log_build(kind, _compared_with_exact(folder / kind, source))
+            if text := other_integers(source):
+                logger.warning("%s: %s", kind, text)
     logger.info("%d engines -> %s", len(kinds), out)
 
 

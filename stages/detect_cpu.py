@@ -1,4 +1,7 @@
-"""`detect-cpu`: how the CPU that INT8 is made for adds integers, where DVC sees it: another answer calibrates anew."""
+"""`detect-cpu`: what INT8 is made for, where DVC sees it: another answer calibrates anew.
+
+The integer sums of the CPU, and the dialect of the runtime: its grid is what choices and QAT are judged on.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,32 @@ from stages.params import PtqParams
 from stages.shared import paths
 from stages.shared.start_line import log_start
 from yolov6core.base.cpu_record import write_record
-from yolov6core.base.errors import logger
+from yolov6core.base.errors import UserError, logger
 from yolov6core.engines.cpu import integer_arithmetic, resolved
+from yolov6core.engines.registry import dialect_of
+from yolov6core.engines.runtime import RuntimeMissing
+from yolov6core.quant.dialect_record import write_dialect_record
 
 
-def detect_cpu(ptq: PtqParams) -> None:
-    """Write `sums`: `exact` or `saturating`, `ptq.cpu` with `auto` replaced by what the CPU at hand does; and `cpu`."""
+def detect_cpu(ptq: PtqParams, runtime: str = "auto") -> None:
+    """Write `.cpu.json` and `.dialect.json`: kind of sums and dialect, with `auto` replaced by its meaning here.
+
+    Args:
+        runtime: of the engines, engine.runtime.
+
+    Raises:
+        UserError: ptq.dialect is auto, and no runtime is usable here.
+    """
     log_start("detect-cpu", device="cpu")
     logger.info("this CPU: %s", integer_arithmetic().describe())
     sums = resolved(ptq.cpu)
     write_record(paths.CPU, asked=ptq.cpu, sums=sums)
     logger.info("INT8 is made for CPUs with %s sums (ptq.cpu %s) -> %s", sums, ptq.cpu, paths.CPU)
+    try:
+        dialect = dialect_of(runtime) if ptq.dialect == "auto" else ptq.dialect
+    except RuntimeMissing as error:
+        raise UserError(f"ptq.dialect auto: {error}; set ptq.dialect to openvino, ort or trt") from None
+    write_dialect_record(paths.DIALECT, asked=ptq.dialect, dialect=dialect)
+    logger.info(
+        "INT8 is judged on the integers of dialect %s (ptq.dialect %s) -> %s", dialect, ptq.dialect, paths.DIALECT
+    )

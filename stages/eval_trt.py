@@ -112,6 +112,8 @@ def _row(kind: str, info: EngineInfo, result: EvalResult, times: Times, folder: 
     }
     if "float" in times.latency:
         row["speedup"] = _digits(speedup(times.latency["float"], latency))
+    if kind in times.compute_ms:
+        row["compute_ms"] = _digits(times.compute_ms[kind])
     return row | {
         "latency_p90_ms": _digits(latency.p90_ms),
         "latency_p99_ms": _digits(latency.p99_ms),

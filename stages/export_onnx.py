@@ -21,10 +21,15 @@ from yolov6core.base.progress import tracked
 from yolov6core.base.threads import describe_device, set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
+from yolov6core.engines.onnx_facts import other_integers
+from yolov6core.engines.registry import dialect_of
+from yolov6core.engines.runtime import RuntimeMissing
 from yolov6core.exchange.compare import Outputs
 from yolov6core.exchange.interface import Interface
+from yolov6core.exchange.onnx_notes import JUDGED_ON, set_note
 from yolov6core.export.check import Tolerance, check_file, complaint, describe
-from yolov6core.export.dialects import grid_of, slow_in_int8, write_traced
+from yolov6core.export.dialects import grid_of, write_traced
+from yolov6core.export.grids import CACHE_GRID, CACHE_OPSET, choose_grid_, note_quantized, other_grid
 from yolov6core.export.library_quantization import quantized_by_library
 from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, to_onnx
 from yolov6core.export.onnx_run import open_outputs
@@ -35,8 +40,6 @@ from yolov6core.quant.insert import (
     QuantizedModel,
     quantizers_off,
     ready_for_export_,
-    set_dialect_,
-    set_float_layers_,
     state_of,
     uncalibrated,
 )
@@ -49,8 +52,10 @@ Rows = dict[str, dict[str, Any]]
 """File name -> its row in the report."""
 
 
-def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = paths.ONNX) -> None:
-    """Write `<kind>.<dialect>.onnx` (`.cache` beside dialect `cache`), `check.json` and the images it is about.
+def export_onnx(
+    export: ExportParams, runtime: RuntimeParams, *, engine_runtime: str = "auto", out: Path = paths.ONNX
+) -> None:
+    """Write `<kind>.<dialect>.onnx` (`<kind>.cache` beside dialect `cache`), `check.json` and the images it is about.
 
     Files are judged by exact arithmetic, whatever the CPU at hand makes of them: `build-trt` judges the engines.
 
@@ -66,6 +71,7 @@ def export_onnx(export: ExportParams, runtime: RuntimeParams, *, out: Path = pat
         if export.naive:
             rows |= _export_naive(export, folder)
         write_json(folder / paths.CHECK_REPORT, rows)
+        _warn_of_grids(folder, engine_runtime)
         # Inside, so that a bad file never stands where the next stage finds it.
         _refuse_bad(rows)
     logger.info("%d files -> %s", len(rows), out)
@@ -99,26 +105,32 @@ def _export_kind(kind: str, weights: Path, export: ExportParams, folder: Path) -
     source = _source(network, replace(card, image_size=_image_size(export, card)), export)
     _keep_images(source.images, folder / paths.CHECK_IMAGES)
     floats = state_of(network).float_layers if isinstance(network, QuantizedModel) else frozenset()
-    traced: dict[str, onnx.ModelProto] = {}
+    traced: dict[tuple[str, int], onnx.ModelProto] = {}
+    options = {"nms": export.nms, "dynamic_batch": export.dynamic_batch, "activations": export.qdq_activations}
     rows: Rows = {}
     for dialect in tracked(export.dialects, kind, unit="files"):
         if dialect == "cache" and kind == "float":
             continue
         grid = "float"
         if isinstance(network, QuantizedModel):
-            options = {"nms": export.nms, "dynamic_batch": export.dynamic_batch, "activations": export.qdq_activations}
-            grid = grid_of(dialect, **options)
-            set_float_layers_(set_dialect_(network, grid), floats | slow_in_int8(network, dialect))
+            grid = choose_grid_(network, dialect, floats, **options)
             if missing := uncalibrated(network):
                 raise UserError(
                     f"{weights} has no ranges for {len(missing)} tensors that dialect {dialect} quantizes, such as "
                     f"{missing[0]}: take {dialect!r} out of export.dialects, or calibrate with 'dvc repro ptq-calib'"
                 )
-        if grid not in traced:
-            traced[grid] = _trace(source, export, form=export.form)
+        opset = min(export.opset, CACHE_OPSET) if dialect == "cache" else export.opset
+        if (grid, opset) not in traced:
+            model = traced[grid, opset] = _trace(source, export, form=export.form, opset=opset)
+            if grid == CACHE_GRID and isinstance(network, QuantizedModel):
+                note_quantized(model, network, floats)
+            judged = card.quantization.dialect if card.quantization else ""
+            if judged and other_grid(judged, dialect, **options):
+                set_note(model, JUDGED_ON, judged)
         # The ONNX file of a cache is the float network; its scales stand beside it.
         rounded = _outputs(source.decoded, source.images) if grid != "float" and dialect != "cache" else None
-        row = _write_and_check(traced[grid], folder / f"{kind}.{dialect}.onnx", dialect, source, export, rounded)
+        path = folder / f"{kind}.{dialect}.onnx"
+        row = _write_and_check(traced[grid, opset], path, dialect, source, export, rounded)
         rows[f"{kind}.{dialect}.onnx"] = row
     _log_overflows(kind, rows)
     return rows
@@ -133,7 +145,7 @@ def _export_naive(export: ExportParams, folder: Path) -> Rows:
     source = _source(network, replace(card, image_size=_image_size(export, card)), export)
     _, ptq = read_network(paths.WEIGHTS["ptq"])
     saturating = ptq.quantization is not None and ptq.quantization.cpu == "saturating"
-    traces = {form: _trace(source, export, form=form) for form in {"decoded", export.form}}
+    traces = {form: _trace(source, export, form=form, opset=export.opset) for form in {"decoded", export.form}}
     rows: Rows = {}
     for dialect in export.dialects:
         if dialect == "cache":
@@ -191,13 +203,13 @@ def _outputs(module: nn.Module, images: list[np.ndarray]) -> list[Outputs]:
     return [run_module(module, image) for image in images]
 
 
-def _trace(source: Source, export: ExportParams, *, form: str) -> onnx.ModelProto:
+def _trace(source: Source, export: ExportParams, *, form: str, opset: int) -> onnx.ModelProto:
     raw = form == "raw"
     return to_onnx(
         source.network if raw else source.decoded,
         input_shape=(export.batch, 3, *source.card.image_size),
         dynamic_batch=export.dynamic_batch,
-        opset=export.opset,
+        opset=opset,
         outputs=RAW_OUTPUTS if raw else OUTPUTS,
     )
 
@@ -247,6 +259,17 @@ def _log_overflows(kind: str, rows: Rows) -> None:
             kind,
             ", ".join(f"{count} convolutions of dialect {dialect}" for dialect, count in counts.items()),
         )
+
+
+def _warn_of_grids(folder: Path, engine_runtime: str) -> None:
+    """Say loudly which files of the runtime in use round to integers that their network was not judged on."""
+    try:
+        dialect = dialect_of(engine_runtime)
+    except RuntimeMissing:  # build-trt says so
+        return
+    for file in sorted(folder.glob(f"*.{dialect}.onnx")):
+        if text := other_integers(file):
+            logger.warning("%s: %s", file.name, text)
 
 
 def _refuse_bad(rows: Rows) -> None:

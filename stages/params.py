@@ -37,7 +37,7 @@ WHOLE = BeforeValidator(_whole)  # pydantic takes True and 1.0 for the literal 1
 class ProjectSection(Section):
     """A section of this project, with the names that keys and values had until version 0.1."""
 
-    renamed: ClassVar = {
+    renamed: ClassVar[Mapping[str, str]] = {
         "plain_epochs": "close_mosaic_epochs",
         "accumulate_to": "nominal_batch_size",
         "max_norm": "grad_clip_norm",
@@ -198,7 +198,7 @@ class PtqParams(ProjectSection, section="ptq"):
 
     method: Literal["auto", "max", "percentile", "mse", "entropy"]
     percentiles: list[Annotated[float, Field(ge=50, le=100)]]
-    dialect: Literal["openvino", "ort", "trt"]
+    dialect: Literal["auto", "openvino", "ort", "trt"]
     cpu: Literal["auto", "exact", "saturating"]
     batch_size: BatchSize
     predictions: Literal["float", "int8"]
@@ -295,6 +295,12 @@ class ExportParams(ProjectSection, section="export"):
                 f"nms efficient_nms is a plugin of TensorRT, dialects has {', '.join(others)}; "
                 "leave dialects [trt, cache], or choose nms onnx or topk"
             )
+        ours = [name for name in self.dialects if name in ("trt", "cache")]
+        if self.nms == "onnx" and ours:
+            yield (
+                f"nms onnx gives a number of boxes that TensorRT cannot plan for, dialects has {', '.join(ours)}; "
+                "leave dialects [openvino, ort], or choose nms topk"
+            )
 
 
 class EngineParams(ProjectSection, section="engine"):
@@ -308,10 +314,18 @@ class EngineParams(ProjectSection, section="engine"):
     workspace_mib: Mebibytes
     optimization_level: Annotated[int, Field(ge=0, le=5)]
     calibration_cache: bool
+    dla_core: Annotated[int, Field(ge=0, le=64)] | None = None
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    version_compatible: bool = False
 
     def conflicts(self) -> Iterator[str]:
         if self.calibration_cache and self.runtime not in ("auto", "tensorrt"):
             yield f"calibration_cache is for runtime tensorrt, runtime is {self.runtime}"
+        for name in ("dla_core", "hardware_compatibility", "version_compatible"):
+            value = getattr(self, name)
+            asked = value not in (None, "none") and value is not False
+            if asked and self.runtime not in ("auto", "tensorrt"):
+                yield f"{name} is for runtime tensorrt, runtime is {self.runtime}"
 
 
 class EvalParams(ProjectSection, section="eval"):

@@ -32,6 +32,7 @@ from yolov6core.models.card import NetworkCard
 from yolov6core.quant.adaround import round_weights_
 from yolov6core.quant.bias_correction import correct_biases_
 from yolov6core.quant.calibrate import Health, Ranges, Statistics, collect, health, range_table, ranges
+from yolov6core.quant.dialect_record import read_dialect_record
 from yolov6core.quant.equalize import depthwise_names, equalize, input_peaks
 from yolov6core.quant.insert import QuantizedModel, insert_quantizers, set_float_layers_, set_ranges_, state_of
 from yolov6core.quant.observers import Method
@@ -122,9 +123,9 @@ def ptq_calib(ptq: PtqParams, evaluation: EvalParams, runtime: RuntimeParams) ->
 def _with_quantizers(network: nn.Module, ptq: PtqParams) -> QuantizedModel:
     cpu = _sums(ptq)
     logger.info("INT8 for CPUs with %s sums (ptq.cpu %s)", cpu, ptq.cpu)
-    model = insert_quantizers(
-        network, dialect_name=ptq.dialect, quantize_predictions=ptq.predictions == "int8", cpu=cpu
-    )
+    dialect = read_dialect_record(required(paths.DIALECT, made_by="detect-cpu"), asked=ptq.dialect)
+    logger.info("INT8 is judged on the integers of dialect %s (ptq.dialect %s)", dialect, ptq.dialect)
+    model = insert_quantizers(network, dialect_name=dialect, quantize_predictions=ptq.predictions == "int8", cpu=cpu)
     more = matching_layers(model, ptq.float_layers, where="ptq.float_layers")
     return set_float_layers_(model, state_of(model).float_layers | set(more))
 

@@ -203,6 +203,15 @@ def test_files_stay_readable(path):
             assert node.end_lineno - node.lineno < 60, f"{path}: {node.name} is too long"
 
 
+def test_sources_are_python_3_10():
+    """The Python of JetPack 6. basedpyright, set to 3.10, knows the names of the standard library that it lacks."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for line in ('requires-python = ">=3.10"', 'target-version = "py310"', 'pythonVersion = "3.10"'):
+        assert line in project
+    for path in sources():
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+
+
 def test_class_names_are_unique():
     seen: dict[str, Path] = {}
     for path in sources():

@@ -49,9 +49,12 @@ FLOW = {
         (paths.TRAIN, _METRICS / "train.json"),
         optional=(paths.GIVEN_WEIGHTS,),
     ),
-    "detect-cpu": Flow("ptq", (), (), (paths.CPU,)),
+    "detect-cpu": Flow("ptq", ("engine",), (), (paths.CPU, paths.DIALECT)),
     "ptq-calib": Flow(
-        "ptq", ("eval", "runtime"), (paths.DATASET, paths.TRAIN, paths.CPU), (paths.PTQ, _METRICS / "ptq.json")
+        "ptq",
+        ("eval", "runtime"),
+        (paths.DATASET, paths.TRAIN, paths.CPU, paths.DIALECT),
+        (paths.PTQ, _METRICS / "ptq.json"),
     ),
     "sensitivity": Flow(
         "sensitivity",
@@ -68,7 +71,10 @@ FLOW = {
         optional=(paths.PTQ, paths.SENSITIVITY, paths.SCALES, paths.GIVEN_WEIGHTS),
     ),
     "export-onnx": Flow(
-        "export", ("runtime",), (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.QAT), (paths.ONNX,)
+        "export",
+        ("engine", "runtime"),
+        (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.QAT),
+        (paths.ONNX,),
     ),
     "build-trt": Flow("engine", (), (paths.ONNX,), (paths.ENGINES,)),
     "eval-trt": Flow("eval", (), (paths.DATASET, paths.ENGINES), (paths.EVAL, _METRICS / "eval")),
@@ -89,6 +95,7 @@ CONTENTS = {
     paths.SCALES: "a scale for each channel and branch, and how far each moved from 1",
     paths.TRAIN: "the float network, losses of each epoch, mAP on select, three labelled batches",
     paths.CPU: "how the CPU that INT8 is for adds integers",
+    paths.DIALECT: "the dialect whose integers choices are made on",
     paths.PTQ: "the calibrated network, activation ranges by each method, histograms",
     paths.SENSITIVITY: "layers in order of their INT8 error, the partially quantized network",
     paths.QAT: "the fine-tuned network, losses of each epoch, mAP on select",

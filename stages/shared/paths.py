@@ -38,6 +38,8 @@ METRICS = Path("metrics")
 
 CPU = Path(".cpu.json")
 """Not in DVC's cache and not in Git: it belongs to the machine, and a clone makes its own."""
+DIALECT = Path(".dialect.json")
+"""Which integers INT8 is judged on; it belongs to the machine as well."""
 RESUME = Path(".ckpt")
 """State of interrupted runs, and timings of TensorRT's kernels: ignored by Git and DVC."""
 

@@ -1,15 +1,16 @@
+import statistics
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from yolov6core.engines.onnx_facts import OnnxFacts
+from yolov6core.engines.latency import measure
 from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
-from yolov6core.engines.tensorrt_engine import TensorRtRuntime, _Build, audit, cache_version
+from yolov6core.engines.tensorrt_engine import TensorRtRuntime
 from yolov6core.engines.tensorrt_import import import_tensorrt
+from yolov6core.engines.tensorrt_precision import cache_version
 from yolov6core.export.dialects import write_dialect
 
 SHAPE = (1, 3, 32, 32)
@@ -67,20 +68,39 @@ def test_parser_errors_reach_the_reader(tmp_path, toy_net, rtx):
         rtx.build(path, tmp_path / "engine", BuildSettings())
 
 
-@pytest.mark.gpu
-def test_engine_agrees_with_torch_on_a_gpu(tmp_path, toy_net, images, run_torch, distance):
+@pytest.fixture
+def built_on_gpu(tmp_path, toy_net):
+    """(network, folder, info) of an engine with an open batch, built by TensorRT here."""
     runtime = TensorRtRuntime("tensorrt")
     try:
         runtime.version()
         runtime.device()
     except RuntimeMissing as error:
         pytest.skip(str(error))
-    net = toy_net("trt")
-    path = tmp_path / "model.onnx"
+    net, path = toy_net("trt"), tmp_path / "model.onnx"
     write_dialect(net, path, dialect="trt", input_shape=SHAPE, dynamic_batch=True, opset=19, fp16=True)
-    info = runtime.build(path, tmp_path / "engine", BuildSettings(max_batch=4))
-    found = runtime.load(tmp_path / "engine", info).infer(images)
-    assert distance(found, run_torch(net, np.ascontiguousarray(images))) < 0.03
+    return net, tmp_path / "engine", runtime.build(path, tmp_path / "engine", BuildSettings(max_batch=4))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_engine_agrees_with_torch_on_a_gpu(built_on_gpu, images, run_torch, distance, count):
+    net, folder, info = built_on_gpu
+    assert (info.int8_convs, info.float_layers) == (net.quantized, ())
+    batch = np.ascontiguousarray(images[:count])
+    engine = TensorRtRuntime("tensorrt").load(folder, info)
+    for _ in range(3):  # the first run of a shape, and repetitions of its graph
+        found = engine.infer(batch)
+        assert distance(found, run_torch(net, batch)) < 0.03
+
+
+@pytest.mark.gpu
+def test_times_without_copies_are_shorter_on_a_gpu(built_on_gpu, images):
+    _, folder, info = built_on_gpu
+    engine = TensorRtRuntime("tensorrt").load(folder, info)
+    calls = measure({"all": lambda: engine.infer(images[:1])}, rounds=3, repeats=50)["all"].median_ms
+    alone = statistics.median(engine.compute_ms(images[:1], 50))
+    assert 0 < alone < calls
 
 
 @pytest.mark.parametrize("flavour, module", [("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt_rtx_bindings")])
@@ -97,55 +117,3 @@ def test_cache_version_is_written_as_tensorrt_does():
         "100300",
         "101302",
     ]
-
-
-class Library:
-    """The part of a TensorRT library that the adapter uses before it parses a file."""
-
-    MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
-    ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")
-
-    def __init__(self, *, strongly_typed: bool) -> None:
-        self.asked: list = []
-        kinds = {"STRONGLY_TYPED": 1} if strongly_typed else {"EXPLICIT_BATCH": 0}
-        self.NetworkDefinitionCreationFlag = SimpleNamespace(**kinds)
-        self.BuilderFlag = SimpleNamespace() if strongly_typed else SimpleNamespace(INT8="int8", FP16="fp16")
-
-    def build(self, settings: BuildSettings, *, quantized: int) -> SimpleNamespace:
-        """A config after the adapter has filled it."""
-        build = object.__new__(_Build)
-        facts = OnnxFacts("trt", "fp16", SHAPE, quantized, 9)
-        build.trt, build.settings, build.facts = self, settings, facts
-        config = SimpleNamespace(
-            builder_optimization_level=3,
-            set_memory_pool_limit=lambda pool, size: self.asked.append((pool, size)),
-            set_flag=self.asked.append,
-        )
-        build._configure(config)
-        return config
-
-
-def test_settings_reach_the_builder_of_every_version():
-    new, old = Library(strongly_typed=True), Library(strongly_typed=False)
-    config = new.build(BuildSettings(workspace_mib=64, optimization_level=5), quantized=6)
-    assert (config.builder_optimization_level, new.asked) == (5, [("workspace", 64 << 20)])
-    # TensorRT 8 has no strongly typed networks: Q/DQ needs the flags
-    old.build(BuildSettings(), quantized=6)
-    assert old.asked == ["int8", "fp16"]
-    old.asked.clear()
-    old.build(BuildSettings(), quantized=0)
-    assert old.asked == ["fp16"]
-
-
-LOG = """Engine Layer Information:
-Name: a, LayerType: kgen, Inputs: [ { Name: images, Datatype: Float }], Outputs: []
-Name: /stem/Conv_myl0_2, LayerType: correlation, Inputs: [ { Name: x, Dimensions: [1,3,8,8], Datatype: Int8 }], Const
-Name: /up/ConvTranspose_myl0_3, LayerType: deconv, Inputs: [ { Name: y, Datatype: Half, Format: (NHWC) }], Constants
-Name: /b/Conv, LayerType: CaskConvolution, Inputs: [ { Name: z, Format/Datatype: Thirty-two wide channel Int8 format }]
-"""
-
-
-def test_the_builder_log_is_read():
-    integer, real = audit(LOG.splitlines())
-    assert integer == ["/stem/Conv_myl0_2", "/b/Conv"]
-    assert real == ["/up/ConvTranspose_myl0_3"]

@@ -13,7 +13,7 @@ from yolov6core.engines.tensorrt_engine import TensorRtRuntime
 from yolov6core.evaluation.nms import nms
 from yolov6core.exchange.compare import detection_rows, differing_rows
 from yolov6core.exchange.interface import DETECTIONS, Interface
-from yolov6core.export.dialects import write_traced
+from yolov6core.export.dialects import NMS_DIALECTS, write_traced
 from yolov6core.export.graph_nms import INNER, add_nms, with_inner
 from yolov6core.export.onnx_export import to_onnx
 from yolov6core.export.onnx_run import open_outputs
@@ -211,7 +211,8 @@ def trace(**options):
 def test_writing_twice_gives_the_same_bytes(tmp_path, kind):
     paths = [tmp_path / name for name in ("a.onnx", "b.onnx")]
     for path in paths:
-        write_traced(trace(), path, dialect="trt", interface=Interface(nms=kind, max_detections=20))
+        dialect = "trt" if "trt" in NMS_DIALECTS[kind] else "ort"
+        write_traced(trace(), path, dialect=dialect, interface=Interface(nms=kind, max_detections=20))
     assert paths[0].read_bytes() == paths[1].read_bytes()
     interface = Interface.of(onnx.load(paths[0]))
     assert (interface.nms, interface.classes, interface.max_detections) == (kind, 2, 20)
@@ -230,13 +231,15 @@ def test_the_plugin_is_refused_where_nothing_runs_it(tmp_path, dialect):
         ("efficient_nms", "openvino", "plugin of TensorRT"),
         ("efficient_nms", "onnxruntime", "plugin of TensorRT"),
         ("onnx", "tensorrt_rtx", "export nms 'topk'"),
+        ("onnx", "tensorrt", "export nms 'topk' or 'efficient_nms'"),
     ],
 )
 def test_runtimes_refuse_what_they_cannot_run(tmp_path, kind, runtime, hint):
-    export = write_traced(trace(), tmp_path / "a.onnx", dialect="trt", interface=Interface(nms=kind))
+    path = tmp_path / "a.onnx"
+    write_traced(trace(), path, dialect=NMS_DIALECTS[kind][0], interface=Interface(nms=kind))
     with pytest.raises(ValueError, match=hint):
-        check_combination(onnx.load(export.path), runtime)
-    check_combination(onnx.load(export.path), "tensorrt")
+        check_combination(onnx.load(path), runtime)
+    check_combination(onnx.load(path), "tensorrt" if kind == "efficient_nms" else "openvino")
 
 
 @pytest.mark.parametrize("dynamic, source", [(False, "float"), (True, "float"), (True, "uint8")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from functools import cache
 from pathlib import Path
@@ -28,11 +29,13 @@ from yolov6core.data.views import image_batches
 from yolov6core.engines import cpu
 from yolov6core.engines.complaints import missing_int8, no_gain
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
+from yolov6core.engines.onnx_facts import other_integers
 from yolov6core.engines.record import class_names
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import RuntimeMissing, infer_any
 from yolov6core.evaluation.evaluator import evaluate
-from yolov6core.exchange.graph_view import integer_types
+from yolov6core.exchange.calibration_cache import read_cache
+from yolov6core.exchange.graph_view import GraphView, convolutions, integer_types
 from yolov6core.exchange.interface import Interface
 from yolov6core.int8.quantized_networks import save_quantized
 from yolov6core.models.decoded import predictor
@@ -154,7 +157,8 @@ def test_every_kind_and_dialect_is_written_and_checked(here):
     assert rows["partial.trt.onnx"]["quantized_convs"] == rows["ptq.trt.onnx"]["quantized_convs"] - 2
     assert rows["naive.trt.onnx"]["quantized_convs"] == rows["naive.trt.onnx"]["convs"], "predictions, too"
     files = {path.name for path in (here / "artifacts/onnx").iterdir()}
-    assert {"ptq.cache.cache", "check.json"} < files
+    assert {"ptq.cache", "check.json"} < files and "ptq.cache.cache" not in files
+    assert rows["ptq.cache.onnx"]["quantized_convs"] == rows["ptq.trt.onnx"]["quantized_convs"]
     assert rows["ptq.openvino.onnx"]["size_mb"] < 0.6 * rows["float.openvino.onnx"]["size_mb"]
 
 
@@ -164,7 +168,7 @@ def test_every_kind_and_dialect_is_written_and_checked(here):
     [
         {"form": "raw", "batch": 2},
         {"nms": "topk", "input": "uint8", "dynamic_batch": True},
-        {"nms": "onnx", "image_size": [64, 96], "simplify": True},
+        {"nms": "onnx", "image_size": [64, 96], "simplify": True, "dialects": ["openvino", "ort"]},
         {"nms": "efficient_nms", "dialects": ["trt", "cache"], "opset": 20},
     ],
 )
@@ -435,6 +439,41 @@ def test_a_missing_dialect_is_named(here, tmp_path):
         build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "none", out=tmp_path / "engines")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ptq", "partial"])
+def test_a_cache_has_scales_on_both_sides_of_every_quantized_convolution(here, kind):
+    model = onnx.load(here / f"artifacts/onnx/{kind}.cache.onnx")
+    assert model.opset_import[0].version == 17, "TensorRT 8 takes caches, and no later opset"
+    scales = read_cache((here / f"artifacts/onnx/{kind}.cache").read_text())
+    meant = convolutions(model)
+    written = convolutions(onnx.load(here / f"artifacts/onnx/{kind}.trt.onnx"))
+    assert list(meant.values()) == list(written.values()), "float layers are those of the other files"
+    readers = GraphView(model).readers
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            assert node.input[0] in scales, "of a float layer, too: the layer before gives this tensor"
+            behind = [node.output[0], *(name for user in readers[node.output[0]] for name in user.output)]
+            assert not meant[node.name] or all(name in scales for name in behind), node.name
+
+
+@pytest.mark.slow
+def test_files_of_other_integers_than_were_judged_are_told_loudly(here, built, tmp_path, caplog):
+    """The checkpoints here were calibrated in dialect trt."""
+    with caplog.at_level(logging.WARNING):
+        export_onnx(ExportParams(**EXPORT), RUNTIME, engine_runtime="openvino", out=tmp_path / "onnx")
+    told = [record.message for record in caplog.records if "JUDGED ON OTHER INTEGERS" in record.message]
+    assert len(told) == 3 and told[0].startswith("partial.openvino.onnx: ") and "grid of dialect trt" in told[0]
+    assert "set ptq.dialect" in told[0]
+    assert not other_integers(here / "artifacts/onnx/ptq.trt.onnx")
+    assert not other_integers(here / "artifacts/onnx/ptq.cache.onnx")
+    assert not other_integers(here / "artifacts/onnx/float.openvino.onnx")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        build_trt(EngineParams(**ENGINE), out=tmp_path / "engines")
+    told = [record.message for record in caplog.records if "JUDGED ON OTHER INTEGERS" in record.message]
+    assert [text.split(":")[0] for text in told] == ["ptq", "partial", "qat"]
+
+
 def test_parameters_that_contradict_each_other_are_refused():
     with pytest.raises(ValueError, match="fp16 needs opset 19"):
         ExportParams(**EXPORT | {"opset": 17})
@@ -443,6 +482,7 @@ def test_parameters_that_contradict_each_other_are_refused():
     for options, message in (
         ({"form": "raw", "nms": "topk"}, "choose form decoded"),
         ({"nms": "efficient_nms"}, r"leave dialects \[trt, cache\]"),
+        ({"nms": "onnx"}, r"dialects has trt, cache; leave dialects \[openvino, ort\], or choose nms topk"),
         ({"batch": 2, "dynamic_batch": True}, "a fixed batch"),
         ({"image_size": [64]}, "height, width"),
     ):

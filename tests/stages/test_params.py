@@ -259,6 +259,8 @@ def test_types_are_told_in_words():
         ("export", {"image_size": [64]}, "image_size is [64]; give [height, width], or null for the training's"),
         ("export", {"form": "raw", "nms": "topk"}, "nms topk suppresses decoded boxes; choose form decoded, or nms"),
         ("export", {"nms": "efficient_nms"}, "is a plugin of TensorRT, dialects has openvino, ort; leave dialects"),
+        ("export", {"nms": "onnx"}, "dialects has trt, cache; leave dialects [openvino, ort], or choose nms topk"),
+        ("engine", {"dla_core": 0, "runtime": "openvino"}, "dla_core is for runtime tensorrt, runtime is openvino"),
         ("engine", {"calibration_cache": True, "runtime": "openvino"}, "is for runtime tensorrt, runtime is openvino"),
     ],
 )

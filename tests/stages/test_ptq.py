@@ -18,8 +18,11 @@ from tests.support.pipeline import section, small_card
 from yolov6core.base.checkpoint import load_checkpoint
 from yolov6core.base.errors import UserError
 from yolov6core.base.saturation import overflows
+from yolov6core.engines import registry
 from yolov6core.engines.cpu import integer_arithmetic
+from yolov6core.engines.runtime import RuntimeMissing
 from yolov6core.int8.quantized_networks import load_quantized
+from yolov6core.quant.dialect_record import read_dialect_record
 from yolov6core.quant.insert import convolution_names, get_ranges, state_of
 from yolov6core.quant.weights import weight_scale
 from yolov6core.tasks.evaluation import SplitEvaluator
@@ -118,6 +121,42 @@ def test_dvc_sees_what_the_cpu_is(pipeline, cpu):
     detect_cpu(section("ptq", cpu=cpu))
     expected = integer_arithmetic().sums if cpu == "auto" else cpu
     assert json.loads(paths.CPU.read_text()) == {"cpu": cpu, "sums": expected}
+
+
+def no_gpu() -> str:
+    raise RuntimeMissing("no GPU")
+
+
+@pytest.mark.parametrize(
+    ("asked", "runtime", "dialect"),
+    [
+        ("auto", "tensorrt", "trt"),  # also where it is not installed: the engine may be built elsewhere
+        ("auto", "onnxruntime", "ort"),
+        ("auto", "auto", "openvino"),
+        ("trt", "auto", "trt"),
+    ],
+)
+def test_dvc_sees_which_integers_are_judged(pipeline, monkeypatch, asked, runtime, dialect):
+    monkeypatch.setattr(registry, "cuda_device", no_gpu)
+    detect_cpu(section("ptq", dialect=asked), runtime)
+    assert read_dialect_record(paths.DIALECT, asked=asked) == dialect
+    with pytest.raises(UserError, match="what ptq.dialect ort means here: run 'dvc repro detect-cpu'"):
+        read_dialect_record(paths.DIALECT, asked="ort")
+
+
+def test_auto_without_any_runtime_asks_for_a_dialect(pipeline, monkeypatch):
+    monkeypatch.setattr(registry, "RUNTIMES", {})
+    with pytest.raises(UserError, match="ptq.dialect auto: no runtime .*; set ptq.dialect to openvino, ort or trt"):
+        detect_cpu(section("ptq"))
+
+
+@pytest.mark.slow
+def test_the_grid_follows_the_runtime(pipeline):
+    pipeline("test")
+    detect_cpu(section("ptq", **PTQ), "tensorrt")
+    ptq_calib.ptq_calib(section("ptq", **PTQ), section("eval"), section("runtime", threads=1))
+    gm, card = load_quantized(WEIGHTS)
+    assert card.quantization.dialect == state_of(gm).dialect.name == "trt"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -123,3 +124,12 @@ def _equal(a: Path, b: Path) -> bool:
             if block != other.read(2**20):
                 return False
     return True
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's contents, hexadecimal. (`hashlib.file_digest` needs Python 3.11.)"""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 from yolov6core.base.errors import UserError
+from yolov6core.base.own_files import sha256_of
 
 CHECKSUMS = "SHA256SUMS"
 """As `sha256sum -c` reads it."""
@@ -54,8 +54,7 @@ def _digest(path: Path) -> str:
     """SHA-256 of a regular file; empty for anything else, which equals no checksum."""
     if path.is_symlink() or not path.is_file():
         return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _read_checksums(folder: Path) -> dict[str, str] | None:

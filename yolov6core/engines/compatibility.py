@@ -24,8 +24,13 @@ NMS_REFUSED = {
     ("efficient_nms", "tensorrt_rtx"): "TensorRT-RTX has no plugins; export nms 'topk'",
     ("efficient_nms", "openvino"): "EfficientNMS_TRT is a plugin of TensorRT; export nms 'onnx' or 'topk'",
     ("efficient_nms", "onnxruntime"): "EfficientNMS_TRT is a plugin of TensorRT; export nms 'onnx' or 'topk'",
+    ("onnx", "tensorrt"): "its number of boxes is not known before a run; export nms 'topk' or 'efficient_nms'",
     ("onnx", "tensorrt_rtx"): "TensorRT-RTX has no kernel for NonMaxSuppression; export nms 'topk'",
 }
+
+
+TENSORRT_8_OPSET = 17
+"""Last opset of the parser of TensorRT 8.6. Its Q/DQ layers take float32 scales only."""
 
 
 def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | None = None) -> None:
@@ -34,7 +39,7 @@ def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | No
     Args:
         model: as written by `write_dialect`, or any ONNX model.
         runtime: key of RUNTIME_DIALECT.
-        version: the runtime's version, where it matters (calibration cache).
+        version: the runtime's version, where it matters (TensorRT 8, calibration caches).
 
     Raises:
         ValueError: the file does not fit; the message names a form that does.
@@ -43,6 +48,8 @@ def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | No
     refusal = NMS_REFUSED.get((Interface.of(model).nms, runtime))
     if refusal:
         raise ValueError(f"the file has suppression in the graph that {runtime} cannot run: {refusal}")
+    if runtime == "tensorrt" and (version or "").startswith("8."):
+        _check_tensorrt_8(model, version or "")
     kinds, dialect = integer_types(model), get_note(model, "dialect")
     if dialect == "cache":
         major = int((version or "0").split(".")[0])
@@ -58,3 +65,20 @@ def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | No
         raise ValueError(f"{WHY[runtime]}; the file (dialect {dialect or 'unknown'!r}) has {found}: export {wanted!r}")
     if get_note(model, "precision") == "fp16" and wanted != "trt":
         raise ValueError(f"the file holds float16 for TensorRT; export dialect {wanted!r} for {runtime}")
+
+
+def _check_tensorrt_8(model: onnx.ModelProto, version: str) -> None:
+    """Refuse what the parser of TensorRT 8 does not read."""
+    from onnx import TensorProto
+
+    opset = next((item.version for item in model.opset_import if item.domain == ""), 0)
+    scales = {node.input[1] for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    half = sum(tensor.name in scales and tensor.data_type != TensorProto.FLOAT for tensor in model.graph.initializer)
+    if opset <= TENSORRT_8_OPSET and not half:
+        return
+    other = ", or build from the calibration cache: engine.calibration_cache=true" if scales else ""
+    raise ValueError(
+        f"TensorRT {version} reads ONNX up to opset {TENSORRT_8_OPSET}, and Q/DQ with float32 scales; the file has "
+        f"opset {opset}{f' and {half} FP16 scales' if half else ''}: export it again with export.fp16=false "
+        f"export.opset={TENSORRT_8_OPSET}{other}"
+    )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolov6core.engines.compatibility import check_combination
-from yolov6core.exchange.graph_view import count_quantized
+from yolov6core.exchange.graph_view import convolutions, count_quantized, made_before_convolutions
 from yolov6core.exchange.interface import PLAIN, Interface
-from yolov6core.exchange.onnx_notes import get_note
+from yolov6core.exchange.onnx_notes import JUDGED_ON, get_note
 
 
 @dataclass(frozen=True)
@@ -37,3 +37,36 @@ def read_facts(path: Path, runtime: str, *, version: str | None = None) -> OnnxF
     quantized, convs = count_quantized(model)
     dialect, precision = get_note(model, "dialect", "unknown"), get_note(model, "precision", "fp32")
     return OnnxFacts(dialect, precision, shape, quantized, convs, Interface.of(model))
+
+
+def other_integers(path: Path) -> str:
+    """Says that a file rounds to other integers than those that its network was judged on; empty if it does not."""
+    import onnx
+
+    judged = get_note(onnx.load(path, load_external_data=False), JUDGED_ON)
+    if not judged:
+        return ""
+    return (
+        f"JUDGED ON OTHER INTEGERS: methods, float layers and QAT were chosen on the grid of dialect {judged}, this "
+        "file rounds on another one: set ptq.dialect to the dialect of the engine's runtime (or auto): run 'dvc repro'"
+    )
+
+
+@dataclass(frozen=True)
+class FileLayers:
+    """Names of nodes of a file: all convolutions, those that stay float, and the nodes behind the last convolutions."""
+
+    convolutions: tuple[str, ...]
+    float_convolutions: tuple[str, ...]
+    decoding: tuple[str, ...]
+
+
+def file_layers(path: Path) -> FileLayers:
+    """Read the names of a file's layers."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    found, before = convolutions(model), made_before_convolutions(model)
+    decoding = (node.name for node in model.graph.node if node.name and not before.issuperset(node.output))
+    floats = (name for name, quantized in found.items() if not quantized)
+    return FileLayers(tuple(found), tuple(floats), tuple(decoding))

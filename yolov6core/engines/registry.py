@@ -7,6 +7,7 @@ from pathlib import Path
 
 from yolov6core.base.errors import brief
 from yolov6core.engines import onnxruntime_engine, opencv_engine, openvino_engine
+from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.layouts import UnknownLayout
 from yolov6core.engines.record import plain_facts
 from yolov6core.engines.runtime import (
@@ -97,6 +98,15 @@ def pick_runtime(wanted: str) -> tuple[str, str]:
             return candidate, "auto: " + "; ".join([*skipped, f"{candidate} {found.version} runs here"])
         skipped.append(f"{candidate}: {found.problem or 'builds here, but cannot run without a GPU'}")
     raise RuntimeMissing("no runtime is usable here: " + "; ".join(skipped))
+
+
+def dialect_of(runtime: str) -> str:
+    """Dialect of the files that a runtime is built from; of the one that `auto` picks here.
+
+    Raises:
+        RuntimeMissing: auto finds none. ValueError: unknown name.
+    """
+    return RUNTIME_DIALECT[runtime if runtime in RUNTIME_DIALECT else pick_runtime(runtime)[0]]
 
 
 def open_file(path: Path, runtime: str, settings: BuildSettings) -> tuple[Engine, str]:

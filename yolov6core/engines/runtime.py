@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from yolov6core.engines.build_settings import BuildSettings
 from yolov6core.engines.layouts import UnknownLayout, layout_of, read_rows
 from yolov6core.engines.sidecar import AGAIN, WrongSidecar, checked_values
 from yolov6core.exchange.interface import Interface
@@ -24,40 +26,6 @@ class EngineMismatch(ValueError):
 
 class RuntimeMissing(ValueError):
     """A runtime is not installed here, or its device is not there."""
-
-
-@dataclass(frozen=True)
-class BuildSettings:
-    """How an engine is to be built and run.
-
-    Attributes:
-        threads: CPU threads of inference, 0 for all cores.
-        hint: 'latency' (one image at a time) or 'throughput'.
-        precision: of OpenVINO's layers that are not INT8: 'f32', 'bf16' or 'f16'. TensorRT takes its precision from
-            the file; ONNX Runtime's CPU kernels are f32.
-        max_batch: largest batch of an engine with an open batch (TensorRT's optimisation profile).
-        workspace_mib: memory in MiB that TensorRT's kernels may use; 0 for all of the GPU.
-        optimization_level: of TensorRT from 8.6 on: 0 builds fastest, 5 searches longest.
-    """
-
-    threads: int = 0
-    hint: str = "latency"
-    precision: str = "f32"
-    max_batch: int = 8
-    workspace_mib: int = 0
-    optimization_level: int = 3
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("hint", ("latency", "throughput")), ("precision", ("f32", "bf16", "f16"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
-        if self.threads < 0 or self.max_batch < 1 or self.workspace_mib < 0:
-            raise ValueError(
-                f"threads is {self.threads}, max_batch {self.max_batch}, workspace_mib {self.workspace_mib}; "
-                "at least 0, 1 and 0 are needed"
-            )
-        if not 0 <= self.optimization_level <= 5:
-            raise ValueError(f"optimization_level is {self.optimization_level}; choose 0 to 5")
 
 
 @dataclass(frozen=True)
@@ -143,6 +111,15 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class OnGpu(Protocol):
+    """An engine that runs on a GPU, whose clock tells the time without copies."""
+
+    def compute_ms(self, images: np.ndarray, count: int) -> list[float]:
+        """Milliseconds of each of `count` runs of one batch [B, 3, H, W], without copies and without Python's part."""
+        ...
+
+
 class Runtime(Protocol):
     """A module or object that builds and runs engines of one kind."""
 
@@ -219,15 +196,25 @@ def _check_whole(info: EngineInfo) -> None:
 
 
 def check_info(info: EngineInfo, runtime: Runtime) -> None:
-    """Refuse an engine of another runtime, version or device.
+    """Refuse an engine of another runtime, version or device, unless it was built for others, too.
 
     Raises:
         EngineMismatch: names both sides.
     """
     here = {"runtime": runtime.NAME, "version": runtime.version(), "device": runtime.device()}
+    if info.settings.hardware_compatibility != "none":
+        del here["device"]  # the library refuses GPUs that it does not run on
+    if info.settings.version_compatible and _is_later(here["version"], info.version):
+        del here["version"]
     for key, value in here.items():
         if getattr(info, key) != value:
             raise EngineMismatch(f"the engine was built for {key} {getattr(info, key)!r}, here it is {value!r}")
+
+
+def _is_later(here: str, built: str) -> bool:
+    """Whether a version is a later one of the same major number, or the same."""
+    ours, theirs = ([int(part) for part in re.findall(r"\d+", text)] for text in (here, built))
+    return ours[:1] == theirs[:1] and ours >= theirs
 
 
 def feed(images: np.ndarray, info: EngineInfo) -> np.ndarray:

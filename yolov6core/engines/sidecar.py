@@ -87,6 +87,16 @@ def _number(low: float, high: float) -> Callable[[Any], float]:
     return check
 
 
+def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else check(value)
+
+
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false is needed")
+    return value
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > MAX_CLASSES:
         raise ValueError("a list of texts is needed")
@@ -142,6 +152,9 @@ _SETTINGS = _part(
         "max_batch": _whole(1, 2**16),
         "workspace_mib": _COUNT,
         "optimization_level": _whole(0, 5),
+        "dla_core": _or_none(_whole(0, 64)),
+        "hardware_compatibility": _text,
+        "version_compatible": _yes_or_no,
     },
 )
 _INTERFACE = _part(

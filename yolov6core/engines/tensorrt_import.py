@@ -19,7 +19,7 @@ RTX_LIBRARIES = ("libtensorrt_rtx.so", "libtensorrt_onnxparser_rtx.so")
 RTX_CARRIER = "onnxruntime_ep_nv_tensorrt_rtx"
 """A package on PyPI that contains TensorRT-RTX's shared libraries; the bindings come without them."""
 INSTALL = {
-    "tensorrt": "pip install tensorrt",
+    "tensorrt": "pip install 'yolov6-quant[tensorrt-cu12]' (or -cu13, as the driver allows)",
     "tensorrt_rtx": "pip install 'yolov6-quant[tensorrt-rtx]'",
 }
 HARMLESS = ("Converting conv activation scales", "Converting conv weight scales")
@@ -84,8 +84,20 @@ def process_logger(flavour: str) -> Any:
     return Collector()
 
 
+@cache
+def load_plugins(flavour: str) -> None:
+    """Register NVIDIA's plugins with TensorRT, once a process: EfficientNMS_TRT is one. TensorRT-RTX has none."""
+    if flavour != "tensorrt":
+        return
+    if not import_tensorrt(flavour).init_libnvinfer_plugins(process_logger(flavour), ""):
+        logger.warning(
+            "TensorRT's plugins cannot be registered, so that files with export.nms efficient_nms cannot be built or "
+            "run: is libnvinfer_plugin installed in the same version?"
+        )
+
+
 def cuda_device() -> str:
-    """Name of the first GPU. Raises RuntimeMissing where there is no GPU."""
+    """Name of the GPU in use: the first that CUDA_VISIBLE_DEVICES leaves. Raises RuntimeMissing where there is none."""
     if not torch.cuda.is_available():
         raise RuntimeMissing("no CUDA device is visible here; TensorRT needs an NVIDIA GPU and its driver")
     return torch.cuda.get_device_name(0)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import re
 import struct
+from pathlib import Path
 
 HEADER = "TRT-{version}-EntropyCalibration2"
 FIRST_VERSION, LAST_VERSION = 8, 10
+
+
+def cache_path(onnx_path: Path) -> Path:
+    """The cache of an ONNX file: `ptq.cache` beside `ptq.cache.onnx`, `model.cache` beside `model.onnx`."""
+    return onnx_path.with_suffix("") if onnx_path.stem.endswith(".cache") else onnx_path.with_suffix(".cache")
 
 
 def write_cache(scales: dict[str, float], *, version: str = "10000") -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from yolov6core.exchange.onnx_notes import QUANTIZED, get_note
 
 if TYPE_CHECKING:
     import onnx
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 OPENVINO_DOMAIN = "org.openvinotoolkit"
 SAME_RANGE_OPS = ("Concat", "MaxPool", "DepthToSpace")
 """Operators that keep the scale: their output values are input values."""
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 _MOVING_OPS = ("Reshape", "Resize", "Slice", "Split", "Transpose")
 
 
@@ -81,20 +85,47 @@ def integer_types(model: onnx.ModelProto) -> set[str]:
     return kinds | {"fake" for node in model.graph.node if node.domain == OPENVINO_DOMAIN}
 
 
-def count_quantized(model: onnx.ModelProto) -> tuple[int, int]:
-    """Count (quantized convolutions, all convolutions) of a graph.
+def convolutions(model: onnx.ModelProto) -> dict[str, bool]:
+    """Name of each convolution -> whether it is quantized, in graph order.
 
     A convolution is quantized if its data and its weights come from a Q/DQ or FakeQuantize, directly or through
-    operators that do not change values.
+    operators that do not change values. A file whose scales stand in a calibration cache names those that are meant.
     """
+    meant = _meant(model)
     on_grid: set[str] = set()
-    quantized, convolutions = 0, 0
+    found: dict[str, bool] = {}
     for node in model.graph.node:
         rounds = node.op_type in ("DequantizeLinear", "FakeQuantize")
         moved = node.input if node.op_type == "Concat" else node.input[:1]
         if rounds or (node.op_type in (*SAME_RANGE_OPS, *_MOVING_OPS) and on_grid.issuperset(moved)):
             on_grid.update(node.output)
-        elif node.op_type in ("Conv", "ConvTranspose"):
-            convolutions += 1
-            quantized += on_grid.issuperset(node.input[:2])
-    return quantized, convolutions
+        elif node.op_type in CONVOLUTIONS:
+            name = node.name if node.name and node.name not in found else node.output[0]
+            found[name] = name in meant or on_grid.issuperset(node.input[:2])
+    return found
+
+
+def _meant(model: onnx.ModelProto) -> set[str]:
+    """Names in the note QUANTIZED; none if another program wrote something else there."""
+    try:
+        names = json.loads(get_note(model, QUANTIZED, "[]"))
+    except ValueError:
+        return set()
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+
+
+def count_quantized(model: onnx.ModelProto) -> tuple[int, int]:
+    """Count (quantized convolutions, all convolutions) of a graph; see `convolutions`."""
+    found = convolutions(model)
+    return sum(found.values()), len(found)
+
+
+def made_before_convolutions(model: onnx.ModelProto) -> set[str]:
+    """Results of convolutions and of all nodes that a convolution depends on."""
+    needed: set[str] = set()
+    made: set[str] = set()
+    for node in reversed(model.graph.node):
+        if node.op_type in CONVOLUTIONS or needed.intersection(node.output):
+            needed.update(node.input)
+            made.update(node.output)
+    return made

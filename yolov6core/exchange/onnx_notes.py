@@ -9,6 +9,10 @@ if TYPE_CHECKING:
 
 INPUT = "images"
 """Name of the networks' input."""
+QUANTIZED = "quantized_convolutions"
+"""Entry of files without Q/DQ, whose scales stand in a calibration cache: names of the quantized convolutions, JSON."""
+JUDGED_ON = "judged_on"
+"""Entry of files that round to other integers than those of the dialect that their network was judged on: its name."""
 
 
 def get_note(model: onnx.ModelProto, key: str, default: str = "") -> str:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from yolov6core.base.errors import UserError
-from yolov6core.exchange.calibration_cache import write_cache
-from yolov6core.exchange.graph_view import count_quantized, integer_types
+from yolov6core.exchange.calibration_cache import cache_path, write_cache
+from yolov6core.exchange.graph_view import convolutions, count_quantized, integer_types
 from yolov6core.exchange.interface import PLAIN, Interface
-from yolov6core.exchange.onnx_notes import INPUT, set_note
+from yolov6core.exchange.onnx_notes import INPUT, QUANTIZED, get_note, set_note
 from yolov6core.export.fp16 import to_fp16
 from yolov6core.export.graph_ends import cut_maps, take_pixels
 from yolov6core.export.graph_nms import add_nms
@@ -43,7 +43,7 @@ QDQ_GRID = {"uint8": "qdq", "int8": "qdq_signed"}
 NMS_DIALECTS = {
     "none": DIALECTS,
     "topk": DIALECTS,
-    "onnx": DIALECTS,
+    "onnx": ("openvino", "ort", "qdq"),
     "efficient_nms": ("trt", "cache"),
 }
 """Form of non-maximum suppression -> dialects that support it."""
@@ -117,7 +117,7 @@ def write_traced(
     Args:
         traced: result of `to_onnx` for a float model or a quantized one in dialect GRID[dialect]; stays unchanged. For
             form 'raw' its outputs are RAW_OUTPUTS.
-        path: the .onnx file; dialect 'cache' writes the scales beside it, with suffix `.cache`.
+        path: the .onnx file; dialect 'cache' writes the scales beside it (see `cache_path`).
         fp16: half precision for all operators that are not INT8; dialect 'trt' only, opset 19 or 20.
         interface: inputs and outputs of the file.
         names: of the classes, stored in the file for engines and detections.
@@ -136,6 +136,8 @@ def write_traced(
     _check_grid(model, dialect)
     scales: dict[str, float] = {}
     if dialect == "cache":
+        if not get_note(model, QUANTIZED):
+            set_note(model, QUANTIZED, json.dumps([name for name, meant in convolutions(model).items() if meant]))
         scales = strip_pairs(model)
     else:
         model = _rewrite(model, dialect, fp16)
@@ -151,7 +153,7 @@ def write_traced(
         model = _simplified(model)
     _check_model(model)
     save_onnx(model, path)
-    cache = path.with_suffix(".cache") if dialect == "cache" else None
+    cache = cache_path(path) if dialect == "cache" else None
     if cache is not None:
         cache.write_text(write_cache(scales), encoding="utf-8")
     return Export(path, dialect, fp16, quantized, convs, interface, cache)
@@ -175,7 +177,7 @@ def check_export(dialect: str, interface: Interface, *, fp16: bool = False) -> N
     nms = interface.nms
     if dialect not in NMS_DIALECTS[nms]:
         fits = ", ".join(NMS_DIALECTS[nms])
-        raise ValueError(f"nms {nms!r} is for the dialects {fits}, not {dialect!r}; choose nms 'onnx' or 'topk' there")
+        raise ValueError(f"nms {nms!r} is for the dialects {fits}, not {dialect!r}; nms 'topk' is for all")
 
 
 def _rewrite(model: onnx.ModelProto, dialect: str, fp16: bool) -> onnx.ModelProto:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yolov6core.exchange.graph_view import GraphView
+from yolov6core.exchange.graph_view import GraphView, made_before_convolutions
 from yolov6core.export.onnx_graph import rename_tensor
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = next(item.version for item in model.opset_import if item.domain == "")
     if opset < MIN_OPSET:
         raise ValueError(f"float16 beside Q/DQ needs opset {MIN_OPSET} or 20, the graph has {opset}: set export.opset")
-    made = _made_before_convolutions(model)
+    made = made_before_convolutions(model)
     maps = [output.name for output in model.graph.output if output.name in made]
     for name in maps:  # outputs without decoding
         rename_tensor(model, name, name + "_half")
-    made = _made_before_convolutions(model)
+    made = made_before_convolutions(model)
     view = GraphView(model)
     casts: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
@@ -67,17 +67,6 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     view.rebuild(nodes)
     del model.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-
-
-def _made_before_convolutions(model: onnx.ModelProto) -> set[str]:
-    """Results of convolutions and of all nodes that a convolution depends on."""
-    needed: set[str] = set()
-    made: set[str] = set()
-    for node in reversed(model.graph.node):
-        if node.op_type in ("Conv", "ConvTranspose") or needed.intersection(node.output):
-            needed.update(node.input)
-            made.update(node.output)
-    return made
 
 
 def _half_constant(view: GraphView, name: str) -> str:

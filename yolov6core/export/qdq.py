@@ -275,10 +275,17 @@ def to_fake_quantize(model: onnx.ModelProto) -> int:
     return len(by_result)
 
 
+SCALE_OF_RESULT = (*SAME_RANGE_OPS, "Relu", "Split")
+"""Operators whose input may have the scale of the result: they move values, or drop what the scale clips."""
+GATES = ("Sigmoid", "HardSigmoid")
+"""Operators whose results lie in 0..1."""
+
+
 def strip_pairs(model: onnx.ModelProto) -> dict[str, float]:
     """Remove all pairs, also those of weights; returns tensor name -> scale for a calibration cache.
 
-    Tensors before a Concat, MaxPool or DepthToSpace hold the same values and get the same scale.
+    A layer runs in INT8 only if what it reads and what it gives have scales. Other tensors get one, too:
+    those before SCALE_OF_RESULT, and the gates behind a tensor with a scale.
 
     Raises:
         ValueError: a pair with a non-zero zero point, which a cache cannot hold.
@@ -291,10 +298,14 @@ def strip_pairs(model: onnx.ModelProto) -> dict[str, float]:
         if pair.source not in view.constants:
             scales[pair.source] = view.array(pair.quantize.input[1]).item()
         view.replace_uses(pair.result, pair.source)
-    for node in reversed(model.graph.node):
-        if node.op_type in SAME_RANGE_OPS and node.output[0] in scales:
-            for name in node.input:
-                scales.setdefault(name, scales[node.output[0]])
     view.rebuild(list(model.graph.node))
+    for node in reversed(model.graph.node):
+        known = [scales[name] for name in node.output if name in scales]
+        if known and node.op_type in SCALE_OF_RESULT:
+            for name in node.input if node.op_type == "Concat" else node.input[:1]:
+                scales.setdefault(name, max(known))
+    for node in model.graph.node:
+        if node.op_type in GATES and node.input[0] in scales:
+            scales.setdefault(node.output[0], 1 / 127)
     alive = {name for node in model.graph.node for name in (*node.input, *node.output)}
     return {name: scale for name, scale in scales.items() if name in alive}

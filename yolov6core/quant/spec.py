@@ -97,6 +97,8 @@ DIALECTS: dict[str, Dialect] = {
     # Compilers of other makers: integers on every edge, and weights that need not suit a CPU's sums.
     "qdq": Dialect("qdq", UINT8, "all", on_cpu=False),
     "qdq_signed": Dialect("qdq_signed", INT8, "all", on_cpu=False),
+    # The same integers on every edge: scales for TensorRT's calibration cache.
+    "trt_all": Dialect("trt_all", INT8, "all", on_cpu=False),
     # For files in which OpenVINO computes wrong numbers on unsigned integers.
     "openvino_signed": Dialect("openvino_signed", INT8, "inputs"),
 }

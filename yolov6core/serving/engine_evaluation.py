@@ -15,7 +15,7 @@ from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import DatasetView
 from yolov6core.engines.latency import Latency, measure
 from yolov6core.engines.layouts import UnknownLayout
-from yolov6core.engines.runtime import Engine, infer_any, lists_detections
+from yolov6core.engines.runtime import Engine, OnGpu, infer_any, lists_detections
 from yolov6core.evaluation.evaluator import DetectionLimits, EvalResult, evaluate
 from yolov6core.serving.engine_detector import EngineDetector
 
@@ -34,6 +34,8 @@ class Times:
         stream: of calls that run `images` images as fast as the runtime can.
         pre_ms, post_ms: milliseconds an image before (all engines alike) and after the network.
         whole_ms: milliseconds an image from the decoded picture to boxes.
+        compute_ms: of a call on the GPU alone, by its own clock, for engines that run on one: `latency` holds the
+            copies to and from it and Python as well.
     """
 
     latency: Mapping[str, Latency]
@@ -42,6 +44,7 @@ class Times:
     pre_ms: float
     post_ms: Mapping[str, float]
     whole_ms: Mapping[str, float]
+    compute_ms: Mapping[str, float]
 
 
 def evaluate_engine(
@@ -96,19 +99,21 @@ def measure_engines(
         repeats: runs of each engine in a round.
     """
     rng = np.random.default_rng(0)
-    single, streams, images = {}, {}, {}
+    single, streams, images, ones = {}, {}, {}, {}
     for name, engine in engines.items():
         batch, *rest = engine.info.input_shape
         most = min(STREAM_BATCH, engine.info.settings.max_batch) if batch == -1 else batch
         # Values do not change the time of a convolution; a seeded picture of noise keeps runs alike.
         one, many = (rng.random((size, *rest), dtype=np.float32) for size in (max(batch, 1), most))
-        images[name] = repeats * most
+        images[name], ones[name] = repeats * most, one
         single[name] = lambda engine=engine, one=one: engine.infer(one)
         streams[name] = lambda engine=engine, many=many: engine.stream(many, repeats)
         engine.stream(many, 2)  # compiles what streams need
     latency = measure(single, rounds=rounds, repeats=repeats)
     stream = measure(streams, rounds=rounds, repeats=1, warmup=0)
-    return Times(latency, stream, images, *_around_network(engines, dataset, limits))
+    timed = {name: engine for name, engine in engines.items() if isinstance(engine, OnGpu)}
+    compute = {name: median(engine.compute_ms(ones[name], repeats)) for name, engine in timed.items()}
+    return Times(latency, stream, images, *_around_network(engines, dataset, limits), compute)
 
 
 def _around_network(

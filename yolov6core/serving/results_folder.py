@@ -11,7 +11,7 @@ from typing import Any
 
 from yolov6core.base.atomic import clear_leftovers, full_disk_explained, rounded, temporary_name, write_to_disk
 from yolov6core.base.errors import UserError
-from yolov6core.base.own_files import output_folder, place_new
+from yolov6core.base.own_files import output_folder, place_new, sha256_of
 
 DOCUMENT = "detections.json"
 TABLE = "detections.csv"
@@ -75,7 +75,7 @@ class ResultsFolder:
 
     def place(self, temporary: Path, name: str) -> None:
         """Give a written file its name. Raises UserError if somebody put one of its name there meanwhile."""
-        digest = _digest(temporary)
+        digest = sha256_of(temporary)
         with open(self._account, "ab", buffering=0) as account:
             account.write(f"{digest} {name}\n".encode(errors="surrogateescape"))
         if self._is_earlier(name):
@@ -91,7 +91,7 @@ class ResultsFolder:
             UserError: the disk is full, or one of the two is there by now.
         """
         self.write(self.table, table.encode())
-        broken_off = {name: _digest(self.path / name) for name in self._broken_off if self._is_earlier(name)}
+        broken_off = {name: sha256_of(self.path / name) for name in self._broken_off if self._is_earlier(name)}
         whole = rounded(document | {"outputs": {**self._earlier, **broken_off, **self._written}})
         whole["digest"] = _document_digest(whole)
         self.write(self.document, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
@@ -116,7 +116,7 @@ class ResultsFolder:
         digests = {known, *self._broken_off.get(name, ())}
         if path.is_symlink() or not path.is_file() or digests == {None}:
             return False
-        return _digest(path) in digests
+        return sha256_of(path) in digests
 
 
 def picture_names(sources: Iterable[str]) -> dict[str, str]:
@@ -147,7 +147,7 @@ def _written_before(path: Path) -> dict[str, str]:
     outputs = document.get("outputs") if isinstance(document, dict) else None
     if not isinstance(outputs, dict) or document.pop("digest", None) != _document_digest(document):
         return {}
-    return {**outputs, path.name: _digest(path)}
+    return {**outputs, path.name: sha256_of(path)}
 
 
 def _accounted(path: Path) -> dict[str, set[str]]:
@@ -162,8 +162,3 @@ def _accounted(path: Path) -> dict[str, set[str]]:
 
 def _document_digest(document: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
