@@ -57,6 +57,8 @@ MAY_IMPORT = {  # package or module of yolov6core -> others that it may import; 
     "report": {"data", "evaluation"},
     "bundle": {"data", "engines", "evaluation", "exchange", "export", "int8", "models", "quant", "tasks"},
 }
+COMMANDS = ("__main__", "tools")
+"""Modules of `stages/` that define the command line."""
 MOST_LINES_OF_STAGES = 4300
 MOST_LINES_OF_DVC_YAML = 220
 
@@ -140,7 +142,7 @@ def test_imports_point_one_way(path):
             assert target[0] == "yolov6core", f"{path}: the core must not know the stages"
             own, other = parts[1], target[1]
             assert other in MAY_IMPORT[own] | {own, "base"}, f"{path}: {own} must not import {other}"
-        elif target[0] == "stages" and parts[1] != "__main__":
+        elif target[0] == "stages" and parts[1] not in COMMANDS:
             assert target[1] in ("params", "shared"), f"{path}: a stage must not import the stage {module}"
 
 
@@ -160,7 +162,7 @@ def test_functions_import_only_where_it_is_needed(path):
     inside_main: list[str] = []
     for node, function in import_nodes(ast.parse(path.read_text(encoding="utf-8"))):
         packages = packages_of(node)
-        if path.parts[-2:] == ("stages", "__main__.py") and function:
+        if path.parts[-2] == "stages" and path.stem in COMMANDS and function:
             inside_main.append(function)
         elif function and path.parts[-3:] == BARS:
             assert names_of(node) == {"stages.shared.drawing"}, f"{path}: {function} imports {packages}"
