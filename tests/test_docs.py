@@ -131,7 +131,7 @@ def test_parameters_exist(name):
     for code in code_of(page(name)):
         if "renamed to" in code:
             continue  # a message that quotes a key of an earlier version
-        for section, key, more in re.findall(rf"(?<![\w./-])({sections})\.(\*|\w+)((?:\.\w+)*)(?![\w.]*/)", code):
+        for section, key, more in re.findall(rf"(?<![\w./-])({sections})\.(\*|[a-z]\w*)((?:\.\w+)*)(?![\w.]*/)", code):
             if (key + more).rpartition(".")[2] in FILE_ENDINGS:
                 continue  # a file
             assert key == "*" or key in params()[section], f"{name}: {code}: no parameter {section}.{key}"
