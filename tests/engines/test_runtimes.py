@@ -95,6 +95,19 @@ def test_sidecar_comes_back_as_it_was(built):
     assert read_info(folder) == info
 
 
+def test_an_engine_of_an_earlier_version_has_the_settings_that_came_later(built):
+    folder, info = built("onnxruntime", "ort")
+    document = json.loads((folder / SIDECAR).read_text())
+    for name in ("dla_core", "hardware_compatibility", "version_compatible"):
+        del document["settings"][name]
+    (folder / SIDECAR).write_text(json.dumps(document))
+    assert read_info(folder) == info
+    del document["settings"]["threads"]
+    (folder / SIDECAR).write_text(json.dumps(document))
+    with pytest.raises(EngineMismatch, match="the fields threads, .* are needed"):
+        read_info(folder)
+
+
 @pytest.mark.parametrize("runtime, dialect", [*CPU, ("torch", "trt")])
 def test_wrong_image_shapes_are_refused(built, toy_net, runtime, dialect):
     engine = TorchEngine(toy_net("trt"), (32, 32)) if runtime == "torch" else open_engine(built(runtime, dialect)[0])

@@ -124,9 +124,12 @@ def _shapes(value: Any) -> dict[str, tuple[int, ...]]:
     return {name: _shape(shape) for name, shape in value.items()}
 
 
-def _part(checks: dict[str, Callable[[Any], Any]]) -> Callable[[Any], dict[str, Any]]:
+def _part(checks: dict[str, Callable[[Any], Any]], *, later: Iterable[str] = ()) -> Callable[[Any], dict[str, Any]]:
+    """Reader of a table; it may lack the fields `later`, which engines of earlier versions do not have."""
+    needed = set(checks) - set(later)
+
     def check(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict) or set(value) != set(checks):
+        if not isinstance(value, dict) or not needed <= set(value) <= set(checks):
             raise ValueError(f"the fields {', '.join(checks)} are needed")
         found = {}
         for name, entry in value.items():
@@ -156,6 +159,7 @@ _SETTINGS = _part(
         "hardware_compatibility": _text,
         "version_compatible": _yes_or_no,
     },
+    later=("dla_core", "hardware_compatibility", "version_compatible"),
 )
 _INTERFACE = _part(
     {
