@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.patch_detector import CELL, NAMES, SIZE, picture, write_patch_detector
+from yolov6core.data.transforms import chw_rgb, network_input
 from yolov6core.engines.registry import open_file
 from yolov6core.engines.runtime import BuildSettings, Engine
 from yolov6core.serving.engine_detector import EngineDetector
@@ -31,6 +33,14 @@ def test_boxes_are_in_the_pixels_of_the_picture(engine, factor):
     found, _ = EngineDetector(engine)(picture(GREEN, 1, 2, size=factor * SIZE))
     assert found.shape == (1, 6) and found.dtype == np.float32
     np.testing.assert_allclose(found[0], [*cell(1, 2, factor), 1.0, 1.0], atol=1e-3)
+
+
+def test_a_picture_becomes_what_a_batch_of_a_split_becomes(engine):
+    """To the last bit: engines are judged on splits, and used on pictures."""
+    levels = np.arange(SIZE * SIZE * 3, dtype=np.uint64).reshape(SIZE, SIZE, 3).astype(np.uint8)
+    found, _ = EngineDetector(engine).network_input(levels)
+    expected = network_input(torch.from_numpy(chw_rgb(levels))[None], memory_format=torch.contiguous_format)
+    np.testing.assert_array_equal(found, expected.numpy(), strict=True)
 
 
 def test_wide_pictures_are_framed_and_boxes_come_out_of_the_frame(engine):

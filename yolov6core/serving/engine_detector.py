@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from yolov6core.base.errors import UserError
 from yolov6core.data.loader import shrunk
-from yolov6core.data.transforms import Letterbox, chw_rgb, letterbox, network_input
+from yolov6core.data.transforms import Letterbox, chw_rgb, letterbox
 from yolov6core.engines.layouts import UnknownLayout
 from yolov6core.engines.runtime import Engine, infer_any, lists_detections
 from yolov6core.evaluation.evaluator import in_source_pixels
@@ -100,8 +99,8 @@ class EngineDetector:
     def network_input(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Letterbox]:
         """The letterboxed picture as a batch [1, 3, H, W], and where it lies in it."""
         picture, _, geometry = letterbox(image, NO_LABELS, size=self.size, inside=self.inside, nearest=self.nearest)
-        pixels = torch.from_numpy(chw_rgb(picture))[None]
-        return network_input(pixels, memory_format=torch.contiguous_format).numpy(), geometry
+        # As `transforms.network_input` divides, without waking torch's threads for one picture.
+        return np.divide(chw_rgb(picture)[None], np.float32(255), dtype=np.float32), geometry
 
     def detections(
         self, boxes: NDArray[np.float32], scores: NDArray[np.float32], geometry: Letterbox
