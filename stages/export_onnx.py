@@ -19,7 +19,6 @@ from yolov6core.base.errors import UserError, logger
 from yolov6core.base.threads import set_threads
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
-from yolov6core.engines.trial import brief
 from yolov6core.exchange.compare import Outputs
 from yolov6core.exchange.interface import Interface
 from yolov6core.export.check import Tolerance, check_file, complaint, describe
@@ -142,7 +141,8 @@ def _export_naive(export: ExportParams, folder: Path) -> Rows:
             run = open_outputs(models["decoded"].SerializeToString(), "ort")
             rounded = [(found["boxes"], found["scores"]) for found in map(run, source.images)]
         except Exception as error:  # what the tool and its runtime raise has no common base class
-            raise UserError(f"ONNX Runtime's tool fails ({brief(error)}); set export.naive to false") from error
+            told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise UserError(f"ONNX Runtime's tool fails ({told}); set export.naive to false") from error
         name = f"naive.{dialect}.onnx"
         row = _write_and_check(models[export.form], folder / name, dialect, source, export, rounded)
         if not row["ok"]:
