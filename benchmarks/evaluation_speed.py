@@ -27,7 +27,7 @@ from yolov6core.engines.registry import open_engine
 from yolov6core.engines.runtime import BuildSettings, infer_any
 from yolov6core.evaluation.evaluator import EvalResult, evaluate
 from yolov6core.export.dialects import GRID, write_dialect
-from yolov6core.param_sections import read_params
+from yolov6core.param_sections import ParameterFile
 from yolov6core.quant.insert import QuantizedModel, set_dialect_
 from yolov6core.tasks.networks import placed
 
@@ -47,7 +47,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (prepare,) = read_params(PARAMS, PrepareParams)
+        (prepare,) = ParameterFile(PARAMS).read(PrepareParams)
         prepare = prepare.model_copy(update={"root": options.root})
         prepare_voc2yolo(prepare, out=folder / "data", metrics=folder / "m.json")
         best: dict[str, tuple[float, EvalResult]] = {}

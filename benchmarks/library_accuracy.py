@@ -30,7 +30,7 @@ from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import DatasetView, image_batches
 from yolov6core.evaluation.evaluator import evaluate
 from yolov6core.models.card import NetworkCard
-from yolov6core.param_sections import read_params
+from yolov6core.param_sections import ParameterFile
 from yolov6core.tasks.networks import read_network
 
 FLOAT, OURS = paths.ONNX / "float.openvino.onnx", paths.ONNX / "ptq.openvino.onnx"
@@ -91,7 +91,7 @@ def compiled(model: Any) -> Predict:
 
 def score(predict: Predict, card: NetworkCard) -> float:
     """mAP50:95 on the validation images of the present folder."""
-    (evaluation,) = read_params(Path("params.yaml"), EvalParams)
+    (evaluation,) = ParameterFile(Path("params.yaml")).read(EvalParams)
     result = evaluate(
         predict,
         DatasetView(DetectionDataset(paths.DATASET, "val"), shrink=card.shrink),

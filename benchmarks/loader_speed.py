@@ -24,7 +24,7 @@ from stages.prepare_voc2yolo import prepare_voc2yolo
 from yolov6core.data.augment import TrainTransform
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.loader import epoch_plan, planned_batches
-from yolov6core.param_sections import read_params
+from yolov6core.param_sections import ParameterFile
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
@@ -54,7 +54,7 @@ def main() -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        (prepare,) = read_params(PARAMS, PrepareParams)
+        (prepare,) = ParameterFile(PARAMS).read(PrepareParams)
         prepare = prepare.model_copy(update={"root": options.root})
         out = Path(folder) / "dataset"
         prepare_voc2yolo(prepare, out=out, metrics=Path(folder) / "prepare.json")

@@ -55,9 +55,9 @@ import json, os, resource, sys, time
 from pathlib import Path
 from stages.params import PrepareParams
 from stages.prepare_voc2yolo import prepare_voc2yolo
-from yolov6core.param_sections import read_params
+from yolov6core.param_sections import ParameterFile
 start, used = time.perf_counter(), time.process_time()
-prepare_voc2yolo(*read_params(Path("params.yaml"), PrepareParams))
+prepare_voc2yolo(*ParameterFile(Path("params.yaml")).read(PrepareParams))
 seconds, used = time.perf_counter() - start, time.process_time() - used
 images = json.loads(Path("metrics/prepare.json").read_text())["images"]
 print(images, seconds, used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -39,7 +39,7 @@ def main() -> None:
     scores = {seed: run(options.out.resolve() / f"seed{seed}", seed, options.set) for seed in options.seeds}
     for seed, found in scores.items():
         print(f"seed {seed}: " + "  ".join(f"{name} {engine:.2f}" for name, (engine, _) in found.items()))
-    for name in list(TORCH_METRICS)[1:]:
+    for name in ("naive", "ptq", "partial", "qat"):
         gains = [found[name][0] - found["float"][0] for found in scores.values()]
         print(f"{name:8s} {summary(gains)} to float")
     apart = max(abs(engine - torch) for found in scores.values() for engine, torch in found.values())
@@ -47,17 +47,16 @@ def main() -> None:
 
 
 def run(folder: Path, seed: int, changes: list[str]) -> dict[str, tuple[float, float]]:
-    """mAP50:95 in percent of every kind of model, of its engine and of its torch network."""
+    """mAP50:95 in percent of every kind of model, of its engine and of its torch network (`naive` has none)."""
     run_stages(folder, changed_params(seed, changes), STAGES)
 
     def percent(path: Path) -> float:
         return 100 * json.loads(path.read_text(encoding="utf-8"))["map50_95"]
 
     metrics = folder / "metrics"
-    return {
-        name: (percent(metrics / f"eval/{name}.json"), percent(metrics / f"{stage}.json"))
-        for name, stage in TORCH_METRICS.items()
-    }
+    engines = {name: percent(metrics / f"eval/{name}.json") for name in ("naive", *TORCH_METRICS)}
+    torch = {name: percent(metrics / f"{stage}.json") for name, stage in TORCH_METRICS.items()}
+    return {name: (engine, torch.get(name, engine)) for name, engine in engines.items()}
 
 
 def run_stages(folder: Path, params: dict[str, Any], stages: Sequence[str]) -> None:

@@ -75,13 +75,12 @@ class EngineDetector:
 
     def several(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Detections [N, 6] of each picture, in batches of what the engine takes. Raises: see `__call__`."""
-        inputs = [self.network_input(image) for image in images]
         size = self._batch_size()
         found: list[NDArray[np.float32]] = []
-        for start in range(0, len(inputs), size):
-            part = inputs[start : start + size]
-            boxes, scores = self._inferred(np.concatenate([batch for batch, _ in part]))
-            found += [self.detections(*rows) for rows in zip(boxes, scores, [place for _, place in part], strict=True)]
+        for start in range(0, len(images), size):
+            inputs, places = zip(*map(self.network_input, images[start : start + size]), strict=True)
+            boxes, scores = self._inferred(np.concatenate(inputs))
+            found += [self.detections(*rows) for rows in zip(boxes, scores, places, strict=True)]
         return found
 
     def _batch_size(self) -> int:
