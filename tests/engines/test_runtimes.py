@@ -217,3 +217,21 @@ def test_the_precision_of_the_compiled_network_is_recorded(tmp_path, monkeypatch
     with caplog.at_level(logging.WARNING):
         info = openvino_engine.build(model, tmp_path / "engine", BuildSettings(threads=1, precision="f16"))
     assert info.precision == "f32" and info.settings.precision == "f16" and "this CPU cannot do it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "setting, spins",
+    [({}, True), ({"GOMP_SPINCOUNT": "1000"}, False), ({"OMP_WAIT_POLICY": "passive"}, False)]
+    + [({"GOMP_SPINCOUNT": "infinity", "OMP_WAIT_POLICY": "active"}, True)],
+)
+def test_threads_of_onnx_runtime_wait_as_those_of_torch(monkeypatch, setting, spins):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    options = onnxruntime_engine._options(pytest.importorskip("onnxruntime"), 1)
+    try:
+        found = options.get_session_config_entry("session.intra_op.allow_spinning")
+    except RuntimeError:  # it was not set
+        found = "1"
+    assert found == ("1" if spins else "0")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from yolov6core.base.waiting import SHORT_SPIN, SPIN_COUNT
 from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.onnx_facts import read_facts
 from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
@@ -119,6 +121,14 @@ class OnnxRuntimeEngine:
             self.infer(images)
 
 
+def _threads_yield() -> bool:
+    """Whether waiting threads give their cores away, as `runtime.waiting` or the user has settled it for torch's."""
+    spins = os.environ.get(SPIN_COUNT, "")
+    if spins.isdigit():
+        return int(spins) <= int(SHORT_SPIN)
+    return os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE"
+
+
 def _options(ort: Any, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -126,6 +136,8 @@ def _options(ort: Any, threads: int) -> Any:
     options.log_severity_level = ERRORS_ONLY
     # Spinning worker threads would slow down the next candidate that is timed in the same process.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if _threads_yield():
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 
