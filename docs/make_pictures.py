@@ -1,6 +1,6 @@
-"""The pictures of README and docs, made from the run that lies in artifacts/.
+"""The pictures of README and docs, and the page of the run, made from the run that lies in artifacts/.
 
-python docs/make_pictures.py            # writes docs/pictures
+python docs/make_pictures.py            # writes docs/pictures and docs/report.html
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ def save(figure: Figure, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
+    parser.add_argument("--page", type=Path, default=Path("docs/report.html"))
     parser.add_argument("--images", nargs="+", default=EXAMPLES, help="names of val images without ending")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -121,6 +122,7 @@ def main() -> None:
     calibration(given.out / "calibration.png")
     shutil.copy(ARTIFACTS / "sensitivity/ranking.png", given.out / "ranking.png")
     shutil.copy(ARTIFACTS / "dataset/statistics.jpg", given.out / "statistics.jpg")
+    shutil.copy(ARTIFACTS / "report/index.html", given.page)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def bundle(
     Raises:
         UserError: no such kind or target, and see `make_bundle`.
     """
-    for option, value, allowed in (("--kind", kind, paths.KINDS), ("--target", target, TARGETS)):
+    for option, value, allowed in (("--kind", kind, tuple(paths.WEIGHTS)), ("--target", target, TARGETS)):
         if value not in allowed:
             raise UserError(f"{option} {value} is unknown; choose one of {', '.join(allowed)}")
     set_threads(runtime.threads)

@@ -282,6 +282,15 @@ def test_pictures_are_used_described_and_small():
     assert sum(path.stat().st_size for path in pictures) < 500_000
 
 
+def test_the_page_in_docs_is_that_of_the_committed_run():
+    """DVC's hash of the folder `artifacts/report`, which holds the page alone."""
+    page_md5 = hashlib.md5(committed_bytes("docs/report.html"), usedforsecurity=False).hexdigest()
+    listed = json.dumps([{"md5": page_md5, "relpath": "index.html"}]).encode()
+    (out,) = yaml_of(committed("dvc.lock"))["stages"]["report"]["outs"]
+    found = hashlib.md5(listed, usedforsecurity=False).hexdigest() + ".dir"
+    assert found == out["md5"], "run `python docs/make_pictures.py`"
+
+
 def test_every_table_of_results_has_its_command():
     sections = re.split(r"^## ", page("docs/results.md"), flags=re.MULTILINE)[1:]
     bare = [

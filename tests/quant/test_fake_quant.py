@@ -128,7 +128,7 @@ def test_values_check_themselves():
         Grid(0, 255, symmetric=True)
     with pytest.raises(ValueError, match="trt, openvino, ort"):
         dialect("tensorrt")
-    assert set(DIALECTS) == {"trt", "openvino", "ort", "openvino_signed", "qdq", "qdq_signed"}
+    assert set(DIALECTS) == {"trt", "openvino", "ort", "openvino_signed", "qdq", "qdq_signed", "trt_all"}
 
 
 def test_a_range_survives_copies_and_state_dicts():

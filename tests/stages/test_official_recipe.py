@@ -10,6 +10,7 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+import typer.main
 from typer.testing import CliRunner
 
 from stages.__main__ import app
@@ -155,6 +156,6 @@ def test_the_guide_names_what_there_is():
     recipe = parse_yaml(RECIPE.read_text(encoding="utf-8"))
     for path in (recipe["train"]["weights"], recipe["search"]["scales"]):
         assert Path(path).name in text and Path(path).parent.as_posix() in text
-    named = {command.name for command in app.registered_commands}
+    named = set(typer.main.get_command(app).commands)
     used = set(re.findall(r"python -m stages ([a-z-]+)", text)) | set(commands())
     assert used <= named, used - named

@@ -89,13 +89,20 @@ def test_a_missing_input_names_the_stage_that_makes_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for stage, maker in (
         ("search-scales", "prepare-voc2yolo"),
+        ("train-repopt", "prepare-voc2yolo"),
+        ("build-trt", "export-onnx"),
+        ("eval-trt", "prepare-voc2yolo"),
+        ("report", "prepare-voc2yolo"),
+    ):
+        result = CliRunner().invoke(app, [stage])
+        assert result.exit_code == 1, stage
+        assert f"dvc repro {maker}" in result.output, result.output
+    Path("artifacts/dataset").mkdir(parents=True)
+    for stage, maker in (
         ("ptq-calib", "train-repopt"),
         ("sensitivity", "train-repopt"),
         ("qat-distill", "train-repopt"),
         ("export-onnx", "train-repopt"),
-        ("build-trt", "export-onnx"),
-        ("eval-trt", "prepare-voc2yolo"),
-        ("report", "prepare-voc2yolo"),
     ):
         result = CliRunner().invoke(app, [stage])
         assert result.exit_code == 1, stage

@@ -182,7 +182,8 @@ def test_a_training_shows_epochs_stops_and_ends_in_the_same_bytes(project, monke
     started.process.send_signal(signal.SIGINT)
     assert started.process.wait(120) == 130
     started.wait_for_end()
-    lines = screen(started.text(), 200)
+    settled, *lines = screen(started.text(), 200)
+    assert settled.startswith("waiting threads ")
     assert lines[0].startswith("train-repopt: reads artifacts/dataset, artifacts/scales, pretrained/weights")
     assert re.fullmatch(r"yolov6-quant \S+, torch \S+, Python [\d.]+; cpu, 1 CPU thread", lines[1])
     assert lines[2].startswith("epoch 1/3  lr ") and "stopping after this step; once more stops at once" in lines
