@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import termios
@@ -53,6 +54,7 @@ def start_on_terminal(
         stderr=theirs,
         env=clean | {"TERM": "xterm"} | dict(env or {}),
         cwd=cwd,
+        preexec_fn=_heed_ctrl_c,
     )
     os.close(theirs)
     said = bytearray()
@@ -67,6 +69,11 @@ def run_on_terminal(command: Sequence[str], **how: object) -> tuple[str, int, by
     out, _ = started.process.communicate(timeout=300)
     started.wait_for_end()
     return started.text(), started.process.returncode, out
+
+
+def _heed_ctrl_c() -> None:
+    """As on a terminal: what runs in the background of a script ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(descriptor: int, into: bytearray) -> None:
