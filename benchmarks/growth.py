@@ -30,7 +30,7 @@ import torch
 import training_step
 from nms import OPTIONS, predictions
 from prepare_speed import CONVERT, write_tree
-from reporting import ROOT, add_update, machine, put_into, table
+from reporting import ROOT, machine, put_into, table
 
 from yolov6core.evaluation.coco_map import coco_metrics
 from yolov6core.evaluation.nms import nms
@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="but for the row of cores")
     parser.add_argument("--gpus", type=int, default=8)
     parser.add_argument("--tflops", type=float, default=20, help="what a GPU reaches in training, not its data sheet")
-    add_update(parser, PAGE)
+    parser.add_argument("--update", action="store_true", help=f"write the tables into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.disable()
@@ -253,8 +253,8 @@ def main() -> None:
     expected = coco(options.gpus, options.tflops)
     print("\n".join([*found, "", *expected]))
     if options.update:
-        put_into(options.update, "growth", found)
-        put_into(options.update, "coco", expected)
+        put_into(PAGE, "growth", found)
+        put_into(PAGE, "coco", expected)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import os
 import platform
@@ -14,7 +13,6 @@ from yolov6core.base.atomic import write_text
 from yolov6core.base.waiting import busy_cores
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 QUIET = 0.2
 """So many busy cores are still called a quiet machine."""
 
@@ -55,12 +53,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table."""
     lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
-
-
-def add_update(parser: argparse.ArgumentParser, default: Path) -> None:
-    """The option that puts the result into a page."""
-    shown = default.relative_to(ROOT)
-    parser.add_argument("--update", type=Path, nargs="?", const=default, help=f"page to write into; default {shown}")
 
 
 def put_into(page: Path, name: str, lines: Sequence[str]) -> None:

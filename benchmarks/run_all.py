@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reporting import RESULTS, ROOT, add_update, machine, put_into, table
+from reporting import ROOT, machine, put_into, table
 
 NUMBER = r"([-+]?[\d.]+)"
 RANGE = NUMBER + r" *\((.+?)\)"
@@ -33,6 +33,7 @@ RUN_HERE = ("artifacts/onnx", "artifacts/dataset")
 SHARED_DATA = ("SHARED/weights", "SHARED/data/coco128")
 PACKAGES = ("torch", "openvino", "onnxruntime", "numpy", "opencv-python-headless", "dvc")
 PEERS = ("nvidia-modelopt", "nncf", "ultralytics", "torchvision")
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 HEADER = ("claim", "figure", "spread", "seconds", "command")
 
 
@@ -251,7 +252,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="scripts without .py")
     parser.add_argument("--limit", type=float, default=300, help="seconds that one benchmark may take")
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("YOLOV6_SHARED", ROOT.parent / "shared")))
-    add_update(parser, RESULTS)
+    parser.add_argument("--update", action="store_true", help=f"write the table into {RESULTS.relative_to(ROOT)}")
     options = parser.parse_args()
     benches = [b for b in (BESIDE_PEERS if options.peers else QUICK) if not options.only or script(b) in options.only]
     head = machine((*PACKAGES, *(PEERS if options.peers else ())))
@@ -264,7 +265,7 @@ def main() -> None:
     lines = [head, "", *table(HEADER, rows), "", f"{failed} of {len(rows)} failed."]
     print("\n".join(lines))
     if options.update:
-        put_into(options.update, "peers" if options.peers else "bench", lines)
+        put_into(RESULTS, "peers" if options.peers else "bench", lines)
     raise SystemExit(1 if failed else 0)
 
 
