@@ -30,7 +30,8 @@ RANGE = NUMBER + r" *\((.+?)\)"
 """A figure, and its spread in brackets."""
 RUN_HERE = ("artifacts/onnx", "artifacts/dataset")
 """What `make repro` leaves, for benchmarks of the network in the present folder."""
-SHARED_DATA = ("SHARED/weights", "SHARED/data/coco128")
+SHARED = "../shared"
+SHARED_DATA = ("../shared/weights", "../shared/data/coco128")
 PACKAGES = ("torch", "openvino", "onnxruntime", "numpy", "opencv-python-headless", "dvc")
 PEERS = ("nvidia-modelopt", "nncf", "ultralytics", "torchvision")
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
@@ -42,7 +43,7 @@ class Bench:
     """A command with small options, and where its output says what.
 
     Attributes:
-        command: as one types it in the project's folder; `SHARED` becomes the folder of shared data.
+        command: as one types it in the project's folder; `../shared` becomes the folder of shared data.
         claims: what a figure is -> pattern of the output, with a group for the figure and one for its spread, if any.
         needs: paths without which it is not run.
     """
@@ -146,7 +147,7 @@ QUICK = (
         RUN_HERE,
     ),
     Bench(
-        "python benchmarks/input_sizes.py --shared SHARED",
+        "python benchmarks/input_sizes.py --shared ../shared",
         {
             "YOLOv6Lite-L on COCO128, square, AP": rf"square +{NUMBER}",
             "YOLOv6Lite-L on COCO128, `model.shrink: 8`, AP": rf"shrink 8 +{NUMBER}",
@@ -154,7 +155,7 @@ QUICK = (
         SHARED_DATA,
     ),
     Bench(
-        "python benchmarks/lite_coco128.py --shared SHARED --equalize depthwise --adaround 0 --threads 2",
+        "python benchmarks/lite_coco128.py --shared ../shared --equalize depthwise --adaround 0 --threads 2",
         {
             "YOLOv6Lite-L on COCO128, PTQ with equalization, AP": rf"chosen: .* {NUMBER}\n",
             "the same with up to a tenth of the layers float, AP": rf"layers float .* {NUMBER}\n",
@@ -182,7 +183,7 @@ BESIDE_PEERS: tuple[Bench, ...] = (
             },
             RUN_HERE,
         )
-        for tool in ("ours", "modelopt", "onnxruntime", "nncf")
+        for tool in ("ours", "ours_all_int8", "modelopt", "onnxruntime", "nncf")
     ),
     Bench(
         "python benchmarks/calibration_speed.py --variant yolov6n_v2 --batches 2 --tensors 2",
@@ -254,15 +255,18 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("YOLOV6_SHARED", ROOT.parent / "shared")))
     parser.add_argument("--update", action="store_true", help=f"write the table into {RESULTS.relative_to(ROOT)}")
     options = parser.parse_args()
-    benches = [b for b in (BESIDE_PEERS if options.peers else QUICK) if not options.only or script(b) in options.only]
+    benches = BESIDE_PEERS if options.peers else QUICK
+    if unknown := set(options.only) - set(map(script, benches)):
+        parser.error(f"--only {' '.join(sorted(unknown))}: choose from {', '.join(sorted(set(map(script, benches))))}")
+    benches = [bench for bench in benches if not options.only or script(bench) in options.only]
     head = machine((*PACKAGES, *(PEERS if options.peers else ())))
     print(head, flush=True)
     rows: list[tuple[str, ...]] = []
     for number, bench in enumerate(benches, start=1):
         print(f"{number}/{len(benches)} {bench.command}", flush=True)
         rows += outcome(bench, shared=options.shared, limit=options.limit)
-    failed = sum("FAILED" in row[1] for row in rows)
-    lines = [head, "", *table(HEADER, rows), "", f"{failed} of {len(rows)} failed."]
+    failed, skipped = (sum(row[1].startswith(word) for row in rows) for word in ("FAILED", "not run"))
+    lines = [head, "", *table(HEADER, rows), "", f"{failed} of {len(rows)} failed, {skipped} were not run."]
     print("\n".join(lines))
     if options.update:
         put_into(RESULTS, "peers" if options.peers else "bench", lines)
@@ -278,12 +282,12 @@ def script(bench: Bench) -> str:
 
 def outcome(bench: Bench, *, shared: Path, limit: float) -> list[tuple[str, ...]]:
     """Run a benchmark; its rows of the table."""
-    needs = [Path(path.replace("SHARED", str(shared))) for path in bench.needs]
+    needs = [Path(path.replace(SHARED, str(shared))) for path in bench.needs]
     missing = [str(path) for path in needs if not (ROOT / path).exists()]
     if missing:
         return [(claim, f"not run: no {', '.join(missing)}", "", "", f"`{bench.command}`") for claim in bench.claims]
     started = time.perf_counter()
-    output, failure = run(bench.command.replace("SHARED", shlex.quote(str(shared))), limit=limit)
+    output, failure = run(bench.command.replace(SHARED, shlex.quote(str(shared))), limit=limit)
     seconds = f"{time.perf_counter() - started:.0f}"
     rows = []
     for claim, pattern in bench.claims.items():

@@ -69,7 +69,7 @@ def test_its_commands_have_options_that_exist(of_benchmarks):
 
 def outcomes(run_all, tmp_path, claims: dict[str, str], code: str, **options) -> list[tuple[str, ...]]:
     (tmp_path / "script.py").write_text(code, encoding="utf-8")
-    bench = run_all.Bench(f"WORD=seven python {tmp_path}/script.py SHARED", claims, **options)
+    bench = run_all.Bench(f"WORD=seven python {tmp_path}/script.py ../shared", claims, **options)
     return [row[:3] for row in run_all.outcome(bench, shared=tmp_path / "shared data", limit=5)]
 
 
@@ -84,7 +84,7 @@ def test_figures_spreads_and_failures_reach_the_table(of_benchmarks, tmp_path):
     assert shown == [("folder", f"{tmp_path}/shared data", "")]
     for claim, figure, _ in outcomes(run_all, tmp_path, claims, code + "raise SystemExit('no disk')\n"):
         assert (claim, figure) in [(name, "FAILED: exit code 1, no disk") for name in claims]
-    (row,) = outcomes(run_all, tmp_path, {"speed": "(x)"}, code, needs=("SHARED/weights",))
+    (row,) = outcomes(run_all, tmp_path, {"speed": "(x)"}, code, needs=("../shared/weights",))
     assert row[1] == f"not run: no {tmp_path}/shared data/weights"
 
 
