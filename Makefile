@@ -69,17 +69,18 @@ bench: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python benchmarks/run_all.py
 
 # The same beside other toolkits, in an environment of their own. ultralytics goes in without what it asks for: its
-# OpenCV would replace the one that is there.
+# OpenCV would replace the one that is there. Where it cannot be had, its row says so.
 PEERS := .venv-peers
+PEERS_PIP = $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 bench-peers: $(PEERS)/.installed
 	PATH="$(CURDIR)/$(PEERS)/bin:$$PATH" python benchmarks/run_all.py --peers
 
-PEERS_PIP = $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check
 $(PEERS)/.installed: pyproject.toml constraints.txt benchmarks/peers.txt
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS_PIP) $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") "torch==$$(sed -n 's/^torch==//p' constraints.txt)" torchvision
-	$(PEERS_PIP) --constraint constraints.txt --editable '.[pipeline]' --requirement benchmarks/peers.txt
-	$(PEERS_PIP) --no-deps ultralytics==8.4.190 ultralytics-thop==2.2.3 ultralytics-platform==0.1.99
+	$(PEERS_PIP) $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torch
+	$(PEERS_PIP) --editable '.[pipeline]' --requirement benchmarks/peers.txt
+	-$(PEERS_PIP) $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torchvision
+	-$(PEERS_PIP) --no-deps ultralytics==8.4.190 ultralytics-thop==2.2.3 ultralytics-platform==0.1.99
 	touch $@
 
 clean:
