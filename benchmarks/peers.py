@@ -85,12 +85,12 @@ def calibration(tool: str) -> None:
     """One tool's way from the float network to an INT8 one; its time, memory and mAP."""
     network, card = load_float(paths.WEIGHTS["float"])
     images = list(batches(card, "calib"))
-    before = on_val(network, card)
     if tool in MODULES:  # loading it is not what is measured
         importlib.import_module(MODULES[tool])
     used, started = peak_mib(), time.perf_counter()
     result = CALIBRATIONS[tool](network, images)
     seconds, memory = time.perf_counter() - started, peak_mib() - used
+    before = on_val(load_float(paths.WEIGHTS["float"])[0], card)  # only now: its memory would hide the calibration's
     after = on_val(result, card) if isinstance(result, nn.Module) else 100 * score(result, card)
     print(
         f"{tool}: {seconds:.2f} s, {memory:.0f} MiB, mAP {after - before:+.2f} points, {sum(map(len, images))} images"
