@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # An index of torch's CPU builds, for machines whose usual index gives torch with gigabytes of CUDA packages.
 TORCH_INDEX ?=
 
-.PHONY: setup repro exps test test-fast test-avx2 types lint accept clean
+.PHONY: setup repro exps test test-fast test-avx2 types lint accept bench bench-peers clean
 
 setup: $(STAMP)
 
@@ -63,6 +63,25 @@ lint: $(STAMP)
 # their outputs into dvc.lock only if they are the same as before.
 accept: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" python tests/support/accept.py
+
+# A quick form of every benchmark, in a table; it wants a machine that is else idle.
+bench: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python benchmarks/run_all.py
+
+# The same beside other toolkits, in an environment of their own. ultralytics goes in without what it asks for: its
+# OpenCV would replace the one that is there. Where it cannot be had, its row says so.
+PEERS := .venv-peers
+PEERS_PIP = $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+bench-peers: $(PEERS)/.installed
+	PATH="$(CURDIR)/$(PEERS)/bin:$$PATH" python benchmarks/run_all.py --peers
+
+$(PEERS)/.installed: pyproject.toml constraints.txt benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS_PIP) $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torch
+	$(PEERS_PIP) --editable '.[pipeline]' --requirement benchmarks/peers.txt
+	-$(PEERS_PIP) $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torchvision
+	-$(PEERS_PIP) --no-deps ultralytics==8.4.190 ultralytics-thop==2.2.3 ultralytics-platform==0.1.99
+	touch $@
 
 clean:
 	rm -rf artifacts .cpu.json .dialect.json .ckpt dvc_plots .pytest_cache .ruff_cache

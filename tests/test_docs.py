@@ -18,7 +18,7 @@ import typer.main
 from ruamel.yaml import YAML
 
 from stages.__main__ import app
-from tests.support.pages import anchors_of, code_of, page, pages
+from tests.support.pages import anchors_of, code_of, page, pages, table_of
 from tests.support.pipeline import ROOT, STAGES
 from tests.test_architecture import MAY_IMPORT
 from yolov6core.param_sections import SECTIONS, ParamsError, parse_params
@@ -73,12 +73,6 @@ def params() -> dict[str, dict[str, Any]]:
 @cache
 def dvc_stages() -> dict[str, dict[str, Any]]:
     return yaml_of((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-
-
-def table_of(text: str, header: str) -> list[list[str]]:
-    """Cells of the rows of the table that begins with `header`."""
-    rows = text[text.index(header) :].split("\n\n")[0].splitlines()[2:]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
 def spans_of(cell: str) -> list[str]:

@@ -45,3 +45,9 @@ def anchors_of(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", _BLOCK.sub("", text), re.MULTILINE)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()).strip() for heading in headings]
     return {heading.replace(" ", "-") for heading in plain}
+
+
+def table_of(text: str, header: str) -> list[list[str]]:
+    """Cells of the rows of the table that begins with `header`."""
+    rows = text[text.index(header) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
