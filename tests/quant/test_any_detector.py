@@ -77,10 +77,10 @@ class PyramidPool(nn.Module):
         self.pool = nn.MaxPool2d(5, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.reduce(x)
-        once = self.pool(x)
-        twice = self.pool(once)
-        return self.join(torch.cat([x, once, twice, self.pool(twice)], 1))
+        maps = [self.reduce(x)]
+        for _ in range(3):
+            maps.append(self.pool(maps[-1]))
+        return self.join(torch.cat(maps, 1))
 
 
 class AnchorDetector(nn.Module):

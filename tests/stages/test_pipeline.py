@@ -84,26 +84,24 @@ def test_plots_name_files_and_columns_that_exist(project):
             assert column in header and settings["x"] in header, f"{path}: {column}, {settings['x']} not in {header}"
 
 
-def test_a_missing_input_names_the_stage_that_makes_it(tmp_path, monkeypatch):
+WITHOUT_DATASET = {
+    "search-scales": "prepare-voc2yolo",
+    "train-repopt": "prepare-voc2yolo",
+    "build-trt": "export-onnx",
+    "eval-trt": "prepare-voc2yolo",
+    "report": "prepare-voc2yolo",
+}
+"""Stage -> the one that makes what it misses."""
+WITH_DATASET = dict.fromkeys(("ptq-calib", "sensitivity", "qat-distill", "export-onnx"), "train-repopt")
+
+
+@pytest.mark.parametrize("there, makers", [([], WITHOUT_DATASET), (["artifacts/dataset"], WITH_DATASET)])
+def test_a_missing_input_names_the_stage_that_makes_it(tmp_path, monkeypatch, there, makers):
     (tmp_path / "params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    for stage, maker in (
-        ("search-scales", "prepare-voc2yolo"),
-        ("train-repopt", "prepare-voc2yolo"),
-        ("build-trt", "export-onnx"),
-        ("eval-trt", "prepare-voc2yolo"),
-        ("report", "prepare-voc2yolo"),
-    ):
-        result = CliRunner().invoke(app, [stage])
-        assert result.exit_code == 1, stage
-        assert f"dvc repro {maker}" in result.output, result.output
-    Path("artifacts/dataset").mkdir(parents=True)
-    for stage, maker in (
-        ("ptq-calib", "train-repopt"),
-        ("sensitivity", "train-repopt"),
-        ("qat-distill", "train-repopt"),
-        ("export-onnx", "train-repopt"),
-    ):
+    for folder in there:
+        Path(folder).mkdir(parents=True)
+    for stage, maker in makers.items():
         result = CliRunner().invoke(app, [stage])
         assert result.exit_code == 1, stage
         assert f"dvc repro {maker}" in result.output, result.output
