@@ -17,7 +17,8 @@ from yolov6core.engines.compatibility import check_combination
 from yolov6core.exchange.compare import Outputs
 from yolov6core.exchange.interface import Interface
 from yolov6core.export.check import Row, check_file, complaint
-from yolov6core.export.dialects import Export, grid_of, slow_in_int8, write_traced
+from yolov6core.export.dialects import Export, write_traced
+from yolov6core.export.grids import CACHE_GRID, choose_grid_, note_quantized
 from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, save_onnx, to_onnx
 from yolov6core.export.qdq import unfold_weights
 from yolov6core.int8.quantized_networks import load_quantized
@@ -27,8 +28,6 @@ from yolov6core.quant.insert import (
     QuantizedModel,
     quantizers_off,
     ready_for_export_,
-    set_dialect_,
-    set_float_layers_,
     state_of,
     uncalibrated,
 )
@@ -46,12 +45,14 @@ class TorchNetwork:
         network: raw outputs, see `models.head`.
         decoded: the same with boxes and scores as outputs.
         interface: of the files that are written from it.
+        floats: module paths of the convolutions that stay float, where others are quantized.
     """
 
     card: NetworkCard
     network: nn.Module
     decoded: nn.Module
     interface: Interface
+    floats: frozenset[str]
 
     def run(self, images: Sequence[np.ndarray], *, quantized: bool = True) -> list[Outputs]:
         """Boxes [B, A, 4] and scores [B, A, C] of batches float32 [B, 3, H, W] in 0..1."""
@@ -67,11 +68,13 @@ def open_network(request: BundleRequest, dialect: str) -> TorchNetwork:
         UserError: the checkpoint is missing or damaged, was not calibrated for this grid, or does not fit image_size.
         ValueError: the interface contradicts itself.
     """
+    floats: frozenset[str] = frozenset()
     if request.kind == "float":
         network, card = load_float(request.weights)
     else:
         network, card = load_quantized(request.weights)
-        _set_grid(ready_for_export_(network), request, dialect)
+        floats = state_of(network).float_layers
+        _set_grid(ready_for_export_(network), request, dialect, floats)
     size = request.image_size or card.image_size
     stride = max(card.strides)
     if size[0] % stride or size[1] % stride:
@@ -88,18 +91,18 @@ def open_network(request: BundleRequest, dialect: str) -> TorchNetwork:
     )
     card = replace(card, image_size=size)
     decoded = DecodedNetwork(network, strides=card.strides, image_size=size).eval()
-    return TorchNetwork(card, network, decoded, interface)
+    return TorchNetwork(card, network, decoded, interface, floats)
 
 
-def _set_grid(network: QuantizedModel, request: BundleRequest, dialect: str) -> None:
-    floats = state_of(network).float_layers
-    set_dialect_(network, grid_of(dialect, nms=request.nms, dynamic_batch=request.open_batch))
-    set_float_layers_(network, floats | slow_in_int8(network, dialect))
+def _set_grid(network: QuantizedModel, request: BundleRequest, dialect: str, floats: frozenset[str]) -> str:
+    """Choose the grid of a file; returns its name."""
+    grid = choose_grid_(network, dialect, floats, nms=request.nms, dynamic_batch=request.open_batch)
     if missing := uncalibrated(network):
         raise UserError(
             f"{request.weights} has no ranges for {len(missing)} tensors that dialect {dialect} quantizes, such as "
             f"{missing[0]}: choose another --target, or calibrate with 'dvc repro ptq-calib'"
         )
+    return grid
 
 
 def write_file(
@@ -139,14 +142,20 @@ def write_file(
 
 
 def _traced(source: TorchNetwork, planned: PlannedFile, request: BundleRequest) -> onnx.ModelProto:
-    raw = request.form == "raw"
-    return to_onnx(
-        source.network if raw else source.decoded,
+    """The network as ONNX, on the grid of the file, on which it is left."""
+    raw, network, grid = request.form == "raw", source.network, "float"
+    if isinstance(network, QuantizedModel):
+        grid = _set_grid(network, request, planned.dialect, source.floats)
+    model = to_onnx(
+        network if raw else source.decoded,
         input_shape=(1 if request.open_batch else request.batch, 3, *source.card.image_size),
         dynamic_batch=request.open_batch,
         opset=planned.opset,
         outputs=RAW_OUTPUTS if raw else OUTPUTS,
     )
+    if grid == CACHE_GRID and isinstance(network, QuantizedModel):
+        note_quantized(model, network, source.floats)
+    return model
 
 
 def _unfold(path: Path) -> None:
