@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from stages import params as sections
+from stages.shared import paths
 from stages.shared.help import StageCommand
 from stages.shared.options import DEFAULT_PARAMS, Changes, ParamsFile
 from stages.shared.shell import need_inputs, stage_run
@@ -33,7 +34,7 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="From a detection dataset to an INT8 YOLOv6 engine. `dvc repro` runs the first eleven commands in this order.",
+    help="From a detection dataset to an INT8 YOLOv6 engine. `dvc repro` runs the first twelve commands in this order.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -60,6 +61,28 @@ def prepare_voc2yolo(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = Non
         prepare_voc2yolo(prepare)
 
 
+@app.command("given-files", cls=StageCommand)
+def given_files(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
+    """Note the contents of the files that parameters name.
+
+    Weights, scales and rankings from elsewhere: another file, and what depends on it runs again.
+    """
+    with stage_run("given-files", params, changes) as file:
+        search, train, sensitivity, qat = file.read(
+            sections.SearchParams, sections.TrainParams, sections.SensitivityParams, sections.QatParams
+        )
+        from stages.given_files import given_files
+
+        given_files(
+            {
+                "search-scales": {"search.scales": None if search.scales == "none" else search.scales},
+                "train-repopt": {"train.weights": train.weights, "train.teacher": train.teacher},
+                "sensitivity": {"sensitivity.from_file": sensitivity.from_file},
+                "qat-distill": {"qat.teacher": qat.teacher},
+            }
+        )
+
+
 @app.command("search-scales", cls=StageCommand)
 def search_scales(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) -> None:
     """Search RepOptimizer's scales, or take given ones.
@@ -70,7 +93,7 @@ def search_scales(params: ParamsFile = DEFAULT_PARAMS, changes: Changes = None) 
         model, augment, search, runtime = file.read(
             sections.ModelParams, sections.AugmentParams, sections.SearchParams, sections.RuntimeParams
         )
-        need_inputs("search-scales")
+        need_inputs("search-scales", also=() if search.scales else (paths.DATASET,))
         from stages.search_scales import search_scales
 
         search_scales(model, augment, search, runtime, command=_again("search-scales", params, changes))

@@ -10,9 +10,10 @@ from safetensors.torch import save
 from stages.shared import paths
 from stages.shared.shell import required
 from yolov6core.base.atomic import replace_folder
-from yolov6core.base.cpu_record import read_record
+from yolov6core.base.auto_record import read_meaning
 from yolov6core.base.errors import UserError
 from yolov6core.base.own_files import refuse_foreign_files, refuse_taken, write_new
+from yolov6core.base.saturation import CpuSums
 from yolov6core.export.onnx_export import to_onnx
 from yolov6core.export.plain_ranges import plain_ranges
 from yolov6core.export.range_documents import DOCUMENTS, RangeDocument
@@ -51,7 +52,8 @@ def import_ranges(ranges: Path, *, out: Path) -> str:
     """
     refuse_foreign_files(out, own=PTQ_FILES, sources=(ranges,))
     network, card = load_float(required(paths.WEIGHTS["float"], made_by=paths.MADE_BY["float"]))
-    cpu = read_record(paths.CPU)[1] if paths.CPU.is_file() else "exact"
+    sums = get_args(CpuSums)
+    cpu = read_meaning(paths.CPU, parameter="ptq.cpu", allowed=sums) if paths.CPU.is_file() else "exact"
     model = insert_quantizers(network, dialect_name="trt", cpu=cpu)
     try:
         from_amax_(model, read_range_file(ranges))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from stages.shared.limits import limits_of
 from stages.shared.shell import required
 from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder, write_json
-from yolov6core.base.cpu_record import read_record
+from yolov6core.base.auto_record import read_meaning
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.progress import tracked
 from yolov6core.base.saturation import CpuSums
@@ -32,13 +33,14 @@ from yolov6core.models.card import NetworkCard
 from yolov6core.quant.adaround import round_weights_
 from yolov6core.quant.bias_correction import correct_biases_
 from yolov6core.quant.calibrate import Health, Ranges, Statistics, collect, health, range_table, ranges
-from yolov6core.quant.dialect_record import read_dialect_record
 from yolov6core.quant.equalize import depthwise_names, equalize, input_peaks
 from yolov6core.quant.insert import QuantizedModel, insert_quantizers, set_float_layers_, set_ranges_, state_of
 from yolov6core.quant.observers import Method
 from yolov6core.quant.tensor_noise import noise_table, tensor_noise
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.networks import load_float
+
+T = TypeVar("T", bound=str)
 
 METRICS = paths.METRICS / "ptq.json"
 REPAIR_IMAGES = 16
@@ -121,21 +123,18 @@ def ptq_calib(ptq: PtqParams, evaluation: EvalParams, runtime: RuntimeParams) ->
 
 
 def _with_quantizers(network: nn.Module, ptq: PtqParams) -> QuantizedModel:
-    cpu = _sums(ptq)
+    cpu = _meaning(paths.CPU, "ptq.cpu", get_args(CpuSums), asked=ptq.cpu)
     logger.info("INT8 for CPUs with %s sums (ptq.cpu %s)", cpu, ptq.cpu)
-    dialect = read_dialect_record(required(paths.DIALECT, made_by="detect-cpu"), asked=ptq.dialect)
+    dialect = _meaning(paths.DIALECT, "ptq.dialect", ("openvino", "ort", "trt"), asked=ptq.dialect)
     logger.info("INT8 is judged on the integers of dialect %s (ptq.dialect %s)", dialect, ptq.dialect)
     model = insert_quantizers(network, dialect_name=dialect, quantize_predictions=ptq.predictions == "int8", cpu=cpu)
     more = matching_layers(model, ptq.float_layers, where="ptq.float_layers")
     return set_float_layers_(model, state_of(model).float_layers | set(more))
 
 
-def _sums(ptq: PtqParams) -> CpuSums:
-    """The integer sums of the CPUs that INT8 is made for, as `detect-cpu` has found them."""
-    asked, sums = read_record(required(paths.CPU, made_by="detect-cpu"))
-    if asked != ptq.cpu:
-        raise UserError(f"{paths.CPU} is of ptq.cpu {asked}, not {ptq.cpu}: run 'dvc repro detect-cpu' again")
-    return sums
+def _meaning(record: Path, parameter: str, allowed: Collection[T], *, asked: str) -> T:
+    """What `detect-cpu` has found a parameter to mean here."""
+    return read_meaning(required(record, made_by="detect-cpu"), parameter=parameter, allowed=allowed, asked=asked)
 
 
 def _equalized(network: nn.Module, calibration: Calibration) -> nn.Module:

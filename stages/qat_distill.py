@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stages.params import AugmentParams, EvalParams, QatParams, RuntimeParams
 from stages.shared import paths
 from stages.shared.limits import limits_of
-from stages.shared.shell import finish, required, state_path, warn_if_untracked
+from stages.shared.shell import finish, required, state_path
 from stages.shared.start_line import log_start
 from stages.shared.trainings import recipe_of, resume_point, spread_over_devices
 from yolov6core.base.atomic import replace_folder, write_json
@@ -128,9 +128,7 @@ class Start:
 
 def _given_teacher(qat: QatParams, student: QuantizedModel, card: NetworkCard, *, device: str) -> nn.Module:
     assert qat.teacher is not None, "the caller asked"
-    path = Path(qat.teacher)
-    warn_if_untracked(path, tracked=paths.GIVEN_WEIGHTS, parameter="qat.teacher")
-    return load_qat_teacher(path, student, card, features=qat.distill_features > 0, device=device)
+    return load_qat_teacher(Path(qat.teacher), student, card, features=qat.distill_features > 0, device=device)
 
 
 def _parts(qat: QatParams) -> QatWeights:

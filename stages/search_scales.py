@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stages.params import AugmentParams, ModelParams, RuntimeParams, SearchParams
 from stages.shared import paths
-from stages.shared.shell import finish, warn_if_untracked
+from stages.shared.shell import finish
 from stages.shared.start_line import log_start
 from stages.shared.trainings import TrainingSections, spread_over_devices, train_float, write_no_epochs
 from yolov6core.base.atomic import replace_folder
@@ -50,7 +50,6 @@ def _given(path: Path, variant: str) -> dict[str, BlockScales]:
     """Scales of a file of this project, or of an official checkpoint of a search."""
     if not path.is_file():
         raise UserError(f"search.scales: {path} does not exist; set it to null to search for scales")
-    warn_if_untracked(path, tracked=paths.GIVEN_SCALES, parameter="search.scales")
     try:
         if path.suffix != ".safetensors":
             scales = scales_from_state(from_official(read_official_checkpoint(path).parts["model"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from stages.params import EvalParams, RuntimeParams, SensitivityParams
 from stages.shared import paths
 from stages.shared.limits import limits_of
-from stages.shared.shell import required, warn_if_untracked
+from stages.shared.shell import required
 from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.code_version import fingerprint
@@ -146,7 +146,6 @@ def _given_order(params: SensitivityParams, model: QuantizedModel, card: Network
     if params.from_file is None:
         return None
     path = Path(params.from_file)
-    warn_if_untracked(path, tracked=paths.GIVEN_RANKINGS, parameter="sensitivity.from_file")
     return ranked_layers(read_ranking(path), quantized_names(model), card.spec, path=path)
 
 

@@ -11,7 +11,7 @@ import torch
 from stages.params import AugmentParams, EvalParams, ModelParams, RuntimeParams, TrainParams
 from stages.shared import paths
 from stages.shared.limits import limits_of
-from stages.shared.shell import finish, required, warn_if_untracked
+from stages.shared.shell import finish, required
 from stages.shared.start_line import log_start
 from stages.shared.trainings import Setup, TrainingSections, card_of, spread_over_devices, train_float, write_no_epochs
 from yolov6core.base.atomic import replace_folder, write_json
@@ -57,9 +57,6 @@ def train_repopt(
     if train.epochs and spread_over_devices(command, train, runtime):
         return
     required(paths.SCALES_FILE, made_by="search-scales")
-    for parameter, path in (("train.weights", train.weights), ("train.teacher", train.teacher)):
-        if path is not None:
-            warn_if_untracked(Path(path), tracked=paths.GIVEN_WEIGHTS, parameter=parameter)
     if train.teacher is not None and not Path(train.teacher).is_file():
         raise UserError(f"train.teacher: {train.teacher} does not exist; give the weights.safetensors of a training")
     given = None if train.weights is None else read_weights(Path(train.weights))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -328,3 +329,18 @@ def test_files_have_the_form_that_dvc_writes(name, tmp_path):
     with modify_yaml(str(copy)):
         pass
     assert copy.read_text(encoding="utf-8") == text
+
+
+def test_freezing_a_stage_adds_one_line(tmp_path, monkeypatch):
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, name)
+    lines = Path("dvc.yaml").read_text(encoding="utf-8").splitlines()
+    with Repo.init(no_scm=True) as repo:
+        for stage in STAGES[1:]:  # DVC writes nothing of the first, whose dependency is a parameter
+            repo.freeze(stage)
+            frozen = Path("dvc.yaml").read_text(encoding="utf-8").splitlines()
+            assert [line for line in frozen if line != "    frozen: true"] == lines, stage
+    assert frozen.count("    frozen: true") == len(STAGES) - 1

@@ -3,6 +3,7 @@ for the one that names the next command. `dvc.yaml` has the same paths, and a te
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,19 +36,26 @@ class Flow:
 
 FLOW = {
     "prepare-voc2yolo": Flow("prepare", (), (), (paths.DATASET, paths.LABELLED, _METRICS / "prepare.json")),
+    "given-files": Flow(
+        "",
+        ("search", "train", "sensitivity", "qat"),
+        (paths.PRETRAINED,),
+        (paths.GIVEN,),
+        optional=(paths.PRETRAINED,),
+    ),
     "search-scales": Flow(
         "search",
         ("model", "augment", "runtime"),
-        (paths.DATASET, paths.GIVEN_SCALES),
+        (paths.DATASET, paths.GIVEN_TO["search-scales"]),
         (paths.SCALES,),
-        optional=(paths.DATASET, paths.GIVEN_SCALES),
+        optional=(paths.DATASET, paths.GIVEN_TO["search-scales"]),
     ),
     "train-repopt": Flow(
         "train",
         ("model", "augment", "eval", "runtime"),
-        (paths.DATASET, paths.SCALES, paths.GIVEN_WEIGHTS),
+        (paths.DATASET, paths.SCALES, paths.GIVEN_TO["train-repopt"]),
         (paths.TRAIN, _METRICS / "train.json"),
-        optional=(paths.GIVEN_WEIGHTS,),
+        optional=(paths.GIVEN_TO["train-repopt"],),
     ),
     "detect-cpu": Flow("ptq", ("engine",), (), (paths.CPU, paths.DIALECT)),
     "ptq-calib": Flow(
@@ -59,16 +67,16 @@ FLOW = {
     "sensitivity": Flow(
         "sensitivity",
         ("eval", "runtime"),
-        (paths.DATASET, paths.TRAIN, paths.PTQ, paths.GIVEN_RANKINGS),
+        (paths.DATASET, paths.TRAIN, paths.PTQ, paths.GIVEN_TO["sensitivity"]),
         (paths.SENSITIVITY, _METRICS / "partial.json"),
-        optional=(paths.GIVEN_RANKINGS,),
+        optional=(paths.GIVEN_TO["sensitivity"],),
     ),
     "qat-distill": Flow(
         "qat",
         ("augment", "eval", "runtime"),
-        (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.SCALES, paths.GIVEN_WEIGHTS),
+        (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.SCALES, paths.GIVEN_TO["qat-distill"]),
         (paths.QAT, _METRICS / "qat.json"),
-        optional=(paths.PTQ, paths.SENSITIVITY, paths.SCALES, paths.GIVEN_WEIGHTS),
+        optional=(paths.PTQ, paths.SENSITIVITY, paths.SCALES, paths.GIVEN_TO["qat-distill"]),
     ),
     "export-onnx": Flow(
         "export",
@@ -103,19 +111,26 @@ CONTENTS = {
     paths.ENGINES: "engines of the runtime at hand, what runs in INT8",
     paths.EVAL: "tables, curves and pictures: mAP in 0..1, latency in ms, images/s, size in MB",
     paths.REPORT: "index.html: tables, curves, ranges and pictures of the run",
-    paths.GIVEN_SCALES: "scales from elsewhere, where search.scales names a file",
-    paths.GIVEN_WEIGHTS: "weights from elsewhere, where train.weights or a teacher names a file",
-    paths.GIVEN_RANKINGS: "rankings of layers from elsewhere, where sensitivity.from_file names one",
+    paths.PRETRAINED: "weights, scales and rankings from elsewhere that parameters name",
+    paths.GIVEN: "digests of those files, for each stage that reads some",
+    paths.GIVEN_TO["search-scales"]: "digest of the file that search.scales names",
+    paths.GIVEN_TO["train-repopt"]: "digests of the files that train.weights and train.teacher name",
+    paths.GIVEN_TO["sensitivity"]: "digest of the file that sensitivity.from_file names",
+    paths.GIVEN_TO["qat-distill"]: "digest of the file that qat.teacher names",
     _METRICS / "prepare.json": "numbers of images, boxes, classes and problems",
     _METRICS / "eval": "a file for each model: mAP, latency in ms, size in MB, speedup",
 } | {_METRICS / f"{name}.json": "mAP on val, 0..1" for name in ("train", "ptq", "partial", "qat")}
 """What stands there, with units."""
 
 
-def missing_inputs(stage: str) -> list[tuple[Path, str]]:
-    """What a stage needs in any case and is not there, and the stage that makes it."""
+def missing_inputs(stage: str, *, also: Container[Path] = ()) -> list[tuple[Path, str]]:
+    """What a stage needs and is not there, and the stage that makes it.
+
+    Args:
+        also: optional inputs that the present parameters ask for.
+    """
     flow = FLOW[stage]
-    needed = [path for path in flow.reads if path not in flow.optional and not path.exists()]
+    needed = [path for path in flow.reads if (path not in flow.optional or path in also) and not path.exists()]
     return [(path, next(name for name, other in FLOW.items() if path in other.writes)) for path in needed]
 
 

@@ -43,10 +43,12 @@ DIALECT = Path(".dialect.json")
 RESUME = Path(".ckpt")
 """State of interrupted runs, and timings of TensorRT's kernels: ignored by Git and DVC."""
 
-GIVEN_WEIGHTS = Path("pretrained/weights")
-GIVEN_SCALES = Path("pretrained/scales")
-GIVEN_RANKINGS = Path("pretrained/rankings")
-"""Folders of files from elsewhere, whose contents the pipeline depends on."""
+PRETRAINED = Path("pretrained")
+"""Files from elsewhere, that the pipeline may depend on."""
+GIVEN = Path("artifacts/given")
+"""Digests of those that parameters name."""
+GIVEN_TO = {stage: GIVEN / f"{stage}.json" for stage in ("search-scales", "train-repopt", "sensitivity", "qat-distill")}
+"""Stage -> digests of the files from elsewhere that it reads."""
 
 CHECK_IMAGES = "check_images.npz"
 """Beside exported files: the images that the export compared them on."""

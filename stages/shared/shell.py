@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,17 +131,10 @@ def required(path: Path, *, made_by: str) -> Path:
     return path
 
 
-def need_inputs(stage: str) -> None:
-    """Check what a stage reads in any case, before its module and torch are loaded. Raises UserError."""
-    for path, maker in missing_inputs(stage):
+def need_inputs(stage: str, *, also: Container[Path] = ()) -> None:
+    """Check what a stage reads before torch is loaded; `also`: see `missing_inputs`. Raises UserError."""
+    for path, maker in missing_inputs(stage, also=also):
         required(path, made_by=maker)
-
-
-def warn_if_untracked(path: Path, *, tracked: Path, parameter: str) -> None:
-    """Warn if a file that a parameter names is outside the folder that the pipeline depends on."""
-    if not path.resolve().is_relative_to(tracked.resolve()):
-        message = "%s: %s is outside %s, so 'dvc repro' does not notice when the file changes; put it there"
-        logger.warning(message, parameter, path, tracked)
 
 
 def state_path(stage: str, *parts: Any, inputs: Iterable[Path] = ()) -> Path:

@@ -23,7 +23,7 @@ def log_start(stage: str, *packages: str, device: str, data: str = "") -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     flow = FLOW[stage]
-    sections = ", ".join((flow.section, *flow.others))
+    sections = ", ".join(filter(None, (flow.section, *flow.others)))
     read = ", ".join(filter(None, (data, *map(str, flow.reads), f"parameters ({sections})")))
     versions = ", ".join(f"{name} {_version(name)}" for name in (PROJECT, *packages))
     logger.info("%s: reads %s", stage, read)

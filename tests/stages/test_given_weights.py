@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ruamel.yaml import YAML
 
-from stages.shared import paths
 from tests.support.pipeline import run_small, small_card, small_project
 from yolov6core.base.checkpoint import load_checkpoint
 from yolov6core.models.blocks import deploy_
@@ -54,19 +52,6 @@ def test_no_epochs_take_the_weights_as_they_are(project):
     for folder in ("train", "scales"):  # plots name these files
         assert Path(f"artifacts/{folder}/epochs.csv").read_text() == "epoch,total\n"
         assert Path(f"artifacts/{folder}/selection.csv").read_text() == "epoch,map50_95\n"
-
-
-@pytest.mark.parametrize("folder, warned", [("pretrained/weights", False), ("elsewhere", True)])
-def test_files_that_the_pipeline_does_not_watch_are_named(project, folder, warned):
-    """What `dvc.yaml` says the stage depends on is where its warning sends files."""
-    stages = YAML(typ="safe", pure=True).load(Path(__file__).parents[2] / "dvc.yaml")["stages"]
-    assert str(paths.GIVEN_WEIGHTS) in stages["train-repopt"]["deps"]
-    assert str(paths.GIVEN_SCALES) in stages["search-scales"]["deps"]
-    (project / folder).mkdir(parents=True, exist_ok=True)
-    weights_file(project / folder / "a.pt", classes=CLASSES)
-    result = run_small("train-repopt", train={"block": "repvgg", "weights": f"{folder}/a.pt", "epochs": 0})
-    assert result.exit_code == 0, result.output
-    assert ("outside pretrained/weights" in result.output) == warned
 
 
 @pytest.mark.slow

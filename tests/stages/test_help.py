@@ -45,7 +45,7 @@ def test_the_table_of_stages_is_that_of_the_pipeline(stage):
 
 def test_the_order_is_that_of_the_pipeline():
     assert list(FLOW) == STAGES
-    assert next_command("prepare-voc2yolo") == "python -m stages search-scales"
+    assert next_command("prepare-voc2yolo") == "python -m stages given-files"
     assert next_command("ptq-calib", Path("mine.yaml")) == "python -m stages sensitivity --params mine.yaml"
     assert next_command(STAGES[-1]).startswith("python -m stages infer --engine artifacts/engines/")
 

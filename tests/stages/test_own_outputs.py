@@ -63,7 +63,7 @@ def test_ranges_go_out_and_come_back(project):
     result = run_small("export-ranges", "ptq", "--out", "b.pt")
     assert result.exit_code == 1 and "is not overwritten" in result.stderr
 
-    paths.CPU.write_text(json.dumps({"cpu": "auto", "sums": "saturating"}))
+    paths.CPU.write_text(json.dumps({"asked": "auto", "meaning": "saturating"}))
     result = run_small("import-ranges", "ranges.safetensors")
     assert result.exit_code == 0, result.output
     model, card = load_quantized(paths.WEIGHTS["ptq"])

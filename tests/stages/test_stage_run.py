@@ -64,12 +64,12 @@ def test_other_sections_may_be_edited(project, monkeypatch):
 def test_values_are_given_on_the_command_line_and_in_a_file_of_differences(project):
     write_small_params()
     assert CliRunner().invoke(app, ["detect-cpu", "--set", "ptq.cpu=saturating"]).exit_code == 0
-    assert json.loads(paths.CPU.read_text()) == {"cpu": "saturating", "sums": "saturating"}
+    assert json.loads(paths.CPU.read_text()) == {"asked": "saturating", "meaning": "saturating"}
     Path("mine.yaml").write_text("ptq:\n  cpu: exact\n")
     assert CliRunner().invoke(app, ["detect-cpu", "--params", "mine.yaml"]).exit_code == 0
-    assert json.loads(paths.CPU.read_text())["cpu"] == "exact"
+    assert json.loads(paths.CPU.read_text())["asked"] == "exact"
     assert CliRunner().invoke(app, ["detect-cpu", "--params", "mine.yaml", "--set", "ptq.cpu=auto"]).exit_code == 0
-    assert json.loads(paths.CPU.read_text())["cpu"] == "auto"
+    assert json.loads(paths.CPU.read_text())["asked"] == "auto"
 
 
 @pytest.mark.parametrize(
