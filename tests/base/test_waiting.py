@@ -37,6 +37,8 @@ def test_threads_spin_where_each_has_an_idle_core(busy, threads, chosen) -> None
     assert line is not None and line.startswith(f"waiting threads {chosen} (")
     assert ("unknown" if busy is None else f"{busy:.1f} of 4 cores are busy") in line
     assert os.environ.get(SPIN_COUNT) == ("1000" if chosen == "yield" else None)
+    fewer = {0.6: 3, 1.0: 3, 2.6: None}.get(busy or 0) if chosen == "yield" else None
+    assert (f"runtime.threads={fewer} is likely faster" in line) == (fewer is not None)
 
 
 @pytest.mark.parametrize(("asked", "count"), [("spin", None), ("yield", "1000")])

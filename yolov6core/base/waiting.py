@@ -46,15 +46,24 @@ def settle_waiting(waiting: Waiting, *, threads: int, busy: Callable[[], float |
         return f"waiting threads do as {' and '.join(own)} says"
     chosen, why = waiting, "runtime.waiting"
     if waiting == "auto":
-        cores = len(os.sched_getaffinity(0))
-        taken = (busy or busy_cores)()
-        needed = min(threads or cores, cores)
-        chosen = "yield" if taken is None or cores - round(taken) < needed else "spin"
-        state = "what the cores do is unknown" if taken is None else f"{taken:.1f} of {cores} cores are busy"
-        why = f"{state}, threads: {needed}"
+        chosen, why = _by_idle_cores((busy or busy_cores)(), threads=threads)
     if chosen == "yield":
         os.environ[SPIN_COUNT] = SHORT_SPIN
     return f"waiting threads {chosen} ({why})"
+
+
+def _by_idle_cores(taken: float | None, *, threads: int) -> tuple[Waiting, str]:
+    """How threads should wait, and why, where others keep `taken` cores busy."""
+    cores = len(os.sched_getaffinity(0))
+    needed = min(threads or cores, cores)
+    if taken is None:
+        return "yield", f"what the cores do is unknown, threads: {needed}"
+    idle, state = cores - round(taken), f"{taken:.1f} of {cores} cores are busy, threads: {needed}"
+    if idle >= needed:
+        return "spin", state
+    if idle > 0:  # not chosen here: fewer threads add up in another order, and weights get other bytes
+        state += f"; runtime.threads={idle} is likely faster now, and its weights are others in the last digits"
+    return "yield", state
 
 
 def busy_cores(seconds: float = LOOK_SECONDS) -> float | None:
