@@ -242,6 +242,7 @@ LEFT_OUT = {
     "growth": "has a table of its own: `python benchmarks/growth.py`",
     "reporting": "is what the others share",
     "run_all": "is this script",
+    "shared_machine": "runs the whole pipeline twice: 10 minutes",
     "seeds": "runs the whole pipeline for each seed: hours",
 }
 """Benchmark without a quick form -> why."""
