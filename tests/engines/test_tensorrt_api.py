@@ -63,7 +63,7 @@ def members(table) -> set[str]:
     return names.union(*table["enums"].values())
 
 
-OURS = {"builder", "file", "log", "logger", "shape"}
+OURS = {"builder", "file", "get_batch_size", "log", "logger", "shape"}
 """Names of our own that some class of TensorRT has as well."""
 ONLY_IN = {
     "EXPLICIT_BATCH": {"8.6.1", "10.3.0"},
@@ -73,6 +73,7 @@ ONLY_IN = {
     "precision": {"8.6.1", "10.3.0"},
     "set_output_type": {"8.6.1", "10.3.0"},
     "int8_calibrator": {"8.6.1", "10.3.0"},
+    "set_calibration_profile": {"8.6.1", "10.3.0"},
     "INT64": {"10.3.0", "11.4.0.106", "rtx"},
     "BF16": {"10.3.0", "11.4.0.106", "rtx"},
 }
