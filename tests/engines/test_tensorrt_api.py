@@ -96,7 +96,8 @@ def test_every_name_of_the_adapter_is_used_in_some_version_here(files, tmp_path)
         with installed(library):
             small_network(library, [(name, "CONVOLUTION") for name in file_layers(files["cache"]).float_convolutions])
             options = {"hardware_compatibility": "ampere_plus", "version_compatible": True, "workspace_mib": 1}
-            build(library, files["cache"], tmp_path, dla_core=0, **options)
+            build(library, files["cache"], tmp_path, **options)
+            build(library, files["fixed"], tmp_path, dla_core=0)
             engine = opened(library, tmp_path, dla_core=0, version_compatible=True)
             engine.infer(np.zeros((1, 3, 8, 8), np.float32))
             engine = opened(library, tmp_path, TENSORS | {"scores": ("OUTPUT", "FP8", (-1, 5, 2))})

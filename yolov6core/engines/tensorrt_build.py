@@ -138,6 +138,11 @@ class Build:
                 "DLA takes INT8 by a calibration cache, this file has Q/DQ: set engine.calibration_cache true "
                 "(TensorRT 8 to 10), or engine.dla_core null"
             )
+        if self.facts.input_shape[0] == -1:
+            raise ValueError(
+                "DLA takes batches of one size only, this file has an open batch: export it with export.dynamic_batch "
+                "false, or set engine.dla_core null"
+            )
         config.default_device_type, config.DLA_core = self.trt.DeviceType.DLA, core
         self._set_flag(config, "GPU_FALLBACK")
 
