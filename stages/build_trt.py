@@ -129,7 +129,8 @@ def _build(
         else:
             library.build(source, folder, settings)
     except ValueError as error:
-        raise UserError(f"{source}: {error}") from None
+        hint = "; the kind naive can be left out: export.naive=false" if images else ""
+        raise UserError(f"{source}: {error}{hint}") from None
     if used.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(used, kept)

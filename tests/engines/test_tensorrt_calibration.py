@@ -12,9 +12,10 @@ from tests.support.fake_tensorrt import CpuMemory, installed, small_network
 from tests.support.tensorrt_cases import JSON, SCALES_FOUND, calibrate_in_builds, flavour, new_library
 from yolov6core.engines import tensorrt_engine
 from yolov6core.engines.onnx_facts import OnnxFacts, file_layers
-from yolov6core.engines.runtime import BuildSettings, read_info
+from yolov6core.engines.runtime import BuildSettings, RuntimeMissing, read_info
 from yolov6core.engines.tensorrt_calibration import SCALES, batch_of
 from yolov6core.engines.tensorrt_engine import TensorRtRuntime
+from yolov6core.exchange.compare import compare_outputs
 from yolov6core.exchange.interface import Interface
 from yolov6core.export.dialects import write_traced
 from yolov6core.export.onnx_export import to_onnx
@@ -162,10 +163,11 @@ def test_an_unreadable_image_stops_the_build(library, write, on_gpu, tmp_path, b
 
 
 @with_calibrator
-def test_ctrl_c_in_a_callback_ends_the_build(library, write, on_gpu, tmp_path):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, AssertionError])
+def test_anything_else_in_a_callback_ends_the_build_as_it_is(library, write, on_gpu, tmp_path, error):
     calibrate_in_builds(library, (1, 3, *SIZE))
-    with pytest.raises(KeyboardInterrupt):
-        build(write(library.__version__), tmp_path / "naive", Images(broken=1, error=KeyboardInterrupt))
+    with pytest.raises(error):
+        build(write(library.__version__), tmp_path / "naive", Images(broken=1, error=error))
 
 
 @with_calibrator
@@ -211,3 +213,24 @@ def test_versions_from_11_on_have_no_calibrator(version, able):
 @pytest.mark.parametrize(("fixed", "count", "size"), [(4, 5, 4), (-1, 64, 8), (-1, 100, 5), (-1, 7, 7), (-1, 13, 1)])
 def test_open_batches_count_every_image_once(fixed, count, size):
     assert batch_of(OnnxFacts("trt", "fp32", (fixed, 3, 8, 8), 0, 1), count) == size
+
+
+@pytest.mark.gpu
+def test_a_calibrated_engine_agrees_with_the_float_one_on_a_gpu(write, tmp_path):
+    runtime, images = TensorRtRuntime("tensorrt"), Images(count=16)
+    try:
+        path = write(runtime.version())
+        runtime.device()
+    except RuntimeMissing as error:
+        pytest.skip(str(error))
+    if not runtime.calibrates():
+        pytest.skip(f"TensorRT {runtime.version()} has no calibrator")
+    calibrated = runtime.build_calibrated(path, tmp_path / "naive", BuildSettings(), images)
+    real = runtime.build(path, tmp_path / "float", BuildSettings())
+    assert calibrated.int8_convs > 0 == real.int8_convs
+    assert b"images: " in (tmp_path / "naive" / SCALES).read_bytes()
+    found, wanted = (
+        runtime.load(tmp_path / name, info).infer(images.pictures[:1])
+        for name, info in (("naive", calibrated), ("float", real))
+    )
+    assert 0 < compare_outputs([found], [wanted])["relative_l2"] < 0.1

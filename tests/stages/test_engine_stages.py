@@ -36,6 +36,7 @@ from yolov6core.engines.onnx_facts import other_integers
 from yolov6core.engines.record import class_names
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import RuntimeMissing, infer_any
+from yolov6core.engines.tensorrt_calibration import SCALES
 from yolov6core.evaluation.evaluator import evaluate
 from yolov6core.exchange.calibration_cache import read_cache
 from yolov6core.exchange.graph_view import GraphView, convolutions, integer_types
@@ -233,9 +234,12 @@ def test_the_comparison_with_the_tool_can_be_left_out(here, built, tmp_path, mon
     export_onnx(ExportParams(**few | {"naive": False}), RUNTIME, out=tmp_path / "onnx")
     assert not list((tmp_path / "onnx").glob("naive*"))
     engines = shutil.copytree(built("openvino"), tmp_path / "engines", ignore=shutil.ignore_patterns("naive"))
+    (engines / "ptq" / SCALES).write_bytes(bytes(3 * 10**7))
     eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
     assert json.loads((tmp_path / "metrics/naive.json").read_text()) == {}, "DVC misses no file"
-    assert list(pd.read_csv(tmp_path / "eval/table.csv")["kind"]) == list(WEIGHTS)
+    table = pd.read_csv(tmp_path / "eval/table.csv").set_index("kind")
+    assert list(table.index) == list(WEIGHTS)
+    assert table.loc["ptq", "size_mb"] < table.loc["float", "size_mb"], "a calibration cache is no part of an engine"
 
     def refuses(*_args, **_options):
         raise RuntimeError("no such operator")
@@ -427,23 +431,30 @@ TENSORRT = EngineParams(**ENGINE | {"runtime": "tensorrt"})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", ["10.3.0", "11.4.0.106"])
+@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.4.0.106"])
 def test_tensorrt_calibrates_the_naive_kind_itself_where_it_can(here, on_gpu, tmp_path, caplog, version):
+    onnx_folder = paths.ONNX
+    if version == "8.6.1":
+        onnx_folder = tmp_path / "onnx"
+        old = {"dialects": ["trt"], "opset": 17, "fp16": False, "check_images": 1}
+        export_onnx(ExportParams(**EXPORT | old), RUNTIME, out=onnx_folder)
     with installed(new_library(version)) as library, caplog.at_level("INFO"):
         given = calibrate_in_builds(library, (1, 3, *SIZE))
-        build_trt(TENSORRT, out=tmp_path / "engines")
+        build_trt(TENSORRT, onnx_folder=onnx_folder, out=tmp_path / "engines")
+        if version == "8.6.1":
+            with pytest.raises(UserError, match=r"FP16 scales, \d+ weights of type int8|opset 19: export it again"):
+                build_trt(TENSORRT, out=tmp_path / "again")
     sidecars = {kind: json.loads((tmp_path / f"engines/{kind}/engine.json").read_text()) for kind in paths.KINDS}
     scales = [path.parent.name for path in (tmp_path / "engines").glob("*/calibration.cache")]
-    others = {sidecar["dialect"] for kind, sidecar in sidecars.items() if kind != "naive"}
-    assert others == {"trt"}
+    naive = sidecars.pop("naive")
+    assert {sidecar["dialect"] for sidecar in sidecars.values()} == {"trt"}
     if version == "11.4.0.106":
-        assert not given and not scales and sidecars["naive"]["dialect"] == "trt"
-        assert sidecars["naive"]["wanted_int8"] == sidecars["naive"]["convs"]
-        assert "naive: tensorrt 11.4.0.106 has no calibration of its own" in caplog.text
+        assert not given and not scales and naive["dialect"] == "trt" and naive["wanted_int8"] == naive["convs"]
+        assert f"naive: tensorrt {version} has no calibration of its own" in caplog.text
         return
-    assert scales == ["naive"] and sidecars["naive"]["dialect"] == "calibrated"
+    assert scales == ["naive"] and naive["dialect"] == "calibrated"
     assert (tmp_path / "engines/naive/calibration.cache").read_bytes() == SCALES_FOUND
-    assert "naive: tensorrt 10.3.0 calibrates itself on 6 images" in caplog.text
+    assert f"naive: tensorrt {version} calibrates itself on 6 images" in caplog.text
     dataset = DetectionDataset(paths.DATASET, "calib")
     (wanted,) = image_batches(dataset, image_size=(SIZE[0], SIZE[1]), batch_size=6)
     assert torch.equal(torch.cat([torch.from_numpy(batch) for batch in given]), wanted)

@@ -124,12 +124,12 @@ def raise_failure(calibrator: Any) -> None:
         ValueError: an image could not be read, or not be copied to the GPU.
     """
     error = calibrator.error
-    if error is None:
-        return
-    if not isinstance(error, Exception):
+    if isinstance(error, ValueError):
+        raise ValueError(f"calibration: {error}") from error
+    if isinstance(error, RuntimeError):  # of torch
+        raise ValueError(f"calibration: a batch cannot be copied to the GPU ({brief(error)})") from error
+    if error is not None:
         raise error
-    text = str(error) if isinstance(error, ValueError) else f"a batch cannot be copied to the GPU ({brief(error)})"
-    raise ValueError(f"calibration: {text}") from error
 
 
 def scales_of(calibrator: Any) -> bytes:
