@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.support import families
 from yolov6core.exchange.float32 import to_float32
@@ -49,3 +50,18 @@ def test_the_file_computes_the_same_without_float16(tmp_path, interface):
     outputs = [open_outputs(source, "ort")(interface.feed(images)) for source in (found.SerializeToString(), full.path)]
     for name in ["scores"] if interface.nms == "topk" else outputs[0]:  # boxes of nearly the same score change places
         assert np.allclose(outputs[0][name], outputs[1][name], rtol=0.01, atol=0.01 * np.abs(outputs[1][name]).max())
+
+
+def test_whole_numbers_become_float32():
+    inputs = [helper.make_tensor_value_info("x", TensorProto.INT64, [2])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["half", "factor"], ["product"]),
+        helper.make_node("Cast", ["product"], ["y"], to=TensorProto.FLOAT),
+    ]
+    factor = numpy_helper.from_array(np.array(0.1, np.float16), "factor")
+    model = helper.make_model(helper.make_graph(nodes, "graph", inputs, outputs, [factor]))
+    found = to_float32(model)
+    onnx.checker.check_model(found, full_check=True)
+    assert [node.op_type for node in found.graph.node] == ["Cast", "Mul", "Cast"]
