@@ -83,7 +83,7 @@ def build(path, folder, images, **settings):
 
 
 @with_calibrator
-def test_tensorrt_gets_every_image_and_its_scales_are_kept(library, write, on_gpu, tmp_path):
+def test_tensorrt_gets_every_image_and_its_scales_are_kept(library, write, on_gpu, tmp_path, caplog):
     path, images = write(library.__version__), Images()
     parsed = []
     library.behaviours["OnnxParser.parse"] = lambda parser, data: parsed.append(data) or True
@@ -102,17 +102,18 @@ def test_tensorrt_gets_every_image_and_its_scales_are_kept(library, write, on_gp
     assert {tensor.data_type for tensor in model.graph.initializer} == {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
     assert read_info(tmp_path / "naive") == info and (info.dialect, info.device) == ("calibrated", "T4")
     assert (info.int8_convs, info.wanted_int8, info.convs, info.precision) == (0, 0, 3, "fp16")
+    assert "runs nothing in INT8" in caplog.text
 
 
 @with_calibrator
-def test_what_runs_in_int8_is_counted_as_wanted(library, write, on_gpu, tmp_path):
+def test_what_runs_in_int8_is_counted_as_wanted(library, write, on_gpu, tmp_path, caplog):
     path = write(library.__version__)
     layers = JSON.replace('"a"', f'"{file_layers(path).convolutions[0]}"')
     library.behaviours["EngineInspector.get_engine_information"] = lambda inspector, form: layers
     calibrate_in_builds(library, (1, 3, *SIZE))
     info = build(path, tmp_path / "naive", Images())
     assert (info.int8_convs, info.wanted_int8, info.float_layers) == (1, 1, ())
-    assert "INT8 in 1 of 3 convolutions, fp16 elsewhere" in info.describe()
+    assert "INT8 in 1 of 3 convolutions, fp16 elsewhere" in info.describe() and not caplog.records
 
 
 @with_calibrator

@@ -10,6 +10,7 @@ Engines of both run on a GPU only.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from yolov6core.engines.tensorrt_import import cuda_device, import_tensorrt
 from yolov6core.engines.tensorrt_plan import open_plan
 from yolov6core.engines.tensorrt_run import BoundContext, profile_limits
 
+logger = logging.getLogger(__name__)
 FILE = "model.engine"
 
 
@@ -84,6 +86,8 @@ class TensorRtRuntime:
         (folder / SCALES).write_bytes(scales_of(calibrator))
         if plan.integer or plan.real:
             facts = replace(facts, quantized=len(plan.integer))
+        if plan.real and not plan.integer:
+            logger.warning("%s: TensorRT has calibrated it and runs nothing in INT8: float was faster here", onnx_path)
         return self._record(plan, onnx_path, folder, facts, settings)
 
     def load(self, folder: Path, info: EngineInfo) -> TensorRtEngine:
