@@ -1,6 +1,10 @@
 """Calibration by TensorRT itself, with the API of every version: see tests/support/fake_tensorrt.py."""
 
 import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -9,6 +13,7 @@ import torch
 from torch import nn
 
 from tests.support.fake_tensorrt import CpuMemory, installed, small_network
+from tests.support.tensorrt_api import Unreachable, bindings, default_cache
 from tests.support.tensorrt_cases import JSON, SCALES_FOUND, calibrate_in_builds, flavour, new_library
 from yolov6core.engines import tensorrt_engine
 from yolov6core.engines.onnx_facts import OnnxFacts, file_layers
@@ -213,6 +218,40 @@ def test_versions_from_11_on_have_no_calibrator(version, able):
 @pytest.mark.parametrize(("fixed", "count", "size"), [(4, 5, 4), (-1, 64, 8), (-1, 100, 5), (-1, 7, 7), (-1, 13, 1)])
 def test_open_batches_count_every_image_once(fixed, count, size):
     assert batch_of(OnnxFacts("trt", "fp32", (fixed, 3, 8, 8), 0, 1), count) == size
+
+
+IN_REAL_BINDINGS = """
+import sys
+from pathlib import Path
+from tests.engines.test_tensorrt_calibration import SIZE, CpuMemory, Images, OnnxFacts
+from tests.support.tensorrt_api import load_library
+from yolov6core.engines.tensorrt_calibration import calibrator_of, raise_failure, scales_of
+sys.modules["tensorrt"] = load_library(Path(sys.argv[1]))
+facts = OnnxFacts("calibrated", "fp32", (1, 3, *SIZE), 0, 1)
+calibrator = calibrator_of("tensorrt", facts, Images(broken=1), CpuMemory())
+assert isinstance(calibrator, sys.modules["tensorrt"].IInt8EntropyCalibrator2)
+assert calibrator.get_algorithm().name == "ENTROPY_CALIBRATION_2" and calibrator.get_batch_size() == 1
+(address,) = calibrator.get_batch(["images"])
+assert address and calibrator.get_batch(["images"]) is None and calibrator.read_calibration_cache() is None
+calibrator.write_calibration_cache(memoryview(b"scales"))
+assert scales_of(calibrator) == b"scales"
+raise_failure(calibrator)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["8.6.1", "10.3.0"])
+def test_the_real_bindings_take_the_calibrator(version):
+    """They load without TensorRT's libraries, see tests/support/tensorrt_api.py."""
+    try:
+        module, stubs = bindings(version, default_cache())
+    except Unreachable as error:
+        pytest.skip(str(error))
+    assert b"Exception caught in get_batch()" in module.read_bytes(), "what a callback raises is printed, no more"
+    paths = {"LD_LIBRARY_PATH": str(stubs), "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", IN_REAL_BINDINGS, str(module)]
+    found = subprocess.run(command, env=os.environ | paths, capture_output=True, text=True)
+    assert found.stderr.strip().endswith("ValueError: calibration: image 3.jpg cannot be decoded"), found.stderr
 
 
 @pytest.mark.gpu
