@@ -4,14 +4,16 @@
     python benchmarks/gpu_check.py --device cpu --runtime openvino --variant yolov6n_v2 --size 64 --batch 4 --no-compile
 
 Float and QAT steps in every precision, fake quantizers against the CPU's, a training killed and continued, trainings
-by torchrun, the tests marked `gpu`, and engines of all kinds of model: INT8 over float at batch 1 and 32, and their mAP
-beside torch's. Engines need `artifacts/` of a pipeline that has run in the present folder. A check that fails says why,
-and the others go on. The second line is a dry run of the script itself. Prints a table and writes one JSON document.
+by torchrun, the tests marked `gpu`, engines of all kinds of model: INT8 over float (FP16 on TensorRT) at batch 1 and
+32, and their mAP beside torch's; both forms of upsampling in the float network. Engines need `artifacts/` of a pipeline
+that has run in the present folder, and the images of the sample dataset. A check that fails says why, and the others go
+on. The second line is a dry run of the script itself. Prints a table and writes one JSON document.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -36,14 +38,23 @@ from torch import Tensor, nn
 from stages.shared import paths
 from yolov6core.base.yaml_text import parse_yaml
 from yolov6core.data.transforms import network_input
+from yolov6core.engines.build_settings import BuildSettings
+from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.latency import measure, speedup
-from yolov6core.engines.registry import open_engine, survey
+from yolov6core.engines.registry import RUNTIMES, open_engine, survey
+from yolov6core.engines.runtime import Engine, OnGpu
+from yolov6core.engines.tensorrt_calibration import CALIBRATED
+from yolov6core.exchange.compare import compare_outputs
+from yolov6core.export.dialects import write_traced
+from yolov6core.export.onnx_export import to_onnx
 from yolov6core.int8.qat import QatTask
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import NetworkCard, new_card
+from yolov6core.models.decoded import DecodedNetwork
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import QuantizedModel, insert_quantizers, set_ranges_
 from yolov6core.quant.observers import Method
+from yolov6core.quant.upsampling import split_upsampling_
 from yolov6core.tasks.detection import DetectionTask
 from yolov6core.tasks.networks import fresh_network, placed
 from yolov6core.training.distributed import ProcessGroup
@@ -52,7 +63,6 @@ from yolov6core.training.train_state import make_train_state
 
 CLASSES = 20
 WARM_UP = 3
-DIALECTS = {"tensorrt": "trt", "tensorrt_rtx": "trt", "openvino": "openvino", "onnxruntime": "ort"}
 BATCHES = (1, 32)
 Row = dict[str, Any]
 
@@ -60,7 +70,7 @@ Row = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--runtime", default="tensorrt", choices=DIALECTS)
+    parser.add_argument("--runtime", default="tensorrt", choices=RUNTIME_DIALECT)
     parser.add_argument("--variant", default="yolov6s_v2")
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--batch", type=int, default=32)
@@ -254,7 +264,8 @@ def engines(options: argparse.Namespace) -> Row:
             return {"not tried": f"{path} is missing: run the pipeline here, or copy artifacts/ of one that has run"}
     params = parse_yaml((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["prepare"]["root"] = str((ROOT / params["prepare"]["root"]).resolve())
-    params["export"] |= {"dialects": [DIALECTS[options.runtime]], "dynamic_batch": True}
+    params["export"] |= {"dialects": [RUNTIME_DIALECT[options.runtime]], "dynamic_batch": True}
+    params["export"] |= file_form(options.runtime)
     params["engine"] |= {"runtime": options.runtime, "max_batch": max(BATCHES)}
     params["runtime"]["device"] = options.device
     with temporary_folder():
@@ -272,15 +283,71 @@ def engine_rows(project: Path) -> Row:
     found: Row = {}
     for kind, engine in opened.items():
         score = json.loads((paths.METRICS / "eval" / f"{kind}.json").read_text(encoding="utf-8"))["map50_95"]
+        found[kind] = f"{engine.info.describe()}; mAP50:95 {score:.4f}"
+        if kind == "naive":  # there is none in torch
+            found[kind] += ", calibrated by TensorRT itself" if engine.info.dialect == CALIBRATED else ""
+            continue
         stage = {"float": "train"}.get(kind, kind)
         of_torch = json.loads((project / paths.METRICS / f"{stage}.json").read_text(encoding="utf-8"))["map50_95"]
-        found[kind] = f"{engine.info.describe()}; mAP50:95 {score:.4f} (torch {of_torch:.4f})"
+        found[kind] += f" (torch {of_torch:.4f})"
+    return found | compared_times(opened, "float")
+
+
+def compared_times(opened: dict[str, Engine], first: str) -> Row:
+    """How many times as fast as the engine `first` the others are, call by call and, on a GPU, by its clock."""
+    found: Row = {}
+    others = [name for name in opened if name != first]
     for batch in BATCHES:
-        images = np.random.default_rng(0).random((batch, 3, *opened["float"].info.input_shape[2:]), dtype=np.float32)
-        times = measure({kind: partial(engine.infer, images) for kind, engine in opened.items()}, repeats=20)
-        shown = (f"{kind} {speedup(times['float'], time):.2f}" for kind, time in times.items() if kind != "float")
-        found[f"batch {batch}, times as fast as float ({times['float'].median_ms:.2f} ms)"] = ", ".join(shown)
+        images = np.random.default_rng(0).random((batch, 3, *opened[first].info.input_shape[2:]), dtype=np.float32)
+        times = measure({name: partial(engine.infer, images) for name, engine in opened.items()}, repeats=20)
+        shown = (f"{name} {speedup(times[first], times[name]):.2f}" for name in others)
+        found[f"batch {batch}, times as fast as {first} ({times[first].median_ms:.2f} ms)"] = ", ".join(shown)
+        if clock := gpu_times(opened, images):
+            shown = (f"{name} {clock[first] / clock[name]:.2f}" for name in others)
+            found[f"batch {batch}, by the GPU's clock ({clock[first]:.3f} ms)"] = ", ".join(shown)
     return found
+
+
+def gpu_times(opened: dict[str, Engine], images: np.ndarray, rounds: int = 5) -> dict[str, float]:
+    """Median milliseconds of a run without copies, engines in turns; none for engines that do not run on a GPU."""
+    on_gpu = {name: engine for name, engine in opened.items() if isinstance(engine, OnGpu)}
+    found: dict[str, list[float]] = {name: [] for name in on_gpu}
+    for _ in range(rounds):
+        for name, engine in on_gpu.items():
+            found[name] += engine.compute_ms(images, 40)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def file_form(runtime: str) -> dict[str, Any]:
+    """Opset and precision of files that the runtime takes: half precision where it takes its types from the file."""
+    if RUNTIME_DIALECT[runtime] != "trt":
+        return {"fp16": False}
+    old = RUNTIMES[runtime].version().startswith("8.")
+    return {"opset": 17, "fp16": False} if old else {"opset": 19, "fp16": True}
+
+
+def upsampling(options: argparse.Namespace) -> Row:
+    """The float network with transposed convolutions, and with 1x1 convolutions and DepthToSpace in place of them."""
+    torch.manual_seed(0)
+    card, network = fresh(argparse.Namespace(**vars(options) | {"device": "cpu"}))
+    whole = deploy_(network.eval())
+    split = copy.deepcopy(whole)
+    split_upsampling_(split)
+    form, dialect = file_form(options.runtime), RUNTIME_DIALECT[options.runtime]
+    settings = BuildSettings(max_batch=max(BATCHES))
+    opened: dict[str, Engine] = {}
+    with temporary_folder():
+        for name, model in (("ConvTranspose", whole), ("DepthToSpace", split)):
+            decoded = DecodedNetwork(model, strides=card.strides, image_size=card.image_size).eval()
+            shape = (1, 3, *card.image_size)
+            traced = to_onnx(decoded, input_shape=shape, dynamic_batch=True, opset=form.get("opset", 19))
+            path = write_traced(traced, Path(f"{name}.onnx"), dialect=dialect, fp16=form["fp16"]).path
+            RUNTIMES[options.runtime].build(path, Path(name), settings)
+            opened[name] = open_engine(Path(name))
+        images = np.random.default_rng(0).random((1, 3, *card.image_size), dtype=np.float32)
+        outputs = [[engine.infer(images)] for engine in opened.values()]
+        differ = {"relative distance of outputs": f"{compare_outputs(*outputs)['relative_l2']:.2e}"}
+        return differ | compared_times(opened, "ConvTranspose")
 
 
 @contextmanager
@@ -344,6 +411,7 @@ CHECKS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "torchrun": torchrun,
     "tests": gpu_tests,
     "engines": engines,
+    "upsampling": upsampling,
 }
 
 

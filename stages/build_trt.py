@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from stages.shared.start_line import log_start
 from yolov6core.base.atomic import replace_folder
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.progress import tracked
+from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.transforms import network_input
+from yolov6core.data.views import image_batches
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.complaints import missing_int8, unsuitable_cpu
 from yolov6core.engines.exactness import deviation_from_exact
@@ -24,6 +27,7 @@ from yolov6core.engines.onnx_facts import other_integers
 from yolov6core.engines.registry import RUNTIMES, pick_runtime
 from yolov6core.engines.runtime import BuildSettings, EngineInfo, read_info, write_info
 from yolov6core.engines.tensorrt_build import TIMING_CACHE
+from yolov6core.engines.tensorrt_engine import TensorRtRuntime
 
 TIMINGS = paths.RESUME / "build-trt"
 """TensorRT's measured kernel times, kept between runs: without them two builds may pick different kernels."""
@@ -32,8 +36,11 @@ TIMINGS = paths.RESUME / "build-trt"
 def build_trt(engine: EngineParams, *, onnx_folder: Path = paths.ONNX, out: Path = paths.ENGINES) -> None:
     """Write `<kind>/` with the engine and its `engine.json`.
 
+    TensorRT 8 to 10 make the kind `naive` themselves, of the float file and the calibration images.
+
     Raises:
-        UserError: the runtime is not usable here, a file of its dialect is missing, or it refuses one.
+        UserError: the runtime is not usable here, a file of its dialect is missing, or it refuses one; or there are no
+            images to calibrate on.
     """
     try:
         runtime, reason = pick_runtime(engine.runtime)
@@ -55,11 +62,13 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = paths.ONNX, out: Path
     kinds = [kind for kind in paths.KINDS if list(onnx_folder.glob(f"{kind}.*.onnx"))]
     if not kinds:
         raise UserError(f"{onnx_folder} holds no exported files: run 'dvc repro export-onnx' first")
+    images = _calibration_images(runtime) if "naive" in kinds else None
     with replace_folder(out) as folder:
         for kind in tracked(kinds, "engines", unit="engines"):
             cached = engine.calibration_cache and runtime == "tensorrt" and kind not in ("float", "naive")
-            source = _source(onnx_folder, kind, runtime, cached=cached)
-            _build(source, folder / kind, runtime, settings)
+            calibrated = images if kind == "naive" else None
+            source = _source(onnx_folder, "float" if calibrated else kind, runtime, cached=cached)
+            _build(source, folder / kind, runtime, settings, calibrated)
             _log_build(kind, _compared_with_exact(folder / kind, source))
             if text := other_integers(source):
                 logger.warning("%s: %s", kind, text)
@@ -74,15 +83,54 @@ def _source(onnx_folder: Path, kind: str, runtime: str, *, cached: bool) -> Path
     return path
 
 
-def _build(source: Path, folder: Path, runtime: str, settings: BuildSettings) -> None:
+@dataclass(frozen=True)
+class _CalibrationImages:
+    """The calibration split, as networks see it."""
+
+    dataset: DetectionDataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batches(self, *, image_size: tuple[int, int], shrink: int, batch_size: int) -> Iterator[np.ndarray]:
+        loaded = image_batches(self.dataset, image_size=image_size, shrink=shrink, batch_size=batch_size)
+        for batch in tracked(loaded, "calibration", total=len(self.dataset), count=len):
+            yield batch.contiguous().numpy()
+
+
+def _calibration_images(runtime: str) -> _CalibrationImages | None:
+    """What the runtime calibrates itself on, found before the first build; None where it takes the file of `naive`."""
+    library = RUNTIMES[runtime]
+    if not isinstance(library, TensorRtRuntime):
+        return None
+    named = f"{runtime} {library.version()}"
+    if not library.calibrates():
+        logger.info("naive: %s has no calibration of its own: it gets ONNX Runtime's, the file with Q/DQ", named)
+        return None
+    try:
+        dataset = DetectionDataset(paths.DATASET, "calib")
+    except ValueError as error:
+        raise UserError(f"naive: {named} calibrates on images: {error}; or do without it: export.naive=false") from None
+    logger.info("naive: %s calibrates itself on %d images", named, len(dataset))
+    return _CalibrationImages(dataset)
+
+
+def _build(
+    source: Path, folder: Path, runtime: str, settings: BuildSettings, images: _CalibrationImages | None
+) -> None:
     kept, used = TIMINGS / runtime / f"{folder.name}.cache", folder / TIMING_CACHE
     folder.mkdir(parents=True)
     if kept.is_file():
         shutil.copyfile(kept, used)
     try:
-        RUNTIMES[runtime].build(source, folder, settings)
+        library = RUNTIMES[runtime]
+        if images is not None and isinstance(library, TensorRtRuntime):
+            library.build_calibrated(source, folder, settings, images)
+        else:
+            library.build(source, folder, settings)
     except ValueError as error:
-        raise UserError(f"{source}: {error}") from None
+        hint = "; the kind naive can be left out: export.naive=false" if images else ""
+        raise UserError(f"{source}: {error}{hint}") from None
     if used.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(used, kept)

@@ -18,6 +18,7 @@ from yolov6core.engines.complaints import is_wrong_here, missing_int8, no_gain, 
 from yolov6core.engines.latency import speedup
 from yolov6core.engines.registry import open_exact
 from yolov6core.engines.runtime import SIDECAR, Engine, EngineInfo
+from yolov6core.engines.tensorrt_calibration import SCALES
 from yolov6core.evaluation.class_table import log_classes
 from yolov6core.evaluation.evaluator import EvalResult
 from yolov6core.serving.certainty import certainty
@@ -100,7 +101,7 @@ def _place(info: EngineInfo) -> str:
 def _row(kind: str, info: EngineInfo, result: EvalResult, times: Times, folder: Path) -> dict[str, Any]:
     """The comparison's keys for one engine."""
     latency = times.latency[kind]
-    files = [path for path in folder.iterdir() if path.name != SIDECAR]
+    files = [path for path in folder.iterdir() if path.name not in (SIDECAR, SCALES)]
     row = {
         "map50_95": result.stats["map50_95"],
         "map50": result.stats["map50"],

@@ -84,7 +84,7 @@ FLOW = {
         (paths.DATASET, paths.TRAIN, paths.PTQ, paths.SENSITIVITY, paths.QAT),
         (paths.ONNX,),
     ),
-    "build-trt": Flow("engine", (), (paths.ONNX,), (paths.ENGINES,)),
+    "build-trt": Flow("engine", (), (paths.DATASET, paths.ONNX), (paths.ENGINES,), optional=(paths.DATASET,)),
     "eval-trt": Flow("eval", (), (paths.DATASET, paths.ENGINES), (paths.EVAL, _METRICS / "eval")),
     "report": Flow(
         "",

@@ -28,7 +28,7 @@ WEIGHTS = {kind: folder / "weights.safetensors" for kind, folder in FOLDERS.item
 MADE_BY = {"float": "train-repopt", "ptq": "ptq-calib", "partial": "sensitivity", "qat": "qat-distill"}
 """Kind of model -> the stage that makes it."""
 KINDS = ("float", "naive", "ptq", "partial", "qat")
-"""All kinds of model in files and engines; `naive` is what ONNX Runtime's own tool makes of the float network."""
+"""All kinds of model in files and engines; `naive` is what the runtime's own tool makes of the float network."""
 
 SAMPLE = Path("data/sample_voc")
 """The sample dataset that stands in the repository."""

@@ -22,6 +22,7 @@ def files(tmp_path_factory, toy_net):
         ("plain", "trt", {"opset": 17}),
         ("open", "trt", {"opset": 19, "fp16": True, "dynamic_batch": True}),
         ("cache", "cache", {"opset": 17, "dynamic_batch": True}),
+        ("fixed", "cache", {"opset": 17}),
     ):
         found[name] = folder / f"{name}.onnx"
         write_dialect(toy_net("trt"), found[name], dialect=dialect, input_shape=SHAPE, **options)

@@ -63,7 +63,7 @@ def members(table) -> set[str]:
     return names.union(*table["enums"].values())
 
 
-OURS = {"builder", "file", "log", "logger", "shape"}
+OURS = {"builder", "file", "get_batch_size", "log", "logger", "shape"}
 """Names of our own that some class of TensorRT has as well."""
 ONLY_IN = {
     "EXPLICIT_BATCH": {"8.6.1", "10.3.0"},
@@ -73,6 +73,7 @@ ONLY_IN = {
     "precision": {"8.6.1", "10.3.0"},
     "set_output_type": {"8.6.1", "10.3.0"},
     "int8_calibrator": {"8.6.1", "10.3.0"},
+    "set_calibration_profile": {"8.6.1", "10.3.0"},
     "INT64": {"10.3.0", "11.4.0.106", "rtx"},
     "BF16": {"10.3.0", "11.4.0.106", "rtx"},
 }
@@ -95,7 +96,8 @@ def test_every_name_of_the_adapter_is_used_in_some_version_here(files, tmp_path)
         with installed(library):
             small_network(library, [(name, "CONVOLUTION") for name in file_layers(files["cache"]).float_convolutions])
             options = {"hardware_compatibility": "ampere_plus", "version_compatible": True, "workspace_mib": 1}
-            build(library, files["cache"], tmp_path, dla_core=0, **options)
+            build(library, files["cache"], tmp_path, **options)
+            build(library, files["fixed"], tmp_path, dla_core=0)
             engine = opened(library, tmp_path, dla_core=0, version_compatible=True)
             engine.infer(np.zeros((1, 3, 8, 8), np.float32))
             engine = opened(library, tmp_path, TENSORS | {"scores": ("OUTPUT", "FP8", (-1, 5, 2))})

@@ -55,6 +55,7 @@ def test_the_cache_route_keeps_float_layers_float(library, files, tmp_path, capl
     assert library.asked("ILayer.set_output_type") == [(0, half), (0, half), (0, half), (0, full)]
     flags = [flag.name for (flag,) in library.asked("IBuilderConfig.set_flag")]
     assert flags == ["INT8", "FP16", "OBEY_PRECISION_CONSTRAINTS"]
+    assert len(library.asked("IBuilderConfig.set_calibration_profile")) == 1, "needed wherever the batch is open"
     assert plan.precision == "fp16" and len(plan.integer) + len(plan.real) == 9
     ((reader,),) = library.asked("IBuilderConfig.int8_calibrator")
     text = reader.read_calibration_cache().decode()
@@ -93,14 +94,16 @@ def test_where_an_engine_may_run_is_asked_for(library, files, tmp_path):
 
 @pytest.mark.parametrize("library", ["8.6.1", "10.3.0"], indirect=True)
 def test_dla_takes_a_cache(library, files, tmp_path):
-    build(library, files["cache"], tmp_path, dla_core=1)
+    build(library, files["fixed"], tmp_path, dla_core=1)
     assert library.asked("IBuilderConfig.DLA_core") == [(1,)]
     assert library.asked("IBuilderConfig.default_device_type") == [(library.DeviceType.DLA,)]
     assert (library.BuilderFlag.GPU_FALLBACK,) in library.asked("IBuilderConfig.set_flag")
     with pytest.raises(ValueError, match="this file has Q/DQ: set engine.calibration_cache true"):
         build(library, files["plain"], tmp_path, dla_core=1)
     with pytest.raises(ValueError, match="dla_core is 2, this device has 2 DLA cores"):
-        build(library, files["cache"], tmp_path, dla_core=2)
+        build(library, files["fixed"], tmp_path, dla_core=2)
+    with pytest.raises(ValueError, match="DLA takes batches of one size only.*export.dynamic_batch false"):
+        build(library, files["cache"], tmp_path, dla_core=1)
 
 
 @pytest.mark.parametrize("library", ["10.3.0"], indirect=True)

@@ -76,6 +76,22 @@ def test_a_cache_is_for_tensorrt_8_to_10(tmp_path, toy_net, version, fits):
             check_combination(model, "tensorrt", version=version)
 
 
+def test_files_of_opset_17_have_float_weights_for_tensorrt_8(tmp_path, toy_net, images):
+    net = toy_net("trt")
+    model = onnx.load(write(net, tmp_path, "trt", opset=17).path)
+    check_combination(model, "tensorrt", version="8.6.1")
+    present = onnx.load(write(net, tmp_path, "trt", opset=19).path)
+    kinds = [[tensor.data_type for tensor in file.graph.initializer if tensor.dims] for file in (model, present)]
+    assert [kind.count(onnx.TensorProto.INT8) for kind in kinds] == [net.quantized, 2 * net.quantized]
+    found = [open_outputs(file.SerializeToString(), "trt")(images[:1]) for file in (model, present)]
+    for name in ("boxes", "scores"):
+        assert np.array_equal(found[0][name], found[1][name]), "the same integers"
+    present.opset_import[0].version = 17
+    with pytest.raises(ValueError, match=r"opset 17, 6 weights of type int8: export it again with export.fp16=false"):
+        check_combination(present, "tensorrt", version="8.6.1")
+    check_combination(present, "tensorrt", version="10.3.0")
+
+
 def test_fp16_keeps_inputs_outputs_and_decoding_in_float32(tmp_path, toy_net, images, run_torch, distance):
     net = toy_net("trt")
     export = write(net, tmp_path, "trt", opset=19, fp16=True)

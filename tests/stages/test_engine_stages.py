@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from stages import build_trt as build_trt_stage
 from stages.build_trt import build_trt
 from stages.eval_trt import eval_trt
 from stages.exchange_ranges import export_ranges, import_ranges
@@ -22,17 +23,20 @@ from stages.export_onnx import export_onnx
 from stages.params import EngineParams, EvalParams, ExportParams, RuntimeParams
 from stages.shared import paths
 from tests.support.dataset_folder import make_dataset
+from tests.support.fake_tensorrt import CpuMemory, installed
 from tests.support.pipeline import small_card, write_float
+from tests.support.tensorrt_cases import SCALES_FOUND, calibrate_in_builds, new_library
 from yolov6core.base.errors import UserError
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
-from yolov6core.engines import cpu
+from yolov6core.engines import cpu, registry, tensorrt_engine
 from yolov6core.engines.complaints import missing_int8, no_gain
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
 from yolov6core.engines.onnx_facts import other_integers
 from yolov6core.engines.record import class_names
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import RuntimeMissing, infer_any
+from yolov6core.engines.tensorrt_calibration import SCALES
 from yolov6core.evaluation.evaluator import evaluate
 from yolov6core.exchange.calibration_cache import read_cache
 from yolov6core.exchange.graph_view import GraphView, convolutions, integer_types
@@ -230,9 +234,12 @@ def test_the_comparison_with_the_tool_can_be_left_out(here, built, tmp_path, mon
     export_onnx(ExportParams(**few | {"naive": False}), RUNTIME, out=tmp_path / "onnx")
     assert not list((tmp_path / "onnx").glob("naive*"))
     engines = shutil.copytree(built("openvino"), tmp_path / "engines", ignore=shutil.ignore_patterns("naive"))
+    (engines / "ptq" / SCALES).write_bytes(bytes(3 * 10**7))
     eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
     assert json.loads((tmp_path / "metrics/naive.json").read_text()) == {}, "DVC misses no file"
-    assert list(pd.read_csv(tmp_path / "eval/table.csv")["kind"]) == list(WEIGHTS)
+    table = pd.read_csv(tmp_path / "eval/table.csv").set_index("kind")
+    assert list(table.index) == list(WEIGHTS)
+    assert table.loc["ptq", "size_mb"] < table.loc["float", "size_mb"], "a calibration cache is no part of an engine"
 
     def refuses(*_args, **_options):
         raise RuntimeError("no such operator")
@@ -409,6 +416,67 @@ def test_rtx_takes_every_file_and_says_that_it_cannot_run(here, tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="choose another engine.runtime"):
             eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
+
+
+@pytest.fixture
+def on_gpu(monkeypatch, tmp_path):
+    """A GPU by name, and the CPU's memory in the place of its own."""
+    for module in (registry, tensorrt_engine):
+        monkeypatch.setattr(module, "cuda_device", lambda: "T4")
+    monkeypatch.setattr(tensorrt_engine, "CudaMemory", CpuMemory)
+    monkeypatch.setattr(build_trt_stage, "TIMINGS", tmp_path / "timings")
+
+
+TENSORRT = EngineParams(**ENGINE | {"runtime": "tensorrt"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.4.0.106"])
+def test_tensorrt_calibrates_the_naive_kind_itself_where_it_can(here, on_gpu, tmp_path, caplog, version):
+    onnx_folder = paths.ONNX
+    if version == "8.6.1":
+        onnx_folder = tmp_path / "onnx"
+        old = {"dialects": ["trt"], "opset": 17, "fp16": False, "check_images": 1}
+        export_onnx(ExportParams(**EXPORT | old), RUNTIME, out=onnx_folder)
+    with installed(new_library(version)) as library, caplog.at_level("INFO"):
+        given = calibrate_in_builds(library, (1, 3, *SIZE))
+        build_trt(TENSORRT, onnx_folder=onnx_folder, out=tmp_path / "engines")
+        if version == "8.6.1":
+            with pytest.raises(UserError, match=r"FP16 scales, \d+ weights of type int8|opset 19: export it again"):
+                build_trt(TENSORRT, out=tmp_path / "again")
+    sidecars = {kind: json.loads((tmp_path / f"engines/{kind}/engine.json").read_text()) for kind in paths.KINDS}
+    scales = [path.parent.name for path in (tmp_path / "engines").glob("*/calibration.cache")]
+    naive = sidecars.pop("naive")
+    assert {sidecar["dialect"] for sidecar in sidecars.values()} == {"trt"}
+    if version == "11.4.0.106":
+        assert not given and not scales and naive["dialect"] == "trt" and naive["wanted_int8"] == naive["convs"]
+        assert f"naive: tensorrt {version} has no calibration of its own" in caplog.text
+        return
+    assert scales == ["naive"] and naive["dialect"] == "calibrated"
+    assert (tmp_path / "engines/naive/calibration.cache").read_bytes() == SCALES_FOUND
+    assert f"naive: tensorrt {version} calibrates itself on 6 images" in caplog.text
+    dataset = DetectionDataset(paths.DATASET, "calib")
+    (wanted,) = image_batches(dataset, image_size=(SIZE[0], SIZE[1]), batch_size=6)
+    assert torch.equal(torch.cat([torch.from_numpy(batch) for batch in given]), wanted)
+
+
+@pytest.mark.slow
+def test_images_that_cannot_be_calibrated_on_are_told(here, on_gpu, tmp_path, monkeypatch):
+    dataset = shutil.copytree(paths.DATASET, tmp_path / "dataset")
+    monkeypatch.setattr(paths, "DATASET", dataset)
+    with installed(new_library("10.3.0")) as library:
+        calibrate_in_builds(library, (1, 3, *SIZE))
+        (dataset / "calib.txt").write_text("gone/picture_001.png\n")
+        with pytest.raises(
+            UserError, match=r"float\.trt\.onnx: calibration: image gone/picture_001.png cannot be read"
+        ):
+            build_trt(TENSORRT, out=tmp_path / "engines")
+        (dataset / "calib.txt").unlink()
+        library.calls.clear()
+        with pytest.raises(UserError, match=r"naive: .* on images: .*calib.txt is missing.* export.naive=false"):
+            build_trt(TENSORRT, out=tmp_path / "engines")
+        assert not library.asked("Builder.create_network"), "told before the first build"
+    assert not (tmp_path / "engines").exists()
 
 
 @pytest.mark.slow

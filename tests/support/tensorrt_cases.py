@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tests.support.fake_tensorrt import CpuMemory, FakeLibrary, runnable
 from yolov6core.engines.onnx_facts import read_facts
@@ -20,6 +23,8 @@ TENSORS = {
     "scores": ("OUTPUT", "HALF", (-1, 5, 2)),
 }
 """Of a small engine: mode, type and shape."""
+SCALES_FOUND = b"TRT-8601-EntropyCalibration2\nimages: 3c010a14\n"
+"""By a calibration of the fake library."""
 
 
 def flavour(version: str) -> str:
@@ -60,3 +65,30 @@ def opened(
         own, library.__version__, "GPU", path.name, "trt", "fp16", shape, BuildSettings(**settings), 9, 6, 6
     )
     return TensorRtEngine(own, path, info, CpuMemory())
+
+
+def calibrate_in_builds(library: FakeLibrary, shape: Sequence[int], kind: type = ctypes.c_float) -> list[np.ndarray]:
+    """Let builds of a fake library call their calibrator, if they have one, as TensorRT does.
+
+    Args:
+        shape, kind: of a batch.
+
+    Returns: list that all batches come into which it was given.
+    """
+    given: list[np.ndarray] = []
+
+    def build(builder: Any, network: Any, config: Any) -> Any:
+        reader = config.__dict__.get("int8_calibrator")
+        if reader is not None:
+            assert reader.read_calibration_cache() is None, "it would not calibrate"
+            assert reader.get_batch_size() == shape[0]
+            while addresses := reader.get_batch(["images"]):
+                (address,) = addresses
+                numbers = (kind * int(np.prod(shape))).from_address(address)
+                given.append(np.ctypeslib.as_array(numbers).reshape(shape).copy())
+            if given:
+                reader.write_calibration_cache(memoryview(SCALES_FOUND))
+        return library.IHostMemory(b"plan")
+
+    library.behaviours["Builder.build_serialized_network"] = build
+    return given

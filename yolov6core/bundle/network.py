@@ -19,8 +19,7 @@ from yolov6core.exchange.interface import Interface
 from yolov6core.export.check import Row, check_file, complaint
 from yolov6core.export.dialects import Export, write_traced
 from yolov6core.export.grids import CACHE_GRID, choose_grid_, note_quantized
-from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, save_onnx, to_onnx
-from yolov6core.export.qdq import unfold_weights
+from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, to_onnx
 from yolov6core.int8.quantized_networks import load_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.decoded import DecodedNetwork, run_module
@@ -127,8 +126,6 @@ def write_file(
         names=source.card.names,
         simplify=request.simplify,
     )
-    if planned.float_weights:
-        _unfold(path)
     _refuse_unfit(path, planned, request)
     rounds = isinstance(source.network, QuantizedModel) and planned.dialect != "cache"
     exact = source.run(images, quantized=False)
@@ -156,15 +153,6 @@ def _traced(source: TorchNetwork, planned: PlannedFile, request: BundleRequest) 
     if grid == CACHE_GRID and isinstance(network, QuantizedModel):
         note_quantized(model, network, source.floats)
     return model
-
-
-def _unfold(path: Path) -> None:
-    import onnx
-
-    model = onnx.load(path)
-    unfold_weights(model)
-    onnx.checker.check_model(model)
-    save_onnx(model, path)
 
 
 def _refuse_unfit(path: Path, planned: PlannedFile, request: BundleRequest) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolov6core.engines.compatibility import RUNTIME_DIALECT
+from yolov6core.engines.compatibility import RUNTIME_DIALECT, TENSORRT_8_OPSET
 from yolov6core.export.check import Tolerance
 from yolov6core.export.fp16 import MIN_OPSET
 
 TARGETS = ("tensorrt", "openvino", "onnxruntime")
 TENSORRT = ("8", "10", "11")
 """Major versions that bundles are made for."""
-TENSORRT_8_OPSET = 17
-"""Last opset of TensorRT 8.6's parser; its Q/DQ take float32 scales only, and its constants cannot be int8."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,6 @@ class PlannedFile:
         dialect, opset, fp16: see `export.dialects.write_traced`.
         reads: which versions of the runtime read it, in words.
         versions: of TensorRT that have to take it.
-        float_weights: quantized weights as float32 constants with their own Q/DQ, instead of int8 constants.
     """
 
     name: str
@@ -81,7 +78,6 @@ class PlannedFile:
     reads: str
     versions: tuple[str, ...] = ()
     fp16: bool = False
-    float_weights: bool = False
 
 
 def planned_files(request: BundleRequest) -> list[PlannedFile]:
@@ -107,9 +103,7 @@ def planned_files(request: BundleRequest) -> list[PlannedFile]:
         versions=("10.3.0", "11.4.0"),
         fp16=request.fp16,
     )
-    earlier = PlannedFile(
-        "model.opset17.onnx", "trt", TENSORRT_8_OPSET, "TensorRT 8.6", versions=("8.6.1",), float_weights=True
-    )
+    earlier = PlannedFile("model.opset17.onnx", "trt", TENSORRT_8_OPSET, "TensorRT 8.6", versions=("8.6.1",))
     cached = PlannedFile(
         "model.plain.onnx",
         "cache",

@@ -30,7 +30,7 @@ NMS_REFUSED = {
 
 
 TENSORRT_8_OPSET = 17
-"""Last opset of the parser of TensorRT 8.6. Its Q/DQ layers take float32 scales only."""
+"""Last opset of the parser of TensorRT 8.6. Its Q/DQ take float32 scales only, and its constants cannot be int8."""
 
 
 def check_combination(model: onnx.ModelProto, runtime: str, *, version: str | None = None) -> None:
@@ -74,11 +74,16 @@ def _check_tensorrt_8(model: onnx.ModelProto, version: str) -> None:
     opset = next((item.version for item in model.opset_import if item.domain == ""), 0)
     scales = {node.input[1] for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     half = sum(tensor.name in scales and tensor.data_type != TensorProto.FLOAT for tensor in model.graph.initializer)
-    if opset <= TENSORRT_8_OPSET and not half:
+    dequantized = {node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    integers = sum(tensor.name in dequantized for tensor in model.graph.initializer)
+    if opset <= TENSORRT_8_OPSET and not half and not integers:
         return
+    found = f"opset {opset}"
+    found += f", {half} FP16 scales" if half else ""
+    found += f", {integers} weights of type int8" if integers else ""
     other = ", or build from the calibration cache: engine.calibration_cache=true" if scales else ""
     raise ValueError(
-        f"TensorRT {version} reads ONNX up to opset {TENSORRT_8_OPSET}, and Q/DQ with float32 scales; the file has "
-        f"opset {opset}{f' and {half} FP16 scales' if half else ''}: export it again with export.fp16=false "
+        f"TensorRT {version} reads ONNX up to opset {TENSORRT_8_OPSET}, Q/DQ with float32 scales, and weights of type "
+        f"float32; the file has {found}: export it again with export.fp16=false "
         f"export.opset={TENSORRT_8_OPSET}{other}"
     )

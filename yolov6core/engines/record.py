@@ -128,7 +128,7 @@ def engine_info(onnx_path: Path, facts: OnnxFacts, settings: BuildSettings, buil
         file=built.file,
         dialect=facts.dialect,
         precision=built.precision,
-        input_shape=_channels_first(facts.input_shape),
+        input_shape=channels_first(facts.input_shape),
         settings=settings,
         convs=facts.convs,
         wanted_int8=facts.quantized,
@@ -151,6 +151,12 @@ def record_engine(folder: Path, onnx_path: Path, facts: OnnxFacts, settings: Bui
     return info
 
 
+def channels_first(shape: Shape) -> tuple[int, int, int, int]:
+    """(B, 3, H, W) of an input in either order."""
+    batch, first, second, third = shape
+    return (batch, 3, second, third) if first == 3 else (batch, 3, first, second)
+
+
 def class_names(model: onnx.ModelProto) -> tuple[str, ...]:
     """Class names that a file carries: note `names`, a list or a table of number to name, in JSON or as Python writes
     it (Ultralytics); none if it holds something else."""
@@ -163,12 +169,6 @@ def class_names(model: onnx.ModelProto) -> tuple[str, ...]:
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
     return ()
-
-
-def _channels_first(shape: Shape) -> tuple[int, int, int, int]:
-    """(B, 3, H, W) of an input in either order."""
-    batch, first, second, third = shape
-    return (batch, 3, second, third) if first == 3 else (batch, 3, first, second)
 
 
 def _shapes(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Shape]:

@@ -9,15 +9,18 @@ from typing import Any
 
 from yolov6core.engines.onnx_facts import OnnxFacts, file_layers
 from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
+from yolov6core.engines.tensorrt_calibration import CALIBRATED, float32_bytes, raise_failure
 from yolov6core.engines.tensorrt_import import import_tensorrt, load_plugins, process_logger
 from yolov6core.engines.tensorrt_layers import EngineLayer, audit, layers_of_json, layers_of_log
 from yolov6core.engines.tensorrt_plan import batch_profiles, open_plan
-from yolov6core.engines.tensorrt_precision import calibrator, pin_float_layers
+from yolov6core.engines.tensorrt_precision import cache_reader, pin_float_layers
 from yolov6core.exchange.calibration_cache import cache_path
 from yolov6core.exchange.onnx_notes import INPUT
 
 logger = logging.getLogger(__name__)
 TIMING_CACHE = "timing.cache"
+IMPLICIT = ("cache", CALIBRATED)
+"""Dialects of files without Q/DQ, whose scales TensorRT gets from a calibrator: it calls that implicit quantization."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +42,33 @@ class Plan:
 class Build:
     """One build, from an empty network to the bytes of an engine."""
 
-    def __init__(self, flavour: str, facts: OnnxFacts, settings: BuildSettings) -> None:
+    def __init__(self, flavour: str, facts: OnnxFacts, settings: BuildSettings, calibrator: Any = None) -> None:
+        """Args:
+        calibrator: of a float file that TensorRT calibrates itself, see `tensorrt_calibration`.
+        """
         self.flavour, self.trt = flavour, import_tensorrt(flavour)
         load_plugins(flavour)
         self.logger = process_logger(flavour)
         self.logger.lines.clear()
         self.logger.errors.clear()
-        self.facts, self.settings = facts, settings
+        self.facts, self.settings, self.calibrator = facts, settings, calibrator
         self.builder = self.trt.Builder(self.logger)
 
     def run(self, onnx_path: Path, folder: Path) -> Plan:
         """Parse, configure, build, and look at the result. `folder` may hold kernel times of an earlier build.
 
         Raises:
-            ValueError: parser or builder refuse the file or the settings; the message quotes them.
+            ValueError: parser or builder refuse the file or the settings, or the calibration fails; the message quotes
+                them.
         """
         network = self._parse(onnx_path)
         config = self.builder.create_builder_config()
         self._configure(config)
         layers = file_layers(onnx_path)
         if self.facts.dialect == "cache":
-            self._reader = calibrator(self.trt, cache_path(onnx_path))  # the config keeps no reference of its own
-            config.int8_calibrator = self._reader
+            self.calibrator = cache_reader(self.trt, cache_path(onnx_path))
+        if self.calibrator is not None:
+            config.int8_calibrator = self.calibrator  # which keeps no reference of its own
         if not self.strongly_typed:
             pinned = layers.float_convolutions if self.facts.dialect == "cache" else ()
             pin_float_layers(self.trt, network, config, convolutions=pinned, decoding=layers.decoding)
@@ -68,6 +76,8 @@ class Build:
             self._open_batch(config)
         timings = self._timing_cache(config, folder)
         data = self.builder.build_serialized_network(network, config)
+        if self.facts.dialect == CALIBRATED:
+            raise_failure(self.calibrator)  # before the builder's words: it does not know what went wrong there
         if data is None:
             raise ValueError(f"the builder refuses {onnx_path}: {self._complaints()}")
         if timings is not None:
@@ -77,8 +87,8 @@ class Build:
 
     @property
     def strongly_typed(self) -> bool:
-        """Whether the network takes its types from the file; a calibration cache needs the other kind."""
-        return self.facts.dialect != "cache" and hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+        """Whether the network takes its types from the file; implicit quantization needs the other kind."""
+        return self.facts.dialect not in IMPLICIT and hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     @property
     def precision(self) -> str:
@@ -93,7 +103,7 @@ class Build:
         if self.settings.workspace_mib:
             config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, self.settings.workspace_mib << 20)
         if not self.strongly_typed:
-            # Q/DQ or a cache says where INT8 is wanted, these flags that INT8 and FP16 are allowed.
+            # Q/DQ or a calibrator says where INT8 is wanted, these flags that INT8 and FP16 are allowed.
             for name in ("INT8", "FP16") if self.facts.quantized else ("FP16",):
                 self._set_flag(config, name)
         if self.settings.version_compatible:
@@ -123,10 +133,15 @@ class Build:
         cores = self.builder.num_DLA_cores
         if core >= cores:
             raise ValueError(f"engine.dla_core is {core}, this device has {cores} DLA cores: set engine.dla_core null")
-        if self.facts.quantized and self.facts.dialect != "cache":
+        if self.facts.quantized and self.facts.dialect not in IMPLICIT:
             raise ValueError(
                 "DLA takes INT8 by a calibration cache, this file has Q/DQ: set engine.calibration_cache true "
                 "(TensorRT 8 to 10), or engine.dla_core null"
+            )
+        if self.facts.input_shape[0] == -1:
+            raise ValueError(
+                "DLA takes batches of one size only, this file has an open batch: export it with export.dynamic_batch "
+                "false, or set engine.dla_core null"
             )
         config.default_device_type, config.DLA_core = self.trt.DeviceType.DLA, core
         self._set_flag(config, "GPU_FALLBACK")
@@ -138,7 +153,8 @@ class Build:
         flag = getattr(self.trt.NetworkDefinitionCreationFlag, wanted, None)
         network = self.builder.create_network(0 if flag is None else 1 << int(flag))
         parser = self.trt.OnnxParser(network, self.logger)
-        if not parser.parse(path.read_bytes()):
+        calibrated = self.facts.dialect == CALIBRATED
+        if not parser.parse(float32_bytes(path) if calibrated else path.read_bytes()):
             errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
             raise ValueError(f"the parser refuses {path}: {'; '.join(errors) or self._complaints()}")
         self._parser = parser  # weights of the network live in it
@@ -149,10 +165,18 @@ class Build:
 
     def _open_batch(self, config: Any) -> None:
         for batches in batch_profiles(self.flavour, self.settings.max_batch):
-            profile = self.builder.create_optimization_profile()
-            profile.set_shape(INPUT, *((batch, *self.facts.input_shape[1:]) for batch in batches))
-            if config.add_optimization_profile(profile) < 0:
+            if config.add_optimization_profile(self._profile(batches)) < 0:
                 raise ValueError(f"the builder refuses batches of {batches} images: {self._complaints()}")
+        if self.calibrator is not None:
+            size = self.calibrator.get_batch_size()
+            if not config.set_calibration_profile(self._profile((size, size, size))):
+                raise ValueError(f"the builder refuses to calibrate on batches of {size} images: {self._complaints()}")
+
+    def _profile(self, batches: tuple[int, int, int]) -> Any:
+        """A profile for the fewest, the usual and the most images."""
+        profile = self.builder.create_optimization_profile()
+        profile.set_shape(INPUT, *((batch, *self.facts.input_shape[1:]) for batch in batches))
+        return profile
 
     def _timing_cache(self, config: Any, folder: Path) -> Any:
         """Reuse measured kernel times, so that the next build chooses the same kernels and gives the same engine.

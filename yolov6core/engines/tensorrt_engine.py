@@ -10,20 +10,30 @@ Engines of both run on a GPU only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from yolov6core.engines.cuda_memory import CudaMemory
-from yolov6core.engines.onnx_facts import read_facts
+from yolov6core.engines.onnx_facts import OnnxFacts, read_facts
 from yolov6core.engines.record import Built, record_engine
 from yolov6core.engines.runtime import BuildSettings, EngineInfo, RuntimeMissing, feed, finish
-from yolov6core.engines.tensorrt_build import Build
+from yolov6core.engines.tensorrt_build import Build, Plan
+from yolov6core.engines.tensorrt_calibration import (
+    SCALES,
+    CalibrationImages,
+    calibrated_facts,
+    calibrates,
+    calibrator_of,
+    scales_of,
+)
 from yolov6core.engines.tensorrt_import import cuda_device, import_tensorrt
 from yolov6core.engines.tensorrt_plan import open_plan
 from yolov6core.engines.tensorrt_run import BoundContext, profile_limits
 
+logger = logging.getLogger(__name__)
 FILE = "model.engine"
 
 
@@ -49,17 +59,49 @@ class TensorRtRuntime:
             RuntimeMissing: not installed; for TensorRT itself also where there is no GPU.
         """
         facts = read_facts(onnx_path, self.NAME, version=self.version())
-        device = self.device()
+        self.device()
         folder.mkdir(parents=True, exist_ok=True)
         plan = Build(self.NAME, facts, settings).run(onnx_path, folder)
-        (folder / FILE).write_bytes(plan.data)
-        built = Built((self.NAME, self.version(), device), FILE, plan.precision, plan.integer, plan.real)
-        return record_engine(folder, onnx_path, facts, settings, built)
+        return self._record(plan, onnx_path, folder, facts, settings)
+
+    def calibrates(self) -> bool:
+        """Whether `build_calibrated` is possible: TensorRT 8 to 10 have a calibrator. Raises RuntimeMissing."""
+        return calibrates(self.NAME)
+
+    def build_calibrated(
+        self, onnx_path: Path, folder: Path, settings: BuildSettings, images: CalibrationImages
+    ) -> EngineInfo:
+        """Build an INT8 engine of a float file whose scales TensorRT finds itself, on images.
+
+        TensorRT chooses by speed which convolutions run in INT8; the sidecar counts those as wanted. Its calibration
+        cache is written beside the engine.
+
+        Raises: see `build`; ValueError also where an image cannot be read, or not be copied to the GPU.
+        """
+        self.device()
+        facts = calibrated_facts(read_facts(onnx_path, self.NAME, version=self.version()))
+        folder.mkdir(parents=True, exist_ok=True)
+        calibrator = calibrator_of(self.NAME, facts, images, CudaMemory())
+        plan = Build(self.NAME, facts, settings, calibrator).run(onnx_path, folder)
+        (folder / SCALES).write_bytes(scales_of(calibrator))
+        if plan.integer or plan.real:
+            facts = replace(facts, quantized=len(plan.integer))
+        if plan.real and not plan.integer:
+            logger.warning("%s: TensorRT has calibrated it and runs nothing in INT8: float was faster here", onnx_path)
+        return self._record(plan, onnx_path, folder, facts, settings)
 
     def load(self, folder: Path, info: EngineInfo) -> TensorRtEngine:
         """Open an engine written by `build`. Raises RuntimeMissing without a GPU."""
         cuda_device()
         return TensorRtEngine(self.NAME, folder / info.file, info, CudaMemory())
+
+    def _record(
+        self, plan: Plan, onnx_path: Path, folder: Path, facts: OnnxFacts, settings: BuildSettings
+    ) -> EngineInfo:
+        (folder / FILE).write_bytes(plan.data)
+        by = (self.NAME, self.version(), self.device())
+        built = Built(by, FILE, plan.precision, plan.integer, plan.real)
+        return record_engine(folder, onnx_path, facts, settings, built)
 
     def load_exact(self, folder: Path, info: EngineInfo) -> None:
         """None: GPUs add 8-bit products in 32 bits."""

@@ -50,7 +50,7 @@ def pin_float_layers(
         logger.warning("TensorRT may run float layers in INT8, its network lacks them by name: %s", ", ".join(lost))
 
 
-def calibrator(trt: Any, path: Path) -> Any:
+def cache_reader(trt: Any, path: Path) -> Any:
     """A calibrator that holds the scales of a calibration cache and no images. Raises ValueError for a broken file."""
     scales = read_cache(path.read_text(encoding="utf-8"))
     text = write_cache(scales, version=cache_version(trt.__version__)).encode()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from yolov6core.base.errors import UserError
+from yolov6core.engines.compatibility import TENSORRT_8_OPSET
 from yolov6core.exchange.calibration_cache import cache_path, write_cache
 from yolov6core.exchange.graph_view import convolutions, count_quantized, integer_types
 from yolov6core.exchange.interface import PLAIN, Interface
@@ -27,6 +28,7 @@ from yolov6core.export.qdq import (
     quantize_biases,
     strip_pairs,
     to_fake_quantize,
+    unfold_weights,
 )
 from yolov6core.export.shuffles import blocks_first, fuse_silu, shuffle_integers
 from yolov6core.quant.graph_ops import quant_conv
@@ -117,7 +119,8 @@ def write_traced(
     Args:
         traced: result of `to_onnx` for a float model or a quantized one in dialect GRID[dialect]; stays unchanged. For
             form 'raw' its outputs are RAW_OUTPUTS.
-        path: the .onnx file; dialect 'cache' writes the scales beside it (see `cache_path`).
+        path: the .onnx file; dialect 'cache' writes the scales beside it (see `cache_path`). Files of dialect 'trt' of
+            opset 17 are for TensorRT 8, too: their weights are float32 in front of Q/DQ, as it needs them.
         fp16: half precision for all operators that are not INT8; dialect 'trt' only, opset 19 or 20.
         interface: inputs and outputs of the file.
         names: of the classes, stored in the file for engines and detections.
@@ -151,6 +154,8 @@ def write_traced(
     _set_notes(model, {"dialect": dialect, "precision": precision, **interface.notes()}, names)
     if simplify:
         model = _simplified(model)
+    if dialect == "trt" and _opset(model) <= TENSORRT_8_OPSET:
+        unfold_weights(model)  # behind onnxsim, which would fold them again
     _check_model(model)
     save_onnx(model, path)
     cache = cache_path(path) if dialect == "cache" else None
@@ -193,6 +198,10 @@ def _rewrite(model: onnx.ModelProto, dialect: str, fp16: bool) -> onnx.ModelProt
     if dialect == "qdq" and "uint8" in integer_types(model):
         quantize_biases(model)  # with symmetric int8 they stay float: TensorRT refuses int32 constants
     return to_fp16(model) if fp16 else model
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(item.version for item in model.opset_import if item.domain == "")
 
 
 def _check_grid(model: onnx.ModelProto, dialect: str) -> None:
