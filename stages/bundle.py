@@ -46,6 +46,7 @@ def bundle(
         image_size=cast("tuple[int, int] | None", tuple(export.image_size) if export.image_size else None),
         form=export.form,
         nms=export.nms,
+        nms_classes=export.nms_classes,
         input=export.input,
         score_threshold=export.score_threshold,
         iou_threshold=export.iou_threshold,

@@ -227,6 +227,7 @@ def _write_and_check(
     interface = Interface(
         form=export.form,
         nms=export.nms,
+        nms_classes=export.nms_classes,
         input=export.input,
         strides=card.strides if export.form == "raw" else (),
         score_threshold=export.score_threshold,

@@ -82,6 +82,7 @@ def open_network(request: BundleRequest, dialect: str) -> TorchNetwork:
     interface = Interface(
         form=request.form,
         nms=request.nms,
+        nms_classes=request.nms_classes,
         input=request.input,
         strides=card.strides if request.form == "raw" else (),
         score_threshold=request.score_threshold,
