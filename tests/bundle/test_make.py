@@ -63,7 +63,7 @@ FORMS = [
     ("openvino", "qat", {}),
     ("onnxruntime", "qat", {}),
     ("onnxruntime", "float", {"form": "raw", "batch": 2}),
-    ("openvino", "qat", {"nms": "topk", "dynamic_batch": True}),
+    ("openvino", "qat", {"nms": "topk", "nms_classes": "best", "dynamic_batch": True}),
     ("onnxruntime", "qat", {"input": "uint8", "nms": "onnx", "max_detections": 20}),
 ]
 

@@ -26,7 +26,7 @@ class BundleRequest:
         weights: checkpoint of the network.
         dataset: folder of the prepared dataset, whose calibration images become the pictures in `check/`.
         image_size: (height, width) of the input, multiples of the largest stride; None: the training's.
-        form, nms, nms_classes, input, score_threshold, iou_threshold, max_detections: see `exchange.interface.Interface`.
+        form, nms, nms_classes, input, score_threshold, iou_threshold, max_detections: see `Interface`.
         opset, fp16, batch, dynamic_batch, simplify: of the files; TensorRT's files have an open batch, always.
         max_batch: largest batch of an engine with an open batch.
         tensorrt: which of TENSORRT the bundle is for; empty for all, which takes more room.

@@ -34,8 +34,8 @@ class Interface:
         nms: how boxes are suppressed in the graph: 'none', 'topk' (plain operators), 'onnx' (NonMaxSuppression) or
             'efficient_nms' (TensorRT's plugin). Outputs are then num_dets int32 [B, 1], boxes [B, K, 4],
             scores [B, K] and classes int32 [B, K]; only the first num_dets of each image count.
-        nms_classes: in how many classes a box takes part in the suppression: 'all' above the score threshold, so that it
-            may be left in its second one, or the 'best' alone, as `infer` reads files without suppression.
+        nms_classes: classes in which a box takes part in the suppression: 'all' above the score threshold, so that its
+            second one may be left, or the 'best' alone, as `infer` reads files without suppression.
         input: 'float' (RGB [B, 3, H, W] in 0..1) or 'uint8' (BGR [B, H, W, 3] in 0..255, as OpenCV reads images).
         strides: of the levels, for form 'raw'.
         classes: C, for files with suppression; the writer fills it in.
