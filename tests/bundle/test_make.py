@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,13 +25,19 @@ from yolov6core.exchange.calibration_cache import read_cache
 from yolov6core.exchange.graph_view import count_quantized, integer_types
 from yolov6core.exchange.overflow import overflowing_convolutions
 from yolov6core.export.check import Tolerance
+from yolov6core.export.file_form import FileForm
 
 pytestmark = pytest.mark.usefixtures("in_project")
 
 
-def request(target: str, kind: str = "qat", **options: object) -> BundleRequest:
+def request(target: str, kind: str = "qat", **options: Any) -> BundleRequest:
+    """A request; options are fields of it or of the form of its files."""
     weights = Path({"qat": "artifacts/qat", "float": "artifacts/train"}[kind]) / "weights.safetensors"
-    return BundleRequest(kind, target, weights, Path("artifacts/dataset"), Tolerance(0.001, 1.5), **options)
+    names = {field.name for field in fields(FileForm)}
+    files = FileForm(**{name: value for name, value in options.items() if name in names})
+    values: dict[str, Any] = {"weights": weights, "dataset": Path("artifacts/dataset"), "allow": Tolerance(0.001, 1.5)}
+    values |= {name: value for name, value in options.items() if name not in names}
+    return BundleRequest(kind, target, files=files, **values)
 
 
 @pytest.fixture(scope="module")
@@ -243,14 +251,12 @@ REFUSED = [
 
 @pytest.mark.parametrize("target, options, reason", REFUSED, ids=lambda value: value if isinstance(value, str) else "")
 def test_what_cannot_be_made_is_an_error_and_leaves_nothing(tmp_path, target, options, reason):
-    values = vars(request(target)) | options
     with pytest.raises(UserError, match=reason):
-        make_bundle(BundleRequest(**values), tmp_path / "made")
+        make_bundle(request(target, **options), tmp_path / "made")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_too_far_from_torch_is_an_error(tmp_path):
-    values = vars(request("onnxruntime")) | {"allow": Tolerance(0.0, 0.0)}
     with pytest.raises(UserError, match="relative error .* nothing was written"):
-        make_bundle(BundleRequest(**values), tmp_path / "made")
+        make_bundle(request("onnxruntime", allow=Tolerance(0.0, 0.0)), tmp_path / "made")
     assert not list(tmp_path.iterdir())
