@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.support.bundles import NAMES
+from tests.support.checkpoints import NAMES
 from yolov6core.base.errors import UserError
 from yolov6core.bundle.make import make_bundle
 from yolov6core.bundle.request import BundleRequest
@@ -27,7 +27,7 @@ from yolov6core.exchange.overflow import overflowing_convolutions
 from yolov6core.export.check import Tolerance
 from yolov6core.export.file_form import FileForm
 
-pytestmark = pytest.mark.usefixtures("in_project")
+pytestmark = pytest.mark.usefixtures("in_bundle_project")
 
 
 def request(target: str, kind: str = "qat", **options: Any) -> BundleRequest:
@@ -41,14 +41,14 @@ def request(target: str, kind: str = "qat", **options: Any) -> BundleRequest:
 
 
 @pytest.fixture(scope="module")
-def made(project, tmp_path_factory):
+def made(bundle_project, tmp_path_factory):
     """(target, kind, options) -> folder of a bundle, made once; no test changes it."""
 
     @cache
     def make(target: str, kind: str = "qat", **options: object) -> Path:
         out = tmp_path_factory.mktemp("bundles") / f"{kind}-{target}"
         with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(project)
+            patch.chdir(bundle_project)
             make_bundle(request(target, kind, **options), out)
         return out
 
