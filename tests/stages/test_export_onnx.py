@@ -80,9 +80,8 @@ def test_plain_pairs_have_the_integers_that_are_asked_for(here, tmp_path, activa
     export = ExportParams(**EXPORT | {"dialects": ["qdq"], "qdq_activations": activations, "form": "raw"})
     export_onnx(export, RUNTIME, out=tmp_path / "onnx")
     rows = json.loads((tmp_path / "onnx" / "check.json").read_text())
-    assert set(rows) == {f"{name}.qdq.onnx" for name in (*paths.WEIGHTS, "naive")} and all(
-        row["ok"] for row in rows.values()
-    )
+    assert set(rows) == {f"{name}.qdq.onnx" for name in (*paths.WEIGHTS, "naive")}
+    assert all(row["ok"] for row in rows.values())
     assert integer_types(onnx.load(tmp_path / "onnx" / "ptq.qdq.onnx")) == {kind}
 
 
