@@ -138,10 +138,10 @@ def test_a_bundle_for_tensorrt_has_weights_and_scales_of_the_stage(here, tmp_pat
     bundle(ExportParams(**EXPORT), EngineParams(**ENGINE), RUNTIME, kind="partial", target="tensorrt", out=made)
     onnx_folder = here / "artifacts/onnx"
     scales = read_cache((onnx_folder / "partial.cache").read_text())
-    assert len(scales) > 50 and read_cache((made / "calib.trt10.3.0.table").read_text()) == scales
+    assert len(scales) > 30 and read_cache((made / "calib.trt10.3.0.table").read_text()) == scales
     for name, dialect in (("model.onnx", "trt"), ("model.plain.onnx", "cache")):
         ours, theirs = (weights(path) for path in (onnx_folder / f"partial.{dialect}.onnx", made / name))
-        assert len(ours) > 100 and theirs == ours
+        assert len(ours) > 30 and theirs == ours
 
 
 def weights(path):
