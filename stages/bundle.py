@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 from stages.params import EngineParams, ExportParams, RuntimeParams
 from stages.shared import paths
@@ -13,6 +12,7 @@ from yolov6core.base.threads import set_threads
 from yolov6core.bundle.make import make_bundle
 from yolov6core.bundle.request import TARGETS, BundleRequest
 from yolov6core.export.check import Tolerance
+from yolov6core.export.file_form import FileForm
 
 
 def bundle(
@@ -43,18 +43,7 @@ def bundle(
         weights=required(paths.WEIGHTS[kind], made_by=paths.MADE_BY[kind]),
         dataset=required(paths.DATASET, made_by="prepare-voc2yolo"),
         allow=Tolerance(export.tolerance, export.quant_tolerance),
-        image_size=cast("tuple[int, int] | None", tuple(export.image_size) if export.image_size else None),
-        form=export.form,
-        nms=export.nms,
-        input=export.input,
-        score_threshold=export.score_threshold,
-        iou_threshold=export.iou_threshold,
-        max_detections=export.max_detections,
-        opset=export.opset,
-        fp16=export.fp16,
-        batch=export.batch,
-        dynamic_batch=export.dynamic_batch,
-        simplify=export.simplify,
+        files=FileForm.of(export.model_dump()),
         max_batch=engine.max_batch,
         tensorrt=tensorrt,
     )

@@ -25,24 +25,17 @@ from yolov6core.engines.onnx_facts import other_integers
 from yolov6core.engines.registry import dialect_of
 from yolov6core.engines.runtime import RuntimeMissing
 from yolov6core.exchange.compare import Outputs
-from yolov6core.exchange.interface import Interface
-from yolov6core.exchange.onnx_notes import JUDGED_ON, set_note
 from yolov6core.export.check import Tolerance, check_file, complaint, describe
 from yolov6core.export.dialects import grid_of, write_traced
-from yolov6core.export.grids import CACHE_GRID, CACHE_OPSET, choose_grid_, note_quantized, other_grid
+from yolov6core.export.file_form import FileForm
+from yolov6core.export.grids import CACHE_OPSET
 from yolov6core.export.library_quantization import quantized_by_library
-from yolov6core.export.onnx_export import OUTPUTS, RAW_OUTPUTS, to_onnx
 from yolov6core.export.onnx_run import open_outputs
+from yolov6core.export.tracer import Tracer
 from yolov6core.int8.quantized_networks import load_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.models.decoded import DecodedNetwork, run_module
-from yolov6core.quant.insert import (
-    QuantizedModel,
-    quantizers_off,
-    ready_for_export_,
-    state_of,
-    uncalibrated,
-)
+from yolov6core.quant.insert import QuantizedModel, quantizers_off, ready_for_export_
 from yolov6core.tasks.networks import load_float, read_network
 
 if TYPE_CHECKING:
@@ -82,15 +75,13 @@ class Source:
     """A network to export.
 
     Attributes:
-        network: deployed, or quantized with constant weight scales.
-        decoded: the same with boxes and scores as outputs.
+        tracer: the network, raw and decoded, and its traces.
         images: batches that files are compared on.
-        exact: outputs of `decoded` without quantization.
+        exact: outputs without quantization.
     """
 
     card: NetworkCard
-    network: nn.Module
-    decoded: nn.Module
+    tracer: Tracer
     images: list[np.ndarray]
     exact: list[Outputs]
 
@@ -102,36 +93,19 @@ def _export_kind(kind: str, weights: Path, export: ExportParams, folder: Path) -
     else:
         network, card = load_quantized(weights)
         ready_for_export_(network)
-    source = _source(network, replace(card, image_size=_image_size(export, card)), export)
+    source = _source(network, card, export, weights)
     _keep_images(source.images, folder / paths.CHECK_IMAGES)
-    floats = state_of(network).float_layers if isinstance(network, QuantizedModel) else frozenset()
-    traced: dict[tuple[str, int], onnx.ModelProto] = {}
-    options = {"nms": export.nms, "dynamic_batch": export.dynamic_batch, "activations": export.qdq_activations}
     rows: Rows = {}
     for dialect in tracked(export.dialects, kind, unit="files"):
         if dialect == "cache" and kind == "float":
             continue
-        grid = "float"
-        if isinstance(network, QuantizedModel):
-            grid = choose_grid_(network, dialect, floats, **options)
-            if missing := uncalibrated(network):
-                raise UserError(
-                    f"{weights} has no ranges for {len(missing)} tensors that dialect {dialect} quantizes, such as "
-                    f"{missing[0]}: take {dialect!r} out of export.dialects, or calibrate with 'dvc repro ptq-calib'"
-                )
         opset = min(export.opset, CACHE_OPSET) if dialect == "cache" else export.opset
-        if (grid, opset) not in traced:
-            model = traced[grid, opset] = _trace(source, export, form=export.form, opset=opset)
-            if grid == CACHE_GRID and isinstance(network, QuantizedModel):
-                note_quantized(model, network, floats)
-            judged = card.quantization.dialect if card.quantization else ""
-            if judged and other_grid(judged, dialect, **options):
-                set_note(model, JUDGED_ON, judged)
+        traced = source.tracer.trace(dialect, opset)
         # The ONNX file of a cache is the float network; its scales stand beside it.
-        rounded = _outputs(source.decoded, source.images) if grid != "float" and dialect != "cache" else None
-        path = folder / f"{kind}.{dialect}.onnx"
-        row = _write_and_check(traced[grid, opset], path, dialect, source, export, rounded)
-        rows[f"{kind}.{dialect}.onnx"] = row
+        rounds = kind != "float" and dialect != "cache"
+        rounded = _outputs(source.tracer.decoded, source.images) if rounds else None
+        name = f"{kind}.{dialect}.onnx"
+        rows[name] = _write_and_check(traced, folder / name, dialect, source, export, rounded)
     _log_overflows(kind, rows)
     return rows
 
@@ -141,11 +115,12 @@ def _export_naive(export: ExportParams, folder: Path) -> Rows:
 
     A difference is told and stops nothing: predictions of 8 bits tie, and suppression may choose otherwise.
     """
-    network, card = load_float(paths.WEIGHTS["float"])
-    source = _source(network, replace(card, image_size=_image_size(export, card)), export)
+    weights = paths.WEIGHTS["float"]
+    network, card = load_float(weights)
+    source = _source(network, card, export, weights)
     _, ptq = read_network(paths.WEIGHTS["ptq"])
     saturating = ptq.quantization is not None and ptq.quantization.cpu == "saturating"
-    traces = {form: _trace(source, export, form=form, opset=export.opset) for form in {"decoded", export.form}}
+    traces = {form: source.tracer.trace("ort", export.opset, form=form) for form in ("decoded", export.form)}
     rows: Rows = {}
     for dialect in export.dialects:
         if dialect == "cache":
@@ -166,19 +141,14 @@ def _export_naive(export: ExportParams, folder: Path) -> Rows:
     return rows
 
 
-def _source(network: nn.Module, card: NetworkCard, export: ExportParams) -> Source:
+def _source(network: nn.Module, card: NetworkCard, export: ExportParams, weights: Path) -> Source:
+    files = FileForm.of(export.model_dump())
+    card = replace(card, image_size=files.input_size(card.image_size, card.strides))
     decoded = DecodedNetwork(network, strides=card.strides, image_size=card.image_size).eval()
+    tracer = Tracer(network, decoded, files, image_size=card.image_size, weights=weights)
     images = list(_images(card, export, limit=export.check_images))
     with quantizers_off(network) if isinstance(network, QuantizedModel) else nullcontext():
-        return Source(card, network, decoded, images, _outputs(decoded, images))
-
-
-def _image_size(export: ExportParams, card: NetworkCard) -> tuple[int, int]:
-    height, width = export.image_size or card.image_size
-    stride = max(card.strides)
-    if height % stride or width % stride:
-        raise UserError(f"export.image_size is {[height, width]}; both sides have to be multiples of {stride}")
-    return height, width
+        return Source(card, tracer, images, _outputs(decoded, images))
 
 
 def _images(card: NetworkCard, export: ExportParams, *, limit: int | None = None) -> Iterator[np.ndarray]:
@@ -203,17 +173,6 @@ def _outputs(module: nn.Module, images: list[np.ndarray]) -> list[Outputs]:
     return [run_module(module, image) for image in images]
 
 
-def _trace(source: Source, export: ExportParams, *, form: str, opset: int) -> onnx.ModelProto:
-    raw = form == "raw"
-    return to_onnx(
-        source.network if raw else source.decoded,
-        input_shape=(export.batch, 3, *source.card.image_size),
-        dynamic_batch=export.dynamic_batch,
-        opset=opset,
-        outputs=RAW_OUTPUTS if raw else OUTPUTS,
-    )
-
-
 def _write_and_check(
     traced: onnx.ModelProto,
     path: Path,
@@ -224,22 +183,12 @@ def _write_and_check(
 ) -> dict[str, Any]:
     """`rounded`: outputs of the quantized network; None for files that do not round."""
     card = source.card
-    interface = Interface(
-        form=export.form,
-        nms=export.nms,
-        input=export.input,
-        strides=card.strides if export.form == "raw" else (),
-        score_threshold=export.score_threshold,
-        iou_threshold=export.iou_threshold,
-        max_detections=export.max_detections,
-        shrink=card.shrink,
-    )
     written = write_traced(
         traced,
         path,
         dialect=dialect,
         fp16=export.fp16 and dialect == "trt",
-        interface=interface,
+        interface=source.tracer.files.interface(card.strides, card.shrink),
         names=card.names,
         simplify=export.simplify,
     )

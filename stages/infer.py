@@ -7,7 +7,7 @@ from pathlib import Path
 from stages.shared import paths
 from yolov6core.base.errors import UserError, logger
 from yolov6core.data.frames import Frames
-from yolov6core.engines.complaints import unsuitable_cpu
+from yolov6core.engines.complaints import second_classes, unsuitable_cpu
 from yolov6core.serving.detect_all import detect_all, output_names
 from yolov6core.serving.engine_detector import EngineDetector
 from yolov6core.serving.findings import Findings
@@ -47,6 +47,8 @@ def infer(
     logger.info("%s", opened.info.describe())
     if unsuitable_cpu(opened.info):
         logger.warning("%s", unsuitable_cpu(opened.info))
+    if second_classes(opened.info):
+        logger.info("%s", second_classes(opened.info))
     detector = EngineDetector(
         opened,
         class_names(names, opened, dataset=DATASET_NAMES),

@@ -267,6 +267,7 @@ class ExportParams(ProjectSection, section="export"):
     image_size: list[Annotated[int, Field(ge=32, le=8192)]] | None
     form: Literal["decoded", "raw"]
     nms: Literal["none", "topk", "onnx", "efficient_nms"]
+    nms_classes: Literal["all", "best"] = "all"
     score_threshold: Share
     iou_threshold: Share
     max_detections: Annotated[int, Field(ge=1, le=1000)]

@@ -168,6 +168,7 @@ std::vector<Detection> suppress(std::vector<Detection> candidates, float max_iou
 struct Interface {
     std::string form = "decoded", nms = "none", input = "float";
     std::vector<int> strides;
+    bool best_class = false;  // of each anchor, alone in the suppression inside
     int frame = 0;  // of grey pixels around the image, where the network was trained so (model.shrink)
 };
 
@@ -175,7 +176,8 @@ Interface read_interface(const ov::Model& network) {
     const auto note = [&](const std::string& name, const std::string& otherwise) {
         return network.has_rt_info("framework", name) ? network.get_rt_info<std::string>("framework", name) : otherwise;
     };
-    Interface found{note("form", "decoded"), note("nms", "none"), note("input", "float"), {}, std::stoi(note("shrink", "0"))};
+    Interface found{note("form", "decoded"), note("nms", "none"), note("input", "float"), {},
+                    note("nms_classes", "all") == "best", std::stoi(note("shrink", "0"))};
     std::stringstream strides(note("strides", ""));
     for (std::string text; std::getline(strides, text, ',');) found.strides.push_back(std::stoi(text));
     return found;
@@ -253,7 +255,7 @@ std::vector<Detection> read_outputs(ov::InferRequest& request, const Interface& 
         const float* box = boxes.data() + 4 * i;
         if (scores[i] > min_score) found.push_back({box[0], box[1], box[2], box[3], scores[i], int(classes[i])});
     }
-    return once_a_box(found);
+    return interface.best_class ? found : once_a_box(found);
 }
 
 // The image in the order and type of the network's input.

@@ -7,15 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import onnx
 import pytest
 
-from tests.support.bundles import NAMES
+from tests.support.checkpoints import NAMES
 from yolov6core.base.errors import UserError
 from yolov6core.bundle.make import make_bundle
 from yolov6core.bundle.request import BundleRequest
@@ -23,24 +25,30 @@ from yolov6core.exchange.calibration_cache import read_cache
 from yolov6core.exchange.graph_view import count_quantized, integer_types
 from yolov6core.exchange.overflow import overflowing_convolutions
 from yolov6core.export.check import Tolerance
+from yolov6core.export.file_form import FileForm
 
-pytestmark = pytest.mark.usefixtures("in_project")
+pytestmark = pytest.mark.usefixtures("in_bundle_project")
 
 
-def request(target: str, kind: str = "qat", **options: object) -> BundleRequest:
+def request(target: str, kind: str = "qat", **options: Any) -> BundleRequest:
+    """A request; options are fields of it or of the form of its files."""
     weights = Path({"qat": "artifacts/qat", "float": "artifacts/train"}[kind]) / "weights.safetensors"
-    return BundleRequest(kind, target, weights, Path("artifacts/dataset"), Tolerance(0.001, 1.5), **options)
+    names = {field.name for field in fields(FileForm)}
+    files = FileForm(**{name: value for name, value in options.items() if name in names})
+    values: dict[str, Any] = {"weights": weights, "dataset": Path("artifacts/dataset"), "allow": Tolerance(0.001, 1.5)}
+    values |= {name: value for name, value in options.items() if name not in names}
+    return BundleRequest(kind, target, files=files, **values)
 
 
 @pytest.fixture(scope="module")
-def made(project, tmp_path_factory):
+def made(bundle_project, tmp_path_factory):
     """(target, kind, options) -> folder of a bundle, made once; no test changes it."""
 
     @cache
     def make(target: str, kind: str = "qat", **options: object) -> Path:
         out = tmp_path_factory.mktemp("bundles") / f"{kind}-{target}"
         with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(project)
+            patch.chdir(bundle_project)
             make_bundle(request(target, kind, **options), out)
         return out
 
@@ -63,7 +71,7 @@ FORMS = [
     ("openvino", "qat", {}),
     ("onnxruntime", "qat", {}),
     ("onnxruntime", "float", {"form": "raw", "batch": 2}),
-    ("openvino", "qat", {"nms": "topk", "dynamic_batch": True}),
+    ("openvino", "qat", {"nms": "topk", "nms_classes": "best", "dynamic_batch": True}),
     ("onnxruntime", "qat", {"input": "uint8", "nms": "onnx", "max_detections": 20}),
 ]
 
@@ -243,14 +251,12 @@ REFUSED = [
 
 @pytest.mark.parametrize("target, options, reason", REFUSED, ids=lambda value: value if isinstance(value, str) else "")
 def test_what_cannot_be_made_is_an_error_and_leaves_nothing(tmp_path, target, options, reason):
-    values = vars(request(target)) | options
     with pytest.raises(UserError, match=reason):
-        make_bundle(BundleRequest(**values), tmp_path / "made")
+        make_bundle(request(target, **options), tmp_path / "made")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_too_far_from_torch_is_an_error(tmp_path):
-    values = vars(request("onnxruntime")) | {"allow": Tolerance(0.0, 0.0)}
     with pytest.raises(UserError, match="relative error .* nothing was written"):
-        make_bundle(BundleRequest(**values), tmp_path / "made")
+        make_bundle(request("onnxruntime", allow=Tolerance(0.0, 0.0)), tmp_path / "made")
     assert not list(tmp_path.iterdir())

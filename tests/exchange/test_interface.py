@@ -150,6 +150,7 @@ def test_metadata_comes_back():
     for interface in (
         Interface(form="raw", strides=(8, 16, 32, 64), input="uint8"),
         Interface(nms="topk", classes=80, score_threshold=0.25, iou_threshold=0.5, max_detections=17, candidates=99),
+        Interface(nms="onnx", nms_classes="best", classes=3),
         Interface(shrink=4),
     ):
         model = onnx.ModelProto()
@@ -159,11 +160,20 @@ def test_metadata_comes_back():
         assert Interface.of(model) == interface
 
 
+def test_files_of_earlier_versions_list_boxes_by_all_their_classes():
+    model = onnx.ModelProto()
+    for key, value in Interface(nms="topk", nms_classes="best").notes().items():
+        if key != "nms_classes":
+            model.metadata_props.add(key=key, value=value)
+    assert Interface.of(model).nms_classes == "all"
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"form": "boxes"}, "form is 'boxes'; choose one of decoded, raw"),
         ({"nms": "soft"}, "choose one of none, topk, onnx, efficient_nms"),
+        ({"nms_classes": "two"}, "nms_classes is 'two'; choose one of all, best"),
         ({"input": "bf16"}, "choose one of float, uint8"),
         ({"form": "raw", "nms": "topk", "strides": (8,)}, "suppresses decoded boxes"),
         ({"form": "raw"}, "needs the strides"),

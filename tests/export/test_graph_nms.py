@@ -12,7 +12,7 @@ from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
 from yolov6core.engines.tensorrt_engine import TensorRtRuntime
 from yolov6core.evaluation.nms import nms
 from yolov6core.exchange.compare import detection_rows, differing_rows
-from yolov6core.exchange.interface import DETECTIONS, Interface
+from yolov6core.exchange.interface import DETECTIONS, Interface, best_scores
 from yolov6core.export.dialects import NMS_DIALECTS, write_traced
 from yolov6core.export.graph_nms import INNER, add_nms, with_inner
 from yolov6core.export.onnx_export import to_onnx
@@ -123,6 +123,54 @@ def test_topk_is_exact_among_its_candidates_only():
     everything = passing(BATCH)
     whole = add_nms(everything, Interface(nms="topk", max_detections=60, candidates=900))
     assert max(counts) < min(check(everything, whole, "onnxruntime", *crowd(seed=2)))
+
+
+def tied(seed):
+    """A crowd in which every third anchor has its best score twice, in the second and the last class."""
+    boxes, scores = crowd(seed)
+    scores[:, ::3, 1] = scores[:, ::3, 2] = scores[:, ::3].max(axis=2)
+    return boxes, scores
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("kind", ["topk", "onnx"])
+@pytest.mark.parametrize("opset, batch", [(17, BATCH), (20, "batch")])
+@pytest.mark.parametrize("options", [{}, {"score_threshold": 0.3, "iou_threshold": 0.45}, {"score_threshold": 0.0}])
+def test_boxes_compete_in_their_best_class_alone(kind, runtime, opset, batch, options):
+    """As `infer` reads files without suppression, to the last bit. Of equal scores the first class counts."""
+    model = passing(batch, opset=opset)
+    interface = add_nms(model, Interface(nms=kind, nms_classes="best", **options))
+    boxes, scores = tied(seed=4)
+    run = open_outputs(model.SerializeToString(), "openvino" if runtime == "openvino" else "ort")
+    outputs = run(np.concatenate((boxes, scores), axis=2))
+    limits = {"iou_threshold": interface.iou_threshold, "score_threshold": interface.score_threshold}
+    for image in range(BATCH):
+        wanted = nms(boxes[image], scores[image], max_detections=300, multi_label=False, **limits)
+        several = nms(boxes[image], scores[image], max_detections=300, **limits)
+        found = detection_rows(outputs, image)
+        assert len(found) > 20 and differing_rows(found, wanted) == 0
+        assert differing_rows(found, several) > 0, "otherwise nothing is tested here"
+    check(model, interface, runtime, boxes, scores)
+
+
+def test_topk_looks_at_one_score_of_each_anchor():
+    model = passing(BATCH)
+    interface = add_nms(model, Interface(nms="topk", nms_classes="best", max_detections=60, candidates=60))
+    check(model, interface, "onnxruntime", *crowd(seed=2))
+
+
+def test_the_plugin_gets_one_score_of_each_anchor():
+    model = passing("batch")
+    interface = add_nms(model, Interface(nms="efficient_nms", nms_classes="best"))
+    boxes, scores = tied(seed=5)
+    (plugin,) = (node for node in model.graph.node if node.op_type == "EfficientNMS_TRT")
+    assert plugin.input[0] == INNER[0]
+    inner = with_inner(model)
+    inner.graph.output.append(helper.make_tensor_value_info(plugin.input[1], TensorProto.FLOAT, None))
+    found = open_outputs(inner.SerializeToString(), "ort")(np.concatenate((boxes, scores), axis=2))[plugin.input[1]]
+    assert (np.count_nonzero(found, axis=2) == 1).all() and found[0, 0, 1] == scores[0, 0].max()
+    np.testing.assert_array_equal(found, best_scores(scores))
+    np.testing.assert_array_equal(interface.considered(scores[0]), found[0])
 
 
 def test_long_sequences_of_suppressions_are_exact():

@@ -1,4 +1,4 @@
-"""A detector without weights, for tests of what stands around a network."""
+"""Small projects, and a detector without weights for tests of what stands around a network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from types import ModuleType
 import pytest
 
 from tests.support import patch_detector
+from tests.support.bundles import bundle_project, in_bundle_project
+from tests.support.exported import built, exported, here
+
+__all__ = ["built", "bundle_project", "exported", "here", "in_bundle_project"]
 
 
 @pytest.fixture(scope="session")

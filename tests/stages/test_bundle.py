@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from stages.__main__ import app
-from tests.support.bundles import write_bundle_project
-from tests.support.pipeline import write_small_params
 
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        write_bundle_project(root)
-        write_small_params()
-    return root
-
-
-@pytest.fixture(autouse=True)
-def in_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
+pytestmark = pytest.mark.usefixtures("in_bundle_project")
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["bundle", *arguments], catch_exceptions=False)
 
 
-def test_a_bundle_follows_the_parameters(project):
+def test_a_bundle_follows_the_parameters(bundle_project):
     result = run(
         "--kind", "qat", "--target", "openvino", "--set", "export.dynamic_batch=true", "--set", "engine.max_batch=9"
     )
     assert result.exit_code == 0, result.output
-    folder = project / "artifacts" / "bundle" / "qat-openvino"
+    folder = bundle_project / "artifacts" / "bundle" / "qat-openvino"
     assert "max_batch_size: 9" in (folder / "triton" / "test_qat" / "config.pbtxt").read_text()
     assert (folder / "check.py").is_file()
 

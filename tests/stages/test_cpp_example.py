@@ -98,6 +98,7 @@ FORMS = {
     "raw uint8": {"form": "raw", "input": "uint8"},
     "topk": {"nms": "topk"},
     "onnx": {"nms": "onnx"},
+    "best class": {"nms": "onnx", "nms_classes": "best"},
     "topk uint8": {"nms": "topk", "input": "uint8"},
 }
 

@@ -335,6 +335,44 @@ def test_suppression_inside_and_outside_take_one_class_a_box(tmp_path, folder) -
     )
 
 
+class Neighbours(torch.nn.Module):
+    """Four anchors wherever one looks: a red one and, over it, a weaker one that is red or green; two at one place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        boxes = [[0, 0, 20, 20], [1, 0, 21, 20], [40, 40, 60, 60], [40, 40, 60, 60]]
+        scores = [[0.9, 0.1, 0.0], [0.8, 0.7, 0.0], [0.6, 0.0, 0.0], [0.0, 0.0, 0.5]]
+        self.register_buffer("boxes", torch.tensor([boxes], dtype=torch.float32))
+        self.register_buffer("scores", torch.tensor([scores]))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nothing = 0 * images.mean(dim=(1, 2, 3), keepdim=True)[..., 0]
+        return self.boxes + nothing, self.scores + nothing
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_best_classes_are_suppressed_inside_as_outside(tmp_path, folder, caplog, runtime) -> None:
+    found, told = {}, {}
+    for form, classes in (("none", "all"), ("topk", "all"), ("topk", "best"), ("onnx", "best")):
+        interface = Interface(
+            nms=form, nms_classes=classes, score_threshold=0.3, iou_threshold=0.45, max_detections=4, candidates=12
+        )
+        path = tmp_path / f"{form}.onnx"
+        traced = to_onnx(Neighbours(), input_shape=(1, 3, 64, 64))
+        write_traced(traced, path, dialect="openvino", interface=interface, names=("red", "green", "blue"))
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            infer(path, str(folder), out=tmp_path / form / classes, runtime=runtime, score=0.3, iou=0.45)
+        told[form, classes] = caplog.text.count("export.nms_classes=best")
+        (rows, *_) = found_in(tmp_path / form / classes)
+        found[form, classes] = [(row["name"], row["box"], row["score"]) for row in rows["detections"]]
+    plain = found["none", "all"]
+    assert [name for name, _, _ in plain] == ["red", "red", "blue"] and plain[1][1] == plain[2][1]
+    assert found["topk", "best"] == found["onnx", "best"] == plain
+    assert [name for name, _, _ in found["topk", "all"]] == ["red", "green", "red"]
+    assert told == {("none", "all"): 0, ("topk", "all"): 1, ("topk", "best"): 0, ("onnx", "best"): 0}
+
+
 class PatchNet(torch.nn.Module):
     """The patch detector as a module."""
 

@@ -67,7 +67,7 @@ def _write_networks(
     folder: Path, source: TorchNetwork, files: Sequence[PlannedFile], request: BundleRequest, samples: list[Sample]
 ) -> list[Row]:
     """Write the ONNX files, and calibration caches for several versions; returns how far each file is from torch."""
-    count = 1 if request.open_batch else request.batch
+    count = 1 if request.open_batch else request.files.batch
     images = [np.repeat(sample.batch, count, axis=0) for sample in samples]
     rows = []
     for planned in files:

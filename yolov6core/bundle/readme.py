@@ -124,7 +124,7 @@ def _outputs(facts: Facts) -> list[str]:
             "`num_dets` [B, 1], `boxes` [B, K, 4] as x1, y1, x2, y2 in pixels of the input, `scores` [B, K] and "
             "`classes` [B, K]; the first `num_dets` of each image count. Scores below "
             f"{interface.score_threshold} are gone, and boxes that overlap a better one of their class by more than "
-            f"{interface.iou_threshold} (IoU)."
+            f"{interface.iou_threshold} (IoU). {_competing(interface)}"
         )
     elif interface.form == "raw":
         text = (
@@ -145,6 +145,12 @@ def _outputs(facts: Facts) -> list[str]:
             f"names the classes in the order of the scores. Outputs: {text}"
         ),
     ]
+
+
+def _competing(interface: Interface) -> str:
+    if interface.nms_classes == "best":
+        return "Each box takes part in its best class alone."
+    return "A box takes part in every class above that score, and may be listed by several."
 
 
 def _build(facts: Facts) -> list[str]:

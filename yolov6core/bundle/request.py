@@ -7,6 +7,7 @@ from pathlib import Path
 
 from yolov6core.engines.compatibility import RUNTIME_DIALECT, TENSORRT_8_OPSET
 from yolov6core.export.check import Tolerance
+from yolov6core.export.file_form import FileForm
 from yolov6core.export.fp16 import MIN_OPSET
 
 TARGETS = ("tensorrt", "openvino", "onnxruntime")
@@ -23,12 +24,10 @@ class BundleRequest:
         target: one of TARGETS.
         weights: checkpoint of the network.
         dataset: folder of the prepared dataset, whose calibration images become the pictures in `check/`.
-        image_size: (height, width) of the input, multiples of the largest stride; None: the training's.
-        form, nms, input, score_threshold, iou_threshold, max_detections: see `exchange.interface.Interface`.
-        opset, fp16, batch, dynamic_batch, simplify: of the files; TensorRT's files have an open batch, always.
+        allow: how far the files may be from torch.
+        files: their form; TensorRT's files have an open batch, always.
         max_batch: largest batch of an engine with an open batch.
         tensorrt: which of TENSORRT the bundle is for; empty for all, which takes more room.
-        allow: how far the files may be from torch.
     """
 
     kind: str
@@ -36,25 +35,14 @@ class BundleRequest:
     weights: Path
     dataset: Path
     allow: Tolerance
-    image_size: tuple[int, int] | None = None
-    form: str = "decoded"
-    nms: str = "none"
-    input: str = "float"
-    score_threshold: float = 0.03
-    iou_threshold: float = 0.65
-    max_detections: int = 300
-    opset: int = 19
-    fp16: bool = True
-    batch: int = 1
-    dynamic_batch: bool = False
-    simplify: bool = False
+    files: FileForm = FileForm()
     max_batch: int = 32
     tensorrt: str = ""
 
     @property
     def open_batch(self) -> bool:
         """Whether the files take any number of images."""
-        return self.dynamic_batch or self.target == "tensorrt"
+        return self.files.dynamic_batch or self.target == "tensorrt"
 
     def wants(self, version: str) -> bool:
         """Whether the bundle is for this version of TensorRT."""
@@ -94,14 +82,14 @@ def planned_files(request: BundleRequest) -> list[PlannedFile]:
         raise ValueError(f"TensorRT {request.tensorrt!r} is unknown; choose one of {', '.join(TENSORRT)}")
     if request.target != "tensorrt":
         dialect = RUNTIME_DIALECT[request.target]
-        return [PlannedFile("model.onnx", dialect, request.opset, request.target)]
+        return [PlannedFile("model.onnx", dialect, request.files.opset, request.target)]
     present = PlannedFile(
         "model.onnx",
         "trt",
-        max(request.opset, MIN_OPSET),
+        max(request.files.opset, MIN_OPSET),
         "TensorRT 10 and 11, TensorRT-RTX",
         versions=("10.3.0", "11.4.0"),
-        fp16=request.fp16,
+        fp16=request.files.fp16,
     )
     earlier = PlannedFile("model.opset17.onnx", "trt", TENSORRT_8_OPSET, "TensorRT 8.6", versions=("8.6.1",))
     cached = PlannedFile(

@@ -39,6 +39,17 @@ def is_wrong_here(info: EngineInfo) -> bool:
     return saturates_here(info) and info.runtime != "onnxruntime"
 
 
+def second_classes(info: EngineInfo) -> str:
+    """Says that the suppression in a file may leave a box in its second class; empty where it cannot."""
+    interface = info.interface
+    if interface.nms == "none" or interface.nms_classes == "best" or interface.classes < 2:
+        return ""
+    return (
+        "boxes may be listed by their second class, where the suppression inside the file took away their best one; "
+        "export.nms_classes=best lists them as without suppression inside"
+    )
+
+
 def unsuitable_cpu(info: EngineInfo) -> str:
     """A message on an engine whose weights do not suit the CPU at hand; empty where they do."""
     if not saturates_here(info):

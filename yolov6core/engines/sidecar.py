@@ -165,6 +165,7 @@ _INTERFACE = _part(
     {
         "form": _text,
         "nms": _text,
+        "nms_classes": _text,
         "input": _text,
         "strides": _strides,
         "classes": _whole(0, MAX_CLASSES),
@@ -174,6 +175,7 @@ _INTERFACE = _part(
         "candidates": _whole(1, 2**31),
         "shrink": _whole(0, MAX_SIDE),
     },
+    later=("nms_classes",),
 )
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("runtime", "version", "device", "dialect", "precision", "cpu_sums"), _text),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FORMS = ("decoded", "raw")
 NMS = ("none", "topk", "onnx", "efficient_nms")
+NMS_CLASSES = ("all", "best")
 INPUTS = ("float", "uint8")
 DETECTIONS = ("num_dets", "boxes", "scores", "classes")
 """Outputs of a file with non-maximum suppression, by the names and shapes of TensorRT's plugin."""
@@ -33,6 +34,8 @@ class Interface:
         nms: how boxes are suppressed in the graph: 'none', 'topk' (plain operators), 'onnx' (NonMaxSuppression) or
             'efficient_nms' (TensorRT's plugin). Outputs are then num_dets int32 [B, 1], boxes [B, K, 4],
             scores [B, K] and classes int32 [B, K]; only the first num_dets of each image count.
+        nms_classes: classes in which a box takes part in the suppression: 'all' above the score threshold, so that its
+            second one may be left, or the 'best' alone, as `infer` reads files without suppression.
         input: 'float' (RGB [B, 3, H, W] in 0..1) or 'uint8' (BGR [B, H, W, 3] in 0..255, as OpenCV reads images).
         strides: of the levels, for form 'raw'.
         classes: C, for files with suppression; the writer fills it in.
@@ -43,6 +46,7 @@ class Interface:
 
     form: str = "decoded"
     nms: str = "none"
+    nms_classes: str = "all"
     input: str = "float"
     strides: tuple[int, ...] = ()
     classes: int = 0
@@ -53,7 +57,7 @@ class Interface:
     shrink: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("form", FORMS), ("nms", NMS), ("input", INPUTS)):
+        for name, allowed in (("form", FORMS), ("nms", NMS), ("nms_classes", NMS_CLASSES), ("input", INPUTS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
         if self.form == "raw" and self.nms != "none":
@@ -84,7 +88,7 @@ class Interface:
         if self.form == "raw":
             notes["strides"] = ",".join(map(str, self.strides))
         if self.nms != "none":
-            names = ("classes", "score_threshold", "iou_threshold", "max_detections", "candidates")
+            names = ("nms_classes", "classes", "score_threshold", "iou_threshold", "max_detections", "candidates")
             notes |= {name: str(getattr(self, name)) for name in names}
         return notes
 
@@ -92,7 +96,7 @@ class Interface:
     def of(cls, model: onnx.ModelProto) -> Interface:
         """Read the metadata of a file. Raises ValueError for values that this version does not know."""
         notes = {entry.key: entry.value for entry in model.metadata_props}
-        found: dict[str, Any] = {name: notes[name] for name in ("form", "nms", "input") if name in notes}
+        found: dict[str, Any] = {name: notes[name] for name in ("form", "nms", "nms_classes", "input") if name in notes}
         if "strides" in notes:
             found["strides"] = tuple(int(text) for text in notes["strides"].split(","))
         for name in ("classes", "max_detections", "candidates", "shrink"):
@@ -123,6 +127,8 @@ class Interface:
 
     def considered(self, scores: np.ndarray) -> np.ndarray:
         """Scores [A, C] of one image, zero where the suppression never looks at them."""
+        if self.nms_classes == "best":
+            scores = best_scores(scores)
         if self.nms != "topk" or scores.size <= self.candidates:
             return scores
         least = np.partition(scores, -self.candidates, axis=None)[-self.candidates]
@@ -136,6 +142,12 @@ class Interface:
         image, rank = np.nonzero(counts)
         spread[image, rank, classes[image, rank]] = scores[image, rank]
         return spread
+
+
+def best_scores(scores: np.ndarray) -> np.ndarray:
+    """Scores [..., A, C] with the best one of each anchor, the first of equal ones, and zeros elsewhere."""
+    best = scores.argmax(axis=-1, keepdims=True)
+    return np.where(np.arange(scores.shape[-1]) == best, scores, 0)
 
 
 PLAIN = Interface()

@@ -1,7 +1,8 @@
 """Non-maximum suppression inside the graph, in the three forms that runtimes support.
 
-All forms suppress per class and let a box have several classes, as `evaluation.nms` does. Shapes: B images, A anchors,
-C classes, M candidates, N selected boxes of all images, K detections.
+All forms suppress per class, as `evaluation.nms` does. A box takes part in all its classes, or in its best one alone
+(`Interface.nms_classes`). Shapes: B images, A anchors, C classes, M candidates, N selected boxes of all images, K
+detections.
 """
 
 from __future__ import annotations
@@ -83,9 +84,10 @@ def _plugin_suppression(model: onnx.ModelProto, build: GraphBuilder, interface: 
     """TensorRT's EfficientNMS plugin, version 1, with the attributes of its documentation."""
     from onnx import helper
 
+    boxes, scores = INNER
     node = helper.make_node(
         PLUGIN,
-        list(INNER),
+        [boxes, _competing(build, scores, interface)],
         list(DETECTIONS),
         f"/{build.prefix}/{PLUGIN}",
         domain=PLUGIN_DOMAIN,
@@ -144,7 +146,8 @@ def _candidates(build: GraphBuilder, interface: Interface, anchors: int) -> tupl
     _, index = build("TopK", best, build.constant([rows]), outputs=2, axis=1)
     index = build("Unsqueeze", index, build.constant([2]))
     boxes = build("GatherND", boxes, index, batch_dims=1)
-    scores = build("GatherND", scores, index, batch_dims=1)
+    # Behind the selection, where there are fewer scores.
+    scores = _competing(build, build("GatherND", scores, index, batch_dims=1), interface)
     flat = build("Reshape", scores, build.constant([0, rows * interface.classes]))
     count = min(interface.candidates, rows * interface.classes)
     values, pairs = build("TopK", flat, build.constant([count]), outputs=2, axis=1)
@@ -181,7 +184,7 @@ def _suppressions(build: GraphBuilder, boxes: str, classes: str, count: int, thr
 
 def _operator_suppression(build: GraphBuilder, interface: Interface, batch: int | str) -> None:
     """ONNX's NonMaxSuppression, whose list of boxes of all images is then sorted and split by image."""
-    boxes, scores = INNER
+    boxes, scores = INNER[0], _competing(build, INNER[1], interface)
     limit = build.constant([interface.max_detections])
     thresholds = [
         build.constant(np.array([value], np.float32)) for value in (interface.iou_threshold, interface.score_threshold)
@@ -225,11 +228,26 @@ def _output(build: GraphBuilder, scores: str, boxes: str, classes: str) -> None:
     build("Cast", build("Mul", classes, counts), out=DETECTIONS[3], to=6)
 
 
-def _row_max(build: GraphBuilder, values: str) -> str:
-    """[B, A, C] to [B, A]; the axes are an attribute before opset 18 and an input from then on."""
+def _competing(build: GraphBuilder, scores: str, interface: Interface) -> str:
+    """Scores [B, N, C] of the classes in which a box takes part in the suppression, zeros elsewhere.
+
+    Of equal scores the first class counts, in every runtime. ArgMax says the same, but takes OpenVINO twice the time:
+    2.9 ms instead of 1.3 ms an image, with 8400 anchors and 80 classes on one core.
+    """
+    if interface.nms_classes == "all":
+        return scores
+    best = build("Cast", build("Equal", scores, _row_max(build, scores, keepdims=1)), to=1)
+    order = build.constant(np.arange(interface.classes, 0, -1, dtype=np.float32))
+    rank = build("Mul", best, order)
+    first = build("Cast", build("Equal", rank, _row_max(build, rank, keepdims=1)), to=1)
+    return build("Mul", scores, first)
+
+
+def _row_max(build: GraphBuilder, values: str, *, keepdims: int = 0) -> str:
+    """[B, A, C] to [B, A] or [B, A, 1]; the axes are an attribute before opset 18 and an input from then on."""
     if build.opset < 18:
-        return build("ReduceMax", values, axes=[2], keepdims=0)
-    return build("ReduceMax", values, build.constant([2]), keepdims=0)
+        return build("ReduceMax", values, axes=[2], keepdims=keepdims)
+    return build("ReduceMax", values, build.constant([2]), keepdims=keepdims)
 
 
 def _pad(build: GraphBuilder, value: str, pads: list[int]) -> str:

@@ -54,7 +54,8 @@ class EngineDetector:
         self.max_detections, self.multi_label, self.nearest = max_detections, multi_label, nearest
         height, width = engine.info.input_shape[2:]
         self.size = (height, width)
-        self.listed = lists_detections(engine.info)
+        # A suppression that saw the best class of each anchor alone lists no box twice.
+        self.repeated = lists_detections(engine.info) and engine.info.interface.nms_classes == "all"
         self.inside = shrunk(self.size, engine.info.interface.shrink)
         self._turn = threading.Lock()
 
@@ -105,7 +106,7 @@ class EngineDetector:
         self, boxes: NDArray[np.float32], scores: NDArray[np.float32], geometry: Letterbox
     ) -> NDArray[np.float32]:
         """Boxes [A, 4] and scores [A, C] of the network input as detections [N, 6] of the picture."""
-        if self.listed and not self.multi_label:
+        if self.repeated and not self.multi_label:
             scores = best_classes(boxes, scores)
         found = nms(
             boxes,

@@ -1,16 +1,12 @@
-"""export-onnx, build-trt and eval-trt on a tiny network with made-up weights and real calibration."""
+"""build-trt and eval-trt on files of a tiny network with made-up weights and real calibration."""
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
-import onnx
 import pandas as pd
 import pytest
 import torch
@@ -18,13 +14,12 @@ import torch
 from stages import build_trt as build_trt_stage
 from stages.build_trt import build_trt
 from stages.eval_trt import eval_trt
-from stages.exchange_ranges import export_ranges, import_ranges
 from stages.export_onnx import export_onnx
-from stages.params import EngineParams, EvalParams, ExportParams, RuntimeParams
+from stages.params import EngineParams, ExportParams
 from stages.shared import paths
-from tests.support.dataset_folder import make_dataset
+from tests.support.checkpoints import NAMES, write_checkpoints
+from tests.support.exported import ENGINE, EVAL, EXPORT, RUNTIME, SIZE
 from tests.support.fake_tensorrt import CpuMemory, installed
-from tests.support.pipeline import small_card, write_float
 from tests.support.tensorrt_cases import SCALES_FOUND, calibrate_in_builds, new_library
 from yolov6core.base.errors import UserError
 from yolov6core.data.dataset import DetectionDataset
@@ -32,200 +27,12 @@ from yolov6core.data.views import image_batches
 from yolov6core.engines import cpu, registry, tensorrt_engine
 from yolov6core.engines.complaints import missing_int8, no_gain
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
-from yolov6core.engines.onnx_facts import other_integers
-from yolov6core.engines.record import class_names
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import RuntimeMissing, infer_any
 from yolov6core.engines.tensorrt_calibration import SCALES
 from yolov6core.evaluation.evaluator import evaluate
-from yolov6core.exchange.calibration_cache import read_cache
-from yolov6core.exchange.graph_view import GraphView, convolutions, integer_types
-from yolov6core.exchange.interface import Interface
-from yolov6core.int8.quantized_networks import save_quantized
 from yolov6core.models.decoded import predictor
-from yolov6core.quant.calibrate import collect, ranges
-from yolov6core.quant.insert import convolution_names, insert_quantizers, set_float_layers_, set_ranges_, state_of
-from yolov6core.quant.observers import Method
 from yolov6core.tasks.networks import load_float
-
-WEIGHTS = paths.WEIGHTS
-
-SIZE = [64, 64]
-NAMES = ["disc", "square", "cross"]
-RUNTIME = RuntimeParams(threads=1, workers=0, device="cpu", cache_mib=0)
-EXPORT = {
-    "opset": 19,
-    "dialects": ["openvino", "ort", "trt", "cache"],
-    "qdq_activations": "uint8",
-    "batch": 1,
-    "dynamic_batch": False,
-    "image_size": None,
-    "form": "decoded",
-    "nms": "none",
-    "score_threshold": 0.03,
-    "iou_threshold": 0.65,
-    "max_detections": 50,
-    "input": "float",
-    "simplify": False,
-    "fp16": True,
-    "naive": True,
-    "check_images": 2,
-    "tolerance": 0.001,
-    "quant_tolerance": 1.5,
-}
-ENGINE = {
-    "runtime": "openvino",
-    "threads": 1,
-    "hint": "latency",
-    "precision": "f32",
-    "max_batch": 4,
-    "workspace_mib": 0,
-    "optimization_level": 3,
-    "calibration_cache": False,
-}
-EVAL = EvalParams(
-    score_threshold=0.01,
-    iou_threshold=0.65,
-    max_detections=100,
-    batch_size=4,
-    rounds=1,
-    repeats=2,
-    samples=2,
-)
-
-
-def _dataset(root: Path) -> None:
-    (root / "artifacts").mkdir()
-    make_dataset(root, splits=("calib", "val")).rename(root / "artifacts" / "dataset")
-
-
-def _checkpoints(cpu: str) -> None:
-    """Random weights with batch norm that has seen the data, and three calibrated copies for this kind of CPU."""
-    card = small_card(tuple(NAMES))
-    dataset = DetectionDataset(paths.DATASET, "calib")
-
-    def batches(size: int):
-        return image_batches(dataset, image_size=card.image_size, batch_size=size)
-
-    write_float(card, torch.cat(list(batches(6))))
-    deployed, card = load_float(WEIGHTS["float"])
-    gm = insert_quantizers(deployed, cpu=cpu)
-    set_ranges_(gm, ranges(collect(gm, batches(3)), Method("max")))
-    for name in ("ptq", "qat"):
-        save_quantized(WEIGHTS[name], gm, card, method="max")
-    set_float_layers_(gm, state_of(gm).float_layers | set(convolution_names(gm)[:2]))
-    save_quantized(WEIGHTS["partial"], gm, card, method="max")
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A folder with everything up to the exported files."""
-    root = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        threads = torch.get_num_threads()
-        _dataset(root)
-        _checkpoints(integer_arithmetic().sums)
-        export_onnx(ExportParams(**EXPORT), RUNTIME)
-        yield root
-        torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def built(project, tmp_path_factory):
-    """Runtime -> folder of its engines of the exported files, built once; no test changes them."""
-
-    @cache
-    def build(runtime):
-        folder = tmp_path_factory.mktemp("engines") / runtime
-        build_trt(EngineParams(**ENGINE | {"runtime": runtime}), out=folder)
-        return folder
-
-    return build
-
-
-@pytest.fixture
-def here(project, monkeypatch):
-    monkeypatch.chdir(project)
-    return project
-
-
-@pytest.mark.slow
-def test_every_kind_and_dialect_is_written_and_checked(here):
-    rows = json.loads((here / "artifacts/onnx/check.json").read_text())
-    files = {f"{kind}.{dialect}.onnx" for kind in paths.KINDS for dialect in EXPORT["dialects"]}
-    expected = files - {"float.cache.onnx", "naive.cache.onnx"}
-    assert set(rows) == expected
-    assert all(row["ok"] for row in rows.values())
-    assert rows["float.openvino.onnx"]["relative_l2"] < 1e-4
-    assert rows["partial.trt.onnx"]["quantized_convs"] == rows["ptq.trt.onnx"]["quantized_convs"] - 2
-    assert rows["naive.trt.onnx"]["quantized_convs"] == rows["naive.trt.onnx"]["convs"], "predictions, too"
-    files = {path.name for path in (here / "artifacts/onnx").iterdir()}
-    assert {"ptq.cache", "check.json"} < files and "ptq.cache.cache" not in files
-    assert rows["ptq.cache.onnx"]["quantized_convs"] == rows["ptq.trt.onnx"]["quantized_convs"]
-    assert rows["ptq.openvino.onnx"]["size_mb"] < 0.6 * rows["float.openvino.onnx"]["size_mb"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"form": "raw", "batch": 2},
-        {"nms": "topk", "input": "uint8", "dynamic_batch": True},
-        {"nms": "onnx", "image_size": [64, 96], "simplify": True, "dialects": ["openvino", "ort"]},
-        {"nms": "efficient_nms", "dialects": ["trt", "cache"], "opset": 20},
-    ],
-)
-def test_other_forms_are_written_and_checked(here, tmp_path, options):
-    if options.get("simplify"):
-        pytest.importorskip("onnxsim")
-    export = ExportParams(**EXPORT | {"dialects": ["openvino", "ort", "trt"], "score_threshold": 0.001} | options)
-    export_onnx(export, RUNTIME, out=tmp_path / "onnx")
-    rows = json.loads((tmp_path / "onnx" / "check.json").read_text())
-    assert len(rows) == 5 * len(export.dialects) - 2 * ("cache" in export.dialects)
-    assert all(row["ok"] for row in rows.values())
-    model = onnx.load(tmp_path / "onnx" / "ptq.trt.onnx")
-    interface = Interface.of(model)
-    assert (interface.form, interface.nms, interface.input) == (export.form, export.nms, export.input)
-    assert len(class_names(model)) == interface.classes or interface.nms == "none"
-    assert tuple(value.name for value in model.graph.output) == interface.outputs
-    if export.nms in ("topk", "onnx"):
-        ours = [row for name, row in rows.items() if not name.startswith("naive.")]
-        assert all(row["detections"] > 0 == row["detections_differ"] for row in ours)
-        assert all(row["detections"] > 0 for row in rows.values())
-    if "openvino" in export.dialects:
-        build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "onnx", out=tmp_path / "engines")
-        sidecar = json.loads((tmp_path / "engines" / "ptq" / "engine.json").read_text())
-        assert 0 <= sidecar["deviation"] < 0.05 or (sidecar["deviation"] == -1 and export.nms != "none")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("activations, kind", [("uint8", "uint8"), ("int8", "int8")])
-def test_plain_pairs_have_the_integers_that_are_asked_for(here, tmp_path, activations, kind):
-    export = ExportParams(**EXPORT | {"dialects": ["qdq"], "qdq_activations": activations, "form": "raw"})
-    export_onnx(export, RUNTIME, out=tmp_path / "onnx")
-    rows = json.loads((tmp_path / "onnx" / "check.json").read_text())
-    assert set(rows) == {f"{name}.qdq.onnx" for name in (*WEIGHTS, "naive")} and all(row["ok"] for row in rows.values())
-    assert integer_types(onnx.load(tmp_path / "onnx" / "ptq.qdq.onnx")) == {kind}
-
-
-@pytest.mark.slow
-def test_a_dialect_that_needs_more_ranges_than_were_imported_is_named(here, tmp_path, monkeypatch):
-    shutil.copytree(here, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    export_ranges("ptq", out=tmp_path / "ranges.safetensors", style="pytorch-quantization")
-    import_ranges(tmp_path / "ranges.safetensors", out=paths.PTQ)
-    with pytest.raises(UserError, match="no ranges for .* tensors that dialect ort quantizes.*take 'ort' out of"):
-        export_onnx(ExportParams(**EXPORT | {"dialects": ["trt", "ort"]}), RUNTIME, out=tmp_path / "onnx")
-    assert not (tmp_path / "onnx").exists()
-
-
-@pytest.mark.slow
-def test_a_file_beyond_the_tolerance_stops_the_stage(here, tmp_path):
-    strict = ExportParams(**EXPORT | {"dialects": ["ort"], "tolerance": 0.0})
-    with pytest.raises(UserError, match=r"float\.ort\.onnx: relative error"):
-        export_onnx(strict, RUNTIME, out=tmp_path / "onnx")
-    assert not (tmp_path / "onnx").exists()
 
 
 @pytest.mark.slow
@@ -238,7 +45,7 @@ def test_the_comparison_with_the_tool_can_be_left_out(here, built, tmp_path, mon
     eval_trt(EVAL, engines_dir=engines, out=tmp_path / "eval", metrics=tmp_path / "metrics")
     assert json.loads((tmp_path / "metrics/naive.json").read_text()) == {}, "DVC misses no file"
     table = pd.read_csv(tmp_path / "eval/table.csv").set_index("kind")
-    assert list(table.index) == list(WEIGHTS)
+    assert list(table.index) == list(paths.WEIGHTS)
     assert table.loc["ptq", "size_mb"] < table.loc["float", "size_mb"], "a calibration cache is no part of an engine"
 
     def refuses(*_args, **_options):
@@ -264,7 +71,7 @@ def test_engines_are_built_and_compared(here, built, tmp_path, runtime):
     stem_anyway = runtime == "onnxruntime"  # one of the two layers that `partial` leaves float
     assert rows["ptq"]["int8_convs"] == rows["partial"]["int8_convs"] + 2 - stem_anyway > 30
     sidecar = json.loads((engines / "ptq" / "engine.json").read_text())
-    assert sidecar["names"] == NAMES
+    assert sidecar["names"] == list(NAMES)
     assert sidecar["int8_convs"] == sidecar["wanted_int8"]
     assert list(table.index) == list(paths.KINDS)
     assert set(pd.read_csv(out / "per_class.csv")["class"]) == set(NAMES)
@@ -327,7 +134,7 @@ LOW = {"score_threshold": 0.0, "iou_threshold": 0.65, "max_detections": 100}
 
 
 def _predict():
-    network, card = load_float(WEIGHTS["float"])
+    network, card = load_float(paths.WEIGHTS["float"])
     return predictor(network, card.strides)
 
 
@@ -363,8 +170,7 @@ def test_an_engine_without_gain_is_shouted_about():
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_what_an_unsuitable_cpu_makes_of_engines_is_told_and_stops_nothing(tmp_path, monkeypatch, caplog, runtime):
     monkeypatch.chdir(tmp_path)
-    _dataset(tmp_path)
-    _checkpoints("exact")
+    write_checkpoints(tmp_path, "ptq", "partial", "qat", cpu="exact")
     with caplog.at_level("INFO"):
         export_onnx(ExportParams(**EXPORT | {"dialects": ["openvino", "ort"]}), RUNTIME)
     assert "ptq is for CPUs with exact sums (ptq.cpu): without VNNI, sums overflow in" in caplog.text
@@ -505,56 +311,3 @@ def test_a_missing_dialect_is_named(here, tmp_path):
         build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "onnx", out=tmp_path / "engines")
     with pytest.raises(UserError, match="dvc repro export-onnx"):
         build_trt(EngineParams(**ENGINE), onnx_folder=tmp_path / "none", out=tmp_path / "engines")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ptq", "partial"])
-def test_a_cache_has_scales_on_both_sides_of_every_quantized_convolution(here, kind):
-    model = onnx.load(here / f"artifacts/onnx/{kind}.cache.onnx")
-    assert model.opset_import[0].version == 17, "TensorRT 8 takes caches, and no later opset"
-    scales = read_cache((here / f"artifacts/onnx/{kind}.cache").read_text())
-    meant = convolutions(model)
-    written = convolutions(onnx.load(here / f"artifacts/onnx/{kind}.trt.onnx"))
-    assert list(meant.values()) == list(written.values()), "float layers are those of the other files"
-    readers = GraphView(model).readers
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            assert node.input[0] in scales, "of a float layer, too: the layer before gives this tensor"
-            behind = [node.output[0], *(name for user in readers[node.output[0]] for name in user.output)]
-            assert not meant[node.name] or all(name in scales for name in behind), node.name
-
-
-@pytest.mark.slow
-def test_files_of_other_integers_than_were_judged_are_told_loudly(here, built, tmp_path, caplog):
-    """The checkpoints here were calibrated in dialect trt."""
-    with caplog.at_level(logging.WARNING):
-        export_onnx(ExportParams(**EXPORT), RUNTIME, engine_runtime="openvino", out=tmp_path / "onnx")
-    told = [record.message for record in caplog.records if "JUDGED ON OTHER INTEGERS" in record.message]
-    assert len(told) == 3 and told[0].startswith("partial.openvino.onnx: ") and "grid of dialect trt" in told[0]
-    assert "set ptq.dialect" in told[0]
-    assert not other_integers(here / "artifacts/onnx/ptq.trt.onnx")
-    assert not other_integers(here / "artifacts/onnx/ptq.cache.onnx")
-    assert not other_integers(here / "artifacts/onnx/float.openvino.onnx")
-    caplog.clear()
-    with caplog.at_level(logging.WARNING):
-        build_trt(EngineParams(**ENGINE), out=tmp_path / "engines")
-    told = [record.message for record in caplog.records if "JUDGED ON OTHER INTEGERS" in record.message]
-    assert [text.split(":")[0] for text in told] == ["ptq", "partial", "qat"]
-
-
-def test_parameters_that_contradict_each_other_are_refused():
-    with pytest.raises(ValueError, match="fp16 needs opset 19"):
-        ExportParams(**EXPORT | {"opset": 17})
-    with pytest.raises(ValueError, match="each once"):
-        ExportParams(**EXPORT | {"dialects": ["ort", "ort"]})
-    for options, message in (
-        ({"form": "raw", "nms": "topk"}, "choose form decoded"),
-        ({"nms": "efficient_nms"}, r"leave dialects \[trt, cache\]"),
-        ({"nms": "onnx"}, r"dialects has trt, cache; leave dialects \[openvino, ort\], or choose nms topk"),
-        ({"batch": 2, "dynamic_batch": True}, "a fixed batch"),
-        ({"image_size": [64]}, "height, width"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            ExportParams(**EXPORT | options)
-    with pytest.raises(ValueError, match="calibration_cache"):
-        EngineParams(**ENGINE | {"calibration_cache": True})
