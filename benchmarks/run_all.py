@@ -70,8 +70,9 @@ QUICK = (
     Bench(
         "python benchmarks/loader_speed.py data/sample_voc --batches 12",
         {
-            "loader at 320, no workers, images/s": rf"workers 0: {NUMBER} images a second \((.+?)\)",
-            "loader at 320, two workers, images/s": rf"workers 2: {NUMBER} images a second \((.+?)\)",
+            f"loader at 320, {how}, {count}, images/s": rf"cache {kind}, workers {workers}: {NUMBER} .*? \((.+?)\)"
+            for kind, how in (("none", "decoding"), ("ram", "images in memory"))
+            for workers, count in ((0, "no workers"), (2, "two workers"))
         },
     ),
     Bench(

@@ -14,7 +14,7 @@ from stages.shared import paths
 from stages.shared.limits import limits_of
 from stages.shared.shell import finish, required, state_path, warn_if_untracked
 from stages.shared.start_line import log_start
-from stages.shared.trainings import recipe_of, resume_point, spread_over_devices
+from stages.shared.trainings import recipe_of, resume_point, spread_over_devices, training_images
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.progress import tracked
@@ -79,7 +79,7 @@ def _fine_tune(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams, *
     student, card = load_quantized(start_weights, device=processes.device)
     teacher = network if qat.teacher is None else _given_teacher(qat, student, card, device=processes.device)
     recipe = recipe_of(qat)
-    dataset = DetectionDataset(paths.DATASET, "train", cache_mib=runtime.cache_mib)
+    dataset = training_images(card.image_size, runtime, processes)
     batches = training_batches(
         dataset, card, recipe, augment=augment.model_dump(), workers=runtime.workers, processes=processes
     )
