@@ -243,6 +243,7 @@ LEFT_OUT = {
     "growth": "has a table of its own: `python benchmarks/growth.py`",
     "reporting": "is what the others share",
     "run_all": "is this script",
+    "step_profile": "prints tables that say where the time goes, not how long it is",
     "seeds": "runs the whole pipeline for each seed: hours",
 }
 """Benchmark without a quick form -> why."""
