@@ -2,14 +2,15 @@
 
     python benchmarks/step_profile.py --kinds float quantized teacher --rows 12
 
-The steps are those of `qat_step.py`. For convolutions the table has the rate of their products and sums as well: what
-the processor can do at most is its number of cores times its clock times the operations of one cycle (64 with two
-AVX-512 units). Shares are of the time in operators, measured by torch.profiler, which slows the small ones down.
+The steps are those of `qat_step.py`. For convolutions the table has the rate of their products and sums as well, and
+for comparison that of a large matrix product: about what the processor can do. Shares are of the time in operators,
+measured by torch.profiler, which slows the small ones down.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 CLASSES, BOXES = 3, 8
 WARM_UP = 3
+SIDE = 2048
 
 
 def main() -> None:
@@ -35,8 +37,20 @@ def main() -> None:
     torch.manual_seed(0)
     data = random_batch(options.batch, options.size, boxes=BOXES, classes=CLASSES)
     steps = make_steps(options.variant, data, classes=CLASSES)
+    print(f"matrix product of {SIDE} x {SIDE}: {matrix_rate():.0f} GFLOP/s")
     for kind in options.kinds:
         print_table(kind, profiled(steps[kind], options.steps), options)
+
+
+def matrix_rate() -> float:
+    """GFLOP/s of a product of two square matrices, the best of ten."""
+    matrix = torch.randn(SIDE, SIDE)
+    seconds = []
+    for _ in range(10):
+        started = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - started)
+    return 2 * SIDE**3 / min(seconds) / 1e9
 
 
 def profiled(step: Callable[[], None], count: int) -> Any:

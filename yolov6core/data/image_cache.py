@@ -78,12 +78,8 @@ class ImageCache:
         if max(height, width) > LONGEST_SIDE:
             return
         try:
-            place = self._place_of(image.nbytes)
-            if place is None:
-                return
-            self._write(np.ascontiguousarray(image).tobytes(), self._start + place)
-            word = (place + 1 << 2 * _SIDE_BITS) + (height - 1 << _SIDE_BITS) + width - 1
-            self._write(word.to_bytes(_WORD, "little"), _WORD * (1 + index))
+            if self.used + image.nbytes <= self._room:
+                self._append(index, np.ascontiguousarray(image))
         except OSError as error:
             self._room = 0
             logger.warning("no further training image is kept (%s): the others are decoded every time", error.strerror)
@@ -91,20 +87,20 @@ class ImageCache:
     @property
     def used(self) -> int:
         """Bytes of pixels."""
-        return int.from_bytes(os.pread(self._file.fileno(), _WORD, 0), "little")
+        return int.from_bytes(os.pread(self._file.fileno(), _WORD, 0), sys.byteorder)
 
-    def _place_of(self, size: int) -> int | None:
-        """Take `size` bytes for an image; None if there are not so many."""
+    def _append(self, index: int, image: NDArray[np.uint8]) -> None:
+        """Write an image behind the others, unless another process has done so or has taken the room."""
         assert fcntl is not None, "there is no cache without"
-        if self.used + size > self._room:  # no need to wait for others to learn that
-            return None
         fcntl.lockf(self._file, fcntl.LOCK_EX, _WORD)  # a process that is killed holds nothing
         try:
-            place = self.used
-            if place + size > self._room:
-                return None
-            self._write((place + size).to_bytes(_WORD, "little"), 0)
-            return place
+            place, height, width = self.used, *image.shape[:2]
+            if self._words[index] or place + image.nbytes > self._room:
+                return
+            word = (place + 1 << 2 * _SIDE_BITS) + (height - 1 << _SIDE_BITS) + width - 1
+            self._write((place + image.nbytes).to_bytes(_WORD, sys.byteorder), 0)
+            self._write(image.tobytes(), self._start + place)
+            self._write(word.to_bytes(_WORD, sys.byteorder), _WORD * (1 + index))
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, _WORD)
 
