@@ -137,7 +137,6 @@ def clip_gradients_(model: nn.Module, max_norm: float) -> None:
 
     On a GPU the factor is not looked at, because that would wait for the device.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = nn.utils.get_total_norm([item.grad for item in model.parameters() if item.grad is not None])
     if norm.is_cuda or not max_norm / (norm + 1e-6) >= 1:  # not: NaN, too
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
