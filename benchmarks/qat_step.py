@@ -6,7 +6,7 @@ A step is what the stages do: forward, detection loss, backward, gradient clippi
 network is in training form with batch norm (block repopt), the quantized one deployed and calibrated; `pairs` is the
 same with weights for CPUs whose sums saturate, `learned` with scales that are learned. `teacher` is the quantized step
 with a forward pass of the float teacher and the matching of outputs and features, as in qat-distill. `separate` is
-`quantized` with ReLUs that are not merged into quantizers.
+`quantized` with ReLUs that are not merged into quantizers, `bf16` the float step with `train.amp: bf16`.
 Images, boxes and weights are random: this is about speed only. Seconds are medians, ratios are those of each round.
 On a busy machine `--clock cpu --threads 1` counts the seconds of this process alone.
 """
@@ -96,6 +96,8 @@ def make_steps(name: str, data: Batch, *, classes: int) -> dict[str, Callable[[]
     }
     recipe = replace(RECIPE, batch_size=len(images))
     steps = {"float": one_step(network, DetectionTask(network, card, recipe, iou=IOU), data, recipe)}
+    halved, half = copy.deepcopy(network), replace(recipe, amp="bf16")
+    steps["bf16"] = one_step(halved, DetectionTask(halved, card, half, iou=IOU), data, half)
     for kind, (student, parts) in students.items():
         student = placed(student, "cpu")
         if kind != "separate":
