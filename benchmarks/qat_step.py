@@ -5,7 +5,8 @@
 A step is what the stages do: forward, detection loss, backward, gradient clipping, SGD, weight averaging. The float
 network is in training form with batch norm (block repopt), the quantized one deployed and calibrated; `pairs` is the
 same with weights for CPUs whose sums saturate, `learned` with scales that are learned. `teacher` is the quantized step
-with a forward pass of the float teacher and the matching of outputs and features, as in qat-distill.
+with a forward pass of the float teacher and the matching of outputs and features, as in qat-distill. `separate` is
+`quantized` with ReLUs that are not merged into quantizers, `bf16` the float step with `train.amp: bf16`.
 Images, boxes and weights are random: this is about speed only. Seconds are medians, ratios are those of each round.
 On a busy machine `--clock cpu --threads 1` counts the seconds of this process alone.
 """
@@ -24,12 +25,13 @@ import torch
 from torch import Tensor, nn
 
 from yolov6core.data.transforms import network_input
-from yolov6core.int8.qat import QatTask, QatWeights
+from yolov6core.int8.qat import QatTask, QatWeights, distilled_maps
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import new_card
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import insert_quantizers, learn_ranges_, set_dialect_, set_ranges_
 from yolov6core.quant.observers import Method
+from yolov6core.quant.rectifiers import with_merged_rectifiers
 from yolov6core.tasks.detection import DetectionTask
 from yolov6core.tasks.networks import fresh_network, placed
 from yolov6core.training.loop import Batch, train_one_epoch
@@ -84,17 +86,23 @@ def make_steps(name: str, data: Batch, *, classes: int) -> dict[str, Callable[[]
     pairs = set_dialect_(copy.deepcopy(quantized), "openvino_signed")
     learned, taught = copy.deepcopy(quantized), copy.deepcopy(quantized)
     learn_ranges_(learned)
+    separate = copy.deepcopy(quantized)
     students = {
         "quantized": (quantized, LABELS_ONLY),
+        "separate": (separate, LABELS_ONLY),
         "pairs": (pairs, LABELS_ONLY),
         "learned": (learned, LABELS_ONLY),
         "teacher": (taught, QatWeights()),
     }
     recipe = replace(RECIPE, batch_size=len(images))
     steps = {"float": one_step(network, DetectionTask(network, card, recipe, iou=IOU), data, recipe)}
+    halved, half = copy.deepcopy(network), replace(recipe, amp="bf16")
+    steps["bf16"] = one_step(halved, DetectionTask(halved, card, half, iou=IOU), data, half)
     for kind, (student, parts) in students.items():
-        task = QatTask(placed(student, "cpu"), teacher, card, parts=parts, iou=IOU)
-        steps[kind] = one_step(student, task, data, recipe)
+        student = placed(student, "cpu")
+        if kind != "separate":
+            student = with_merged_rectifiers(student, keep=distilled_maps(student))
+        steps[kind] = one_step(student, QatTask(student, teacher, card, parts=parts, iou=IOU), data, recipe)
     return steps
 
 
@@ -118,7 +126,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--kinds", nargs="+", default=["quantized", "pairs", "learned", "teacher"], help="beside float")
+    parser.add_argument(
+        "--kinds", nargs="+", default=["quantized", "separate", "pairs", "learned", "teacher"], help="beside float"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

@@ -70,8 +70,9 @@ QUICK = (
     Bench(
         "python benchmarks/loader_speed.py data/sample_voc --batches 12",
         {
-            "loader at 320, no workers, images/s": rf"workers 0: {NUMBER} images a second \((.+?)\)",
-            "loader at 320, two workers, images/s": rf"workers 2: {NUMBER} images a second \((.+?)\)",
+            f"loader at 320, {how}, {count}, images/s": rf"cache {kind}, workers {workers}: {NUMBER} .*? \((.+?)\)"
+            for kind, how in (("none", "decoding"), ("ram", "images in memory"))
+            for workers, count in ((0, "no workers"), (2, "two workers"))
         },
     ),
     Bench(
@@ -243,6 +244,7 @@ LEFT_OUT = {
     "reporting": "is what the others share",
     "run_all": "is this script",
     "shared_machine": "runs the whole pipeline twice: 10 minutes",
+    "step_profile": "prints tables that say where the time goes, not how long it is",
     "seeds": "runs the whole pipeline for each seed: hours",
 }
 """Benchmark without a quick form -> why."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from yolov6core.data.transforms import network_input
 from yolov6core.losses.detection import DetectionLoss
@@ -25,6 +25,7 @@ from yolov6core.models.card import new_card
 from yolov6core.models.detector import Detector
 from yolov6core.tasks.detection import LOSS_WEIGHTS, detection_criterion
 from yolov6core.tasks.networks import fresh_network, placed
+from yolov6core.training.loop import clip_gradients_
 from yolov6core.training.recipe import Recipe
 from yolov6core.training.repopt import attach_multipliers, scales_from_state
 from yolov6core.training.schedule import set_step_
@@ -108,7 +109,7 @@ def one_step(
     with timed("backward"):
         total.backward()
     with timed("optimizer"):
-        nn.utils.clip_grad_norm_(network.parameters(), state.grad_clip_norm)
+        clip_gradients_(network, state.grad_clip_norm)
         state.optimizer.step()
     with timed("average"):
         state.ema.update(network)

@@ -346,6 +346,7 @@ class RuntimeParams(ProjectSection, section="runtime"):
 
     threads: Threads
     workers: Annotated[int, Field(ge=0, le=64)]
+    cache: Literal["none", "ram", "disk"] = "ram"
     cache_mib: Mebibytes
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]?))?)$", description="auto | cpu | cuda | cuda:N")

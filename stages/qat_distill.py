@@ -14,7 +14,7 @@ from stages.shared import paths
 from stages.shared.limits import limits_of
 from stages.shared.shell import finish, required, state_path
 from stages.shared.start_line import log_start
-from stages.shared.trainings import recipe_of, resume_point, spread_over_devices
+from stages.shared.trainings import recipe_of, resume_point, spread_over_devices, training_images
 from yolov6core.base.atomic import replace_folder, write_json
 from yolov6core.base.errors import UserError, logger
 from yolov6core.base.progress import tracked
@@ -25,13 +25,14 @@ from yolov6core.data.views import image_batches
 from yolov6core.evaluation.class_table import log_classes
 from yolov6core.evaluation.evaluator import DetectionLimits
 from yolov6core.int8.float_comparison import FloatComparison
-from yolov6core.int8.qat import QatTask, QatWeights, freeze_unused_
+from yolov6core.int8.qat import QatTask, QatWeights, distilled_maps, freeze_unused_
 from yolov6core.int8.qat_teacher import load_qat_teacher
 from yolov6core.int8.quantized_networks import load_quantized, save_quantized
 from yolov6core.models.card import NetworkCard
 from yolov6core.quant.calibrate import collect, ranges
 from yolov6core.quant.insert import QuantizedModel, fix_ranges_, get_ranges, learn_ranges_, set_ranges_
 from yolov6core.quant.observers import Method
+from yolov6core.quant.rectifiers import with_merged_rectifiers
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.float_training import training_batches
 from yolov6core.tasks.networks import load_float
@@ -79,7 +80,7 @@ def _fine_tune(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams, *
     student, card = load_quantized(start_weights, device=processes.device)
     teacher = network if qat.teacher is None else _given_teacher(qat, student, card, device=processes.device)
     recipe = recipe_of(qat)
-    dataset = DetectionDataset(paths.DATASET, "train", cache_mib=runtime.cache_mib)
+    dataset = training_images(card.image_size, runtime, processes)
     batches = training_batches(
         dataset, card, recipe, augment=augment.model_dump(), workers=runtime.workers, processes=processes
     )
@@ -94,16 +95,17 @@ def _fine_tune(augment: AugmentParams, qat: QatParams, runtime: RuntimeParams, *
         _keep_multipliers(student, card)
         inputs.append(paths.SCALES_FILE)
     state_file = state_path("qat-distill", augment.model_dump(), qat.model_dump(), vars(limits), inputs=inputs)
+    trained = with_merged_rectifiers(student, keep=distilled_maps(student))
     task = QatTask(
-        student, teacher, card, parts=_parts(qat), iou=qat.iou, temperature=qat.temperature, processes=processes
+        trained, teacher, card, parts=_parts(qat), iou=qat.iou, temperature=qat.temperature, processes=processes
     )
     if processes.count > 1:
-        freeze_unused_(student, task(next(batches(0)), 0))
+        freeze_unused_(trained, task(next(batches(0)), 0))
     run = fit(
-        make_train_state(student, recipe, batches_per_epoch=len(batches), processes=processes),
+        make_train_state(trained, recipe, batches_per_epoch=len(batches), processes=processes),
         recipe,
         batches=batches,
-        losses=with_averaged_gradients(student, task, processes),
+        losses=with_averaged_gradients(trained, task, processes),
         weights=task.weights,
         evaluate=evaluate,
         resume=resume_point(state_file, "qat-distill", runtime),

@@ -76,7 +76,7 @@ def train_float(
     set_threads(runtime.threads)
     log_start(stage, "torch", device=describe_device(processes.device, processes=processes.count))
     folder = required(paths.DATASET, made_by="prepare-voc2yolo")
-    dataset = DetectionDataset(folder, "train", cache_mib=runtime.cache_mib)
+    dataset = training_images(sections.model.size, runtime, processes)
     card = card_of(sections.model, names=dataset.names, block=block, aux_head=aux_head)
     recipe = recipe_of(training)
     settings = [section.model_dump() for section in (sections.model, sections.augment, training)]
@@ -104,6 +104,14 @@ def train_float(
         processes=processes,
     ).run()
     return trained, card, state
+
+
+def training_images(size: tuple[int, int], runtime: RuntimeParams, processes: ProcessGroup) -> DetectionDataset:
+    """The train split; each of several processes has its share of the memory or disk for images."""
+    dataset = DetectionDataset(paths.DATASET, "train")
+    limit = runtime.cache_mib // processes.count
+    dataset.keep_fitted(size, kind=runtime.cache, limit_mib=limit, folder=paths.RESUME)
+    return dataset
 
 
 def spread_over_devices(

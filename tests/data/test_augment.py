@@ -96,9 +96,9 @@ def test_mosaic_finds_its_way_with_images_without_objects(make_dataset) -> None:
     assert transform(0, np.random.default_rng(0))[1].shape == (0, 5)
 
 
-def test_training_samples_leave_the_cache_untouched(make_dataset) -> None:
-    dataset = DetectionDataset(make_dataset(count=4), "train", cache_mib=8)
-    dataset.fill_cache((64, 64))
+def test_training_samples_leave_the_cache_untouched(make_dataset, tmp_path) -> None:
+    dataset = DetectionDataset(make_dataset(count=4), "train")
+    dataset.keep_fitted((64, 64), kind="ram", limit_mib=8, folder=tmp_path)
     before = [dataset.load_fitted(i, (64, 64))[0].copy() for i in range(4)]
     for strengths in ({}, CALM | {"hsv_v": 0.9}, CALM | {"flip_lr": 1.0}):
         transform = TrainTransform(dataset, image_size=(64, 64), **strengths)

@@ -87,25 +87,6 @@ def test_turned_jpegs_are_turned_upright_whether_reduced_or_not(make_dataset) ->
     assert image.shape[:2] == (120, 60) and image[:28].min() > 240 and image[32:].max() < 15
 
 
-def test_the_cache_gives_the_same_images_and_stops_at_its_room(make_dataset) -> None:
-    folder = make_dataset(count=6)
-    plain, cached = DetectionDataset(folder, "train"), DetectionDataset(folder, "train", cache_mib=1)
-    cached.fill_cache((64, 64))
-    for index in range(6):
-        np.testing.assert_array_equal(plain.load_fitted(index, (64, 64))[0], cached.load_fitted(index, (64, 64))[0])
-        path = cached.paths[index]
-        path.unlink()
-        assert cached.load_fitted(index, (64, 64))[0].size, "comes from memory"
-        with pytest.raises(ValueError, match="cannot be read"):
-            plain.load_fitted(index, (64, 64))
-
-
-def test_the_cache_never_outgrows_its_room(make_dataset) -> None:
-    dataset = DetectionDataset(make_dataset(count=3), "train", cache_mib=1)
-    dataset.fill_cache((500, 500))
-    assert sum(image.nbytes for image in dataset._cache.values()) <= 2**20
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -41,12 +41,6 @@ def test_bytes_do_not_depend_on_workers(dataset) -> None:
     assert same(batches(dataset, workers=0), batches(dataset, workers=2))
 
 
-def test_bytes_do_not_depend_on_the_cache(dataset, tmp_path) -> None:
-    cached = DetectionDataset(dataset.directory, "train", cache_mib=16)
-    first = batches(cached)
-    assert same(first, batches(dataset)) and same(first, batches(cached))
-
-
 def test_epochs_and_seeds_differ(dataset) -> None:
     first = batches(dataset)
     assert same(first, batches(dataset))

@@ -317,6 +317,7 @@ def test_allowed_values_are_taken(section, changes):
         ("search", "scales", ["", False]),
         ("export", "image_size", [[31, 64], [64, 8193], [[64, 64]], [64.0, 64], 640, []]),
         ("engine", "workspace_mib", [-1, 2**64]),
+        ("runtime", "cache", ["off", "disc", None, True]),
         ("runtime", "cache_mib", [-1, LONG]),
         ("runtime", "waiting", ["sleep", "", True, None]),
         ("runtime", "tensorboard", ["", "a\0b", 1, []]),

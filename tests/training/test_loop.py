@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from yolov6core.training.ema import ModelEma
-from yolov6core.training.loop import EpochProgress, NonFiniteLossError, train_one_epoch
+from yolov6core.training.loop import EpochProgress, NonFiniteLossError, clip_gradients_, train_one_epoch
 from yolov6core.training.resume import load_state, save_state
 from yolov6core.training.schedule import OPTIMIZERS, Schedule, bounded_warmup
 from yolov6core.training.train_state import TrainState
@@ -50,6 +50,22 @@ def test_schedule_values():
     assert SCHEDULE.momentum_at(0) == pytest.approx(0.54) and SCHEDULE.momentum_at(10) == 0.9
     assert bounded_warmup(3, steps_per_epoch=13, total_steps=130) == 26, "a fifth of a short training at most"
     assert bounded_warmup(3, steps_per_epoch=13, total_steps=13_000) == 39
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 1e3, float("inf"), float("nan")])
+def test_clipping_is_that_of_torch(scale):
+    ours, theirs = make_learner().model, make_learner().model
+    norm = None
+    for limit in (10.0, None):  # None: exactly the norm, where rounding decides
+        for model in (ours, theirs):
+            torch.manual_seed(1)
+            for parameter in list(model.parameters())[1:]:  # one has no gradient
+                parameter.grad = torch.randn_like(parameter) * scale
+        limit = norm if limit is None else limit
+        norm = float(nn.utils.clip_grad_norm_(theirs.parameters(), limit))
+        clip_gradients_(ours, limit)
+        for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert one.grad is two.grad is None or torch.equal(one.grad.nan_to_num(7.0), two.grad.nan_to_num(7.0))
 
 
 def test_only_kernels_decay():

@@ -6,7 +6,6 @@ read only, and images are read where they are.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from yolov6core.base.inputs import InputError, printable, read_bytes
 from yolov6core.base.yaml_text import parse_yaml
+from yolov6core.data.image_cache import ImageCache, Kind, make_cache
 from yolov6core.data.image_header import MAX_BYTES, ImageError, check_claimed_size, read_jpeg_header
 from yolov6core.data.label_names import LabelNames
 from yolov6core.data.loader import EvalBatch, eval_batches
@@ -35,14 +35,13 @@ class DetectionDataset:
     Args:
         dataset_dir: folder with `<split>.txt`, `labels/`, `annotations/` and `dataset.yaml`.
         split: `train`, `select`, `val` or `calib`.
-        cache_mib: MiB of memory for resized images that `load_fitted` keeps; 0 keeps none.
         limit: number of images, counted from the first; None means all.
 
     Raises:
         ValueError: a file of the folder is missing or malformed.
     """
 
-    def __init__(self, dataset_dir: Path | str, split: str, *, cache_mib: int = 0, limit: int | None = None) -> None:
+    def __init__(self, dataset_dir: Path | str, split: str, *, limit: int | None = None) -> None:
         self.directory = Path(dataset_dir)
         self.split = split
         lines = _read_text(self.directory / f"{split}.txt").split("\n")
@@ -52,8 +51,8 @@ class DetectionDataset:
         self.image_ids = list(range(1, len(self.paths) + 1))
         self.names, self._label_names = _read_description(self.directory / "dataset.yaml")
         self._corners = [self._read_labels(path) for path in self.paths]
-        self._cache: dict[tuple[int, Size], Image] = {}
-        self._cache_room = cache_mib * 2**20
+        self._kept: ImageCache | None = None
+        self._kept_size: Size | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,22 +67,21 @@ class DetectionDataset:
 
         JPEGs of at least twice the size are decoded at 1/2, 1/4 or 1/8, which costs a fraction of the whole decoding
         and low-passes better than bilinear sampling. The remaining scaling is bilinear. The returned array may be the
-        cached one: do not write into it.
+        kept one, which is read only.
 
         Returns: image uint8 BGR [h, w, 3] and labels float32 [n, 5], class and xyxy in pixels of the returned image.
         """
         image = self._fitted_image(index, size)
         return image, self.labels_in(index, image.shape[0], image.shape[1])
 
-    def fill_cache(self, size: Size) -> None:
-        """Read all images that fit into the cache now, so that worker processes inherit them.
+    def keep_fitted(self, size: Size, *, kind: Kind, limit_mib: int, folder: Path) -> None:
+        """Keep what `load_fitted` gives for `size` from now on, for this process and loader processes to come.
 
-        Unreadable images are skipped: `load_fitted` reports them.
+        Arguments as of `make_cache`.
         """
-        if self._cache_room:
-            for index in range(len(self)):
-                with contextlib.suppress(ValueError):
-                    self._fitted_image(index, size)
+        self._kept_size = (size[0], size[1])
+        size_in_bytes = size[0] * size[1] * 3
+        self._kept = make_cache(kind, count=len(self), image_bytes=size_in_bytes, limit_mib=limit_mib, folder=folder)
 
     def labels_in(self, index: int, height: int, width: int) -> Labels:
         """Labels of one image, float32 [n, 5]: class and xyxy in pixels of a `height` x `width` picture of it."""
@@ -108,16 +106,15 @@ class DetectionDataset:
         return eval_batches(self, image_size=image_size, batch_size=batch_size)
 
     def _fitted_image(self, index: int, size: Size) -> Image:
-        key = (index, (size[0], size[1]))
-        if key in self._cache:
-            return self._cache[key]
+        cache = self._kept if (size[0], size[1]) == self._kept_size else None
+        if cache is not None and (kept := cache.get(index)) is not None:
+            return kept
         image = read_image(self.paths[index], at_least=size)
         height, width = fitted_size(image.shape[:2], size)
         if (height, width) != image.shape[:2]:
             image = cast(Image, cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
-        if image.nbytes <= self._cache_room:
-            self._cache_room -= image.nbytes
-            self._cache[key] = image
+        if cache is not None:
+            cache.put(index, image)
         return image
 
     def _read_labels(self, image_path: Path) -> NDArray[np.float64]:

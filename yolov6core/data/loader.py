@@ -79,8 +79,7 @@ def train_batches(
 
     Args:
         transform: (index, generator) -> (image uint8 [3, H, W], labels [n, 5]).
-        workers: processes that prepare batches; 0 prepares them in this one. Workers live for one epoch: fill the
-            cache of the dataset before, or every worker fills a copy that is lost.
+        workers: processes that prepare batches; 0 prepares them in this one. They live for one epoch.
         drop_last: see `epoch_plan`.
 
     Yields: images uint8 [B, 3, H, W] and targets float32 [M, 6]: image in batch, class, cx, cy, w, h.

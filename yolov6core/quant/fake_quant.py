@@ -23,11 +23,13 @@ class _RoundToGrid(torch.autograd.Function):
     """Per-tensor fake quantization; see `fake_quantize`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, zero_point: int, low: int, high: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: float, zero_point: int, limits: tuple[int, int], rectify: bool) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.pass_between = gradient_interval(scale, zero_point, low, high)
+        below, above = gradient_interval(scale, zero_point, *limits)
+        ctx.pass_between = (0.0 if rectify else below, above)
+        first, last = (limit - zero_point for limit in limits)
         # In place after the first product, so that there is one temporary tensor instead of four.
-        return (x * reciprocal(scale)).round_().clamp_(low - zero_point, high - zero_point).mul_(scale)
+        return (x * reciprocal(scale)).round_().clamp_(0 if rectify else first, last).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -67,17 +69,20 @@ def gradient_interval(scale: float, zero_point: int, low: int, high: int) -> tup
     return float(np.nextafter(first, down)), float(np.nextafter(last, up))
 
 
-def fake_quantize(x: Tensor, scale: float, zero_point: int, grid: Grid) -> Tensor:
+def fake_quantize(x: Tensor, scale: float, zero_point: int, grid: Grid, *, rectify: bool = False) -> Tensor:
     """Round float32 `x` of any shape to `grid` and back; the gradient is 1 inside the grid's range and 0 outside.
+
+    With `rectify`, values and gradients are those of a ReLU before it.
 
     Equals `torch.fake_quantize_per_tensor_affine(x, scale, zero_point, grid.low, grid.high)` bit for bit. Other dtypes
     are rounded in float32 and converted back: near 127, float16 has steps of 1/16.
     """
     if x.dtype != torch.float32:
-        return fake_quantize(x.float(), scale, zero_point, grid).to(x.dtype)
+        return fake_quantize(x.float(), scale, zero_point, grid, rectify=rectify).to(x.dtype)
     if x.is_cuda or torch.onnx.is_in_onnx_export():
+        x = x.relu() if rectify else x
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, grid.low, grid.high)
-    return _RoundToGrid.apply(x, scale, zero_point, grid.low, grid.high)
+    return _RoundToGrid.apply(x, scale, zero_point, (grid.low, grid.high), rectify)
 
 
 class ActivationQuantizer(nn.Module):
@@ -88,7 +93,7 @@ class ActivationQuantizer(nn.Module):
     back; change the buffers through `set_` or `load_state_dict` only.
 
     `non_negative` calls are for results of a ReLU: their range starts at 0 even if the group's does not, so that the
-    ReLU can be absorbed into an unsigned zero point.
+    ReLU can be absorbed into an unsigned zero point. `rectify` calls do the ReLU themselves (see `rectifiers`).
     """
 
     amin: Tensor
@@ -142,18 +147,19 @@ class ActivationQuantizer(nn.Module):
             raise ValueError("this tensor's range is not calibrated; call set_ranges_ or load a calibrated state first")
         return self.scale, self.positive_scale
 
-    def forward(self, x: Tensor, non_negative: bool = False) -> Tensor:
+    def forward(self, x: Tensor, non_negative: bool = False, rectify: bool = False) -> Tensor:
         if not self.enabled:
-            return x
+            return x.relu() if rectify else x
         scale, positive_scale = self._scales()
         if self.step is not None:
+            x = x.relu() if rectify else x
             step = self.step * (positive_scale / scale) if non_negative else self.step
             zero_point = 0 if non_negative else self.zero_point
             limits = {"low": self.used.low - zero_point, "high": self.used.high - zero_point}
             return learned_quantize(x, step, **limits, sharing=x[0].numel())
         if non_negative:
-            return fake_quantize(x, positive_scale, 0, self.used)
-        return fake_quantize(x, scale, self.zero_point, self.used)
+            return fake_quantize(x, positive_scale, 0, self.used, rectify=rectify)
+        return fake_quantize(x, scale, self.zero_point, self.used, rectify=rectify)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

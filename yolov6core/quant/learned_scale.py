@@ -19,18 +19,19 @@ class _RoundByStep(torch.autograd.Function):
         step = step.clamp_min(MIN_SCALE)  # in here, so that a negative step still has a gradient
         ratio = x * step.reciprocal()
         inside = (ratio > low) & (ratio < high)
-        rounded = clamp_(ratio.round_(), low, high).mul_(step)
-        ctx.save_for_backward(x, step, inside, rounded)
+        integers = clamp_(ratio.round_(), low, high)
+        # Not the result, which an activation behind it may change in place.
+        ctx.save_for_backward(x, step, inside, integers)
         ctx.factor = factor
-        return rounded
+        return integers * step
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, step, inside, rounded = ctx.saved_tensors
+        x, step, inside, integers = ctx.saved_tensors
         passed = gradient * inside
         # Equations 3 and 5. By step: round(x / step) - x / step inside the range, the limit of the range beyond it.
-        by_step = (gradient * rounded - passed * x).sum_to_size(step.shape)
+        by_step = (gradient * (integers * step) - passed * x).sum_to_size(step.shape)
         return passed, by_step / step * ctx.factor, None, None, None
 
 

@@ -122,7 +122,7 @@ def _update(state: TrainState) -> None:
     """One step of the optimiser on the gradients there are, and of the average."""
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
-    nn.utils.clip_grad_norm_(state.model.parameters(), state.grad_clip_norm)
+    clip_gradients_(state.model, state.grad_clip_norm)
     if state.scaler is None:
         state.optimizer.step()
     else:
@@ -130,3 +130,13 @@ def _update(state: TrainState) -> None:
         state.scaler.update()
     state.ema.update(state.model)
     state.step += 1
+
+
+def clip_gradients_(model: nn.Module, max_norm: float) -> None:
+    """`nn.utils.clip_grad_norm_`, without its product where the factor is 1: a pass over all gradients for nothing.
+
+    On a GPU the factor is not looked at, because that would wait for the device.
+    """
+    norm = nn.utils.get_total_norm([item.grad for item in model.parameters() if item.grad is not None])
+    if norm.is_cuda or not max_norm / (norm + 1e-6) >= 1:  # not: NaN, too
+        nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
