@@ -21,6 +21,7 @@ from yolov6core.engines.runtime import (
     feed,
     finish,
 )
+from yolov6core.exchange.interface import Interface
 from yolov6core.exchange.openvino_module import load_openvino
 from yolov6core.exchange.overflow import OPENVINO_EXACT
 
@@ -113,7 +114,7 @@ def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
     plain_facts(path)
     facts = read_facts(path, NAME)
     try:
-        compiled = _compile(path, settings, pixels=True)
+        compiled = _compile(path, settings, pixels=facts.interface)
     except RuntimeError as error:
         lines = str(error).strip().splitlines() or ["no reason given"]
         raise ValueError(f"OpenVINO cannot read {path}: {lines[-1]}") from None
@@ -122,8 +123,11 @@ def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
 
 
 class OpenVinoEngine:
-    """A network with a fixed number of threads. It is compiled once for pixels, which detectors give, and once for float
-    images, each when it is first used; streams use a third one, compiled for many requests."""
+    """A network with a fixed number of threads.
+
+    It is compiled once for pixels, which detectors give, and once for float images, each when it is first used; streams
+    use a third one, compiled for many requests.
+    """
 
     def __init__(self, path: Path, info: EngineInfo, *, of_pixels: Any = None, of_images: Any = None) -> None:
         """Args: of_pixels, of_images: networks that are compiled already."""
@@ -143,7 +147,7 @@ class OpenVinoEngine:
     def infer_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `pixels.TakesPixels`: OpenVINO turns them into float images, or into the first integers at once."""
         if self._of_pixels is None:
-            self._of_pixels = _Request(_compile(self._path, self.info.settings, pixels=True), self.info)
+            self._of_pixels = _Request(_compile(self._path, self.info.settings, pixels=self.info.interface), self.info)
         return self._of_pixels.run(pixels)
 
     def stream(self, images: np.ndarray, count: int) -> None:
@@ -178,8 +182,13 @@ def _name(port: Any, wanted: Sequence[str]) -> str:
     return next((name for name in wanted if name in port.names), port.any_name)
 
 
-def _compile(path: Path, settings: BuildSettings, *, integers: bool = True, pixels: bool = False) -> Any:
-    """Args: integers: False for sums in float. pixels: the network takes uint8 BGR [B, H, W, 3]."""
+def _compile(path: Path, settings: BuildSettings, *, integers: bool = True, pixels: Interface | None = None) -> Any:
+    """A network that runs.
+
+    Args:
+        integers: False for sums in float.
+        pixels: form of the file, for a network that takes uint8 BGR [B, H, W, 3] whatever the file takes.
+    """
     options: dict[str, Any] = {
         **({} if integers else OPENVINO_EXACT),
         "PERFORMANCE_HINT": settings.hint.upper(),
@@ -189,18 +198,16 @@ def _compile(path: Path, settings: BuildSettings, *, integers: bool = True, pixe
     if settings.threads:
         options["INFERENCE_NUM_THREADS"] = settings.threads
     core = _module().Core()
-    if not pixels:
+    if pixels is None or pixels.input == "uint8":
         return core.compile_model(path, "CPU", options)
     return core.compile_model(_with_pixels(core.read_model(path)), "CPU", options)
 
 
 def _with_pixels(model: Any) -> Any:
-    """A network that takes pixels; one that takes float images gets the steps to them in front."""
-    ov = _module()
-    if model.input(0).get_element_type() == ov.Type.u8:
-        return model
+    """A network of float images, with the steps from pixels to them in front."""
     from openvino.preprocess import ColorFormat, PrePostProcessor
 
+    ov = _module()
     steps = PrePostProcessor(model)
     given = steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     given.set_color_format(ColorFormat.BGR)

@@ -68,7 +68,11 @@ class Candidates:
 
 
 def candidates(
-    boxes: ArrayLike | torch.Tensor, scores: ArrayLike | torch.Tensor, *, score_threshold: float, multi_label: bool = True
+    boxes: ArrayLike | torch.Tensor,
+    scores: ArrayLike | torch.Tensor,
+    *,
+    score_threshold: float,
+    multi_label: bool = True,
 ) -> Candidates:
     """The first half of `nms`: everything above the threshold. Args, raises: see there."""
     boxes, scores = as_float32(boxes), as_float32(scores)
