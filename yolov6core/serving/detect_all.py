@@ -56,6 +56,7 @@ def detect_all(detector: EngineDetector, frames: Frames, results: ResultsFolder,
         else:
             logger.warning("%s is too large for JPEG, so it is not drawn", name)
 
+    keep = False
     try:
         with Behind(depth) as behind, closing(ahead(pictures(frames), depth)) as source:
             for frame in source:
@@ -72,9 +73,13 @@ def detect_all(detector: EngineDetector, frames: Frames, results: ResultsFolder,
                 where = frame.name if frames.video is None else f"{frame.name} frame {frame.number}"
                 steps = ", ".join(f"{step} {value:.2f}" for step, value in asdict(times).items())
                 logger.info("%s: %d objects; %s ms", where, len(found), steps)
+        keep = True
+    except KeyboardInterrupt:  # what was found until then is drawn
+        keep = True
+        raise
     finally:
         if video is not None:
-            video.close()
+            video.close(keep=keep)
 
 
 def _rate(frames: Frames) -> float:
