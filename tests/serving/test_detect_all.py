@@ -18,17 +18,19 @@ from yolov6core.serving.engine_detector import EngineDetector
 
 GREEN = (0, 255, 0)
 FRAMES = 24
+SIDE = 256
+CELL = SIDE // 4
 
 
 @pytest.fixture
 def clip(tmp_path) -> Path:
     """A green square that goes round the 16 cells."""
     path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (SIDE, SIDE))
     if not writer.isOpened():
         pytest.skip("this OpenCV cannot write videos")
     for number in range(FRAMES):
-        writer.write(picture(GREEN, number % 4, number // 4 % 4))
+        writer.write(picture(GREEN, number % 4, number // 4 % 4, size=SIDE))
     writer.release()
     return path
 
@@ -36,7 +38,7 @@ def clip(tmp_path) -> Path:
 def cells(images: list[dict]) -> list[int]:
     """Number of the cell found in each frame."""
     boxes = [image["detections"][0]["box"] for image in images]
-    return [round(box[0] / 16) + 4 * round(box[1] / 16) for box in boxes]
+    return [round(box[0] / CELL) + 4 * round(box[1] / CELL) for box in boxes]
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
@@ -65,8 +67,9 @@ def assert_whole(out: Path, count: int) -> None:
     assert len(drawn) == count
     for number, frame in enumerate(drawn):
         column, row = number % 4, number // 4 % 4
-        # Tags of the boxes cover part of the picture; the lower half of the cell stays green in its own frame.
-        inside = frame[16 * row + 10 : 16 * row + 14, 16 * column + 4 : 16 * column + 12]
+        # The tag of the box covers part of it; the lower half stays green, in this frame alone.
+        top, left = CELL * row, CELL * column
+        inside = frame[top + CELL // 2 : top + CELL - 8, left + 8 : left + CELL - 8]
         assert inside[..., 1].mean() > 100, f"frame {number}"
     assert {path.name for path in out.iterdir()} == {"clip.mp4", "detections.json", "detections.csv"}
 
