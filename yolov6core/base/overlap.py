@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ _PATIENCE = 5.0
 """Seconds that the end of `ahead` waits for an item that is being made, such as a picture of a camera that hangs."""
 
 
-def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
+def ahead(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:
     """The items in their order, of which a thread makes up to `depth` before they are asked for.
 
     Whatever the iterator raises comes out here, after the items before it. Close the result to stop the thread.
