@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_boxes_are_in_the_pixels_of_the_picture(engine, factor):
 def test_a_picture_becomes_what_a_batch_of_a_split_becomes(engine):
     """To the last bit: engines are judged on splits, and used on pictures."""
     levels = np.arange(SIZE * SIZE * 3, dtype=np.uint64).reshape(SIZE, SIZE, 3).astype(np.uint8)
-    found, _ = EngineDetector(engine).network_input(levels)
+    found, _ = EngineDetector(engine).network_input([levels])
     expected = network_input(torch.from_numpy(chw_rgb(levels))[None], memory_format=torch.contiguous_format)
     np.testing.assert_array_equal(found, expected.numpy(), strict=True)
 
@@ -48,7 +49,7 @@ def test_wide_pictures_are_framed_and_boxes_come_out_of_the_frame(engine):
     wide = np.zeros((SIZE, 2 * SIZE, 3), np.uint8)
     wide[: 2 * CELL, : 2 * CELL] = RED
     detector = EngineDetector(engine, score_threshold=0.6)  # the frame is grey: 114 of 255 in every colour
-    batch, geometry = detector.network_input(wide)
+    batch, (geometry,) = detector.network_input([wide])
     assert batch.shape == (1, 3, SIZE, SIZE) and batch.dtype == np.float32 and batch.max() <= 1
     np.testing.assert_allclose(batch[0, :, : CELL - 1], 114 / 255, atol=1e-6)
     np.testing.assert_allclose(batch[0, :, CELL, 0], [1, 0, 0], atol=1e-6, err_msg="red, green, blue")
@@ -72,7 +73,7 @@ def test_thresholds_decide_what_is_found(engine):
 
 
 def test_an_overlap_above_the_threshold_is_suppressed(engine):
-    _, geometry = EngineDetector(engine).network_input(picture(RED, 0, 0))
+    _, (geometry,) = EngineDetector(engine).network_input([picture(RED, 0, 0)])
     boxes = np.array([[0, 0, 20, 20], [0, 0, 20, 10]], np.float32)  # intersection over union: a half
     scores = np.array([[0.9, 0, 0], [0.8, 0, 0]], np.float32)
     counts = [len(EngineDetector(engine, iou_threshold=t).detections(boxes, scores, geometry)) for t in (0.45, 0.55)]
@@ -88,3 +89,29 @@ def test_nothing_in_the_picture_is_no_detection(engine):
 def test_classes_without_a_name_are_called_by_their_number(engine):
     detector = EngineDetector(engine, NAMES[:2])
     assert [detector.name(label) for label in range(3)] == ["red", "green", "2"]
+
+
+def test_a_runtime_that_takes_pixels_finds_the_same(engine, tmp_path):
+    """Of pictures of other sizes in turn, whose places in the memory that is used again differ."""
+    path = write_patch_detector(tmp_path / "patches.onnx")
+    pixels = EngineDetector(open_file(path, "openvino", BuildSettings(threads=1))[0])
+    floats = EngineDetector(engine)
+    assert pixels.network_input([picture(RED, 0, 0)])[0].dtype == np.uint8
+    assert floats.network_input([picture(RED, 0, 0)])[0].dtype == np.float32
+    wide = np.zeros((SIZE, 2 * SIZE, 3), np.uint8)
+    wide[: 2 * CELL, : 2 * CELL] = RED
+    for image in (picture(GREEN, 1, 2), wide, picture(RED, 3, 0, size=2 * SIZE), wide[:, :SIZE]):
+        found, wanted = pixels(image)[0], floats(image)[0]
+        assert len(wanted) and found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_threads_share_a_detector_without_mixing_their_pictures(tmp_path):
+    path = write_patch_detector(tmp_path / "patches.onnx")
+    detector = EngineDetector(open_file(path, "openvino", BuildSettings(threads=1))[0])
+    pictures = [picture(GREEN, column, row, size=(1 + row % 2) * SIZE) for column in range(4) for row in range(4)]
+    wanted = [detector(image)[0] for image in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: [detector(image)[0] for image in pictures], range(8)):
+            for one, other in zip(found, wanted, strict=True):
+                np.testing.assert_array_equal(one, other)

@@ -136,7 +136,7 @@ def test_images_are_set_into_the_grey_frame_that_a_file_asks_for(tmp_path, patch
     onnx.save(given, model)
     fed, real = [], engine_detector.infer_any
     monkeypatch.setattr(engine_detector, "infer_any", lambda engine, batch: fed.append(batch) or real(engine, batch))
-    infer(model, str(folder), out=tmp_path / "out")
+    infer(model, str(folder), out=tmp_path / "out", runtime="onnxruntime")
     frame = np.ones((64, 64), bool)
     frame[8:56, 8:56] = False
     np.testing.assert_allclose(fed[0][0][:, frame], 114 / 255, atol=1e-6)

@@ -41,9 +41,10 @@ class Letterbox:
     def to_source(self, boxes: NDArray) -> NDArray[np.float32]:
         """Boxes [n, 4] xyxy of network pixels to source pixels, clipped to the source image."""
         height, width = self.source_size
-        scale = np.array([self.scale_x, self.scale_y] * 2)
-        mapped = (boxes - np.array([self.left, self.top] * 2)) / scale
-        return np.clip(mapped, 0, np.array([width, height] * 2)).astype(np.float32)
+        mapped = boxes - np.array([self.left, self.top] * 2)
+        mapped /= np.array([self.scale_x, self.scale_y] * 2)
+        np.maximum(mapped, 0, out=mapped)
+        return np.minimum(mapped, np.array([width, height] * 2), out=mapped).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,16 @@ def letterbox(
     source = image.shape[:2]
     height, width = fitted_size(source, inside or size, enlarge=enlarge, nearest=nearest)
     if (height, width) != source:
-        method = interpolation
-        if method is None:
-            method = cv2.INTER_AREA if height * width < source[0] * source[1] else cv2.INTER_LINEAR
+        method = resize_method(source, (height, width)) if interpolation is None else interpolation
         image = cast(Image, cv2.resize(image, (width, height), interpolation=method))
     image, left, top = pad_to(image, size)
     geometry = Letterbox(width / source[1], height / source[0], left, top, (source[0], source[1]))
     return image, with_boxes(labels, geometry.to_network(labels[:, 1:5])), geometry
+
+
+def resize_method(source: Size, target: Size) -> int:
+    """OpenCV's method between two sizes (height, width): averages areas when shrinking, bilinear when enlarging."""
+    return cv2.INTER_AREA if target[0] * target[1] < source[0] * source[1] else cv2.INTER_LINEAR
 
 
 def pad_to(image: Image, size: Size) -> tuple[Image, int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from yolov6core.engines.runtime import (
     feed,
     finish,
 )
+from yolov6core.exchange.interface import Interface
 from yolov6core.exchange.openvino_module import load_openvino
 from yolov6core.exchange.overflow import OPENVINO_EXACT
 
@@ -104,7 +106,7 @@ def load(folder: Path, info: EngineInfo) -> OpenVinoEngine:
 def load_exact(folder: Path, info: EngineInfo) -> OpenVinoEngine:
     """Open an engine that rounds to the same integers and adds them in float32: slow, but exact on every CPU."""
     path = folder / info.file
-    return OpenVinoEngine(path, info, _compile(path, info.settings, integers=False))
+    return OpenVinoEngine(path, info, of_images=_compile(path, info.settings, integers=False))
 
 
 def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
@@ -112,31 +114,41 @@ def open_file(path: Path, settings: BuildSettings) -> OpenVinoEngine:
     plain_facts(path)
     facts = read_facts(path, NAME)
     try:
-        compiled = _compile(path, settings)
+        compiled = _compile(path, settings, pixels=facts.interface)
     except RuntimeError as error:
         lines = str(error).strip().splitlines() or ["no reason given"]
         raise ValueError(f"OpenVINO cannot read {path}: {lines[-1]}") from None
     built = _built(compiled, path.name, settings)
-    return OpenVinoEngine(path, engine_info(path, facts, settings, built), compiled)
+    return OpenVinoEngine(path, engine_info(path, facts, settings, built), of_pixels=compiled)
 
 
 class OpenVinoEngine:
-    """One infer request with a fixed number of threads; streams use a second model compiled for many requests."""
+    """A network with a fixed number of threads.
 
-    def __init__(self, path: Path, info: EngineInfo, compiled: Any = None) -> None:
+    It is compiled once for pixels, which detectors give, and once for float images, each when it is first used; streams
+    use a third one, compiled for many requests.
+    """
+
+    def __init__(self, path: Path, info: EngineInfo, *, of_pixels: Any = None, of_images: Any = None) -> None:
+        """Args: of_pixels, of_images: networks that are compiled already."""
         self.info = info
         self._path, self._queue = path, None
-        self._request = (compiled or _compile(path, info.settings)).create_infer_request()
+        self._of_images = None if of_images is None else _Request(of_images, info)
+        self._of_pixels = None if of_pixels is None else _Request(of_pixels, info)
 
     def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `runtime.Engine`."""
-        # Outputs are copied: the request overwrites its own on the next call.
-        result = self._request.infer([feed(images, self.info)], share_inputs=True, share_outputs=False)
-        return finish({self._name(port): value for port, value in result.items()}, self.info)
+        images = feed(images, self.info)
+        if self._of_images is None:
+            self._of_images = _Request(_compile(self._path, self.info.settings), self.info)
+        boxes, scores = self._of_images.run(images)
+        return boxes.copy(), scores.copy()  # the request overwrites its own on the next call
 
-    def _name(self, port: Any) -> str:
-        """Name of the output at a port: OpenVINO keeps the names of all tensors that were merged."""
-        return next((name for name in self.info.interface.outputs if name in port.names), port.any_name)
+    def infer_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `pixels.TakesPixels`: OpenVINO turns them into float images, or into the first integers at once."""
+        if self._of_pixels is None:
+            self._of_pixels = _Request(_compile(self._path, self.info.settings, pixels=self.info.interface), self.info)
+        return self._of_pixels.run(pixels)
 
     def stream(self, images: np.ndarray, count: int) -> None:
         """See `runtime.Engine`: as many requests at once as OpenVINO's hint 'throughput' asks for."""
@@ -149,7 +161,34 @@ class OpenVinoEngine:
         self._queue.wait_all()
 
 
-def _compile(path: Path, settings: BuildSettings, *, integers: bool = True) -> Any:
+class _Request:
+    """An infer request that reads the caller's memory, and whose results are its own memory."""
+
+    def __init__(self, compiled: Any, info: EngineInfo) -> None:
+        self._info, self._request = info, compiled.create_infer_request()
+        self._outputs = [_name(port, info.interface.outputs) for port in compiled.outputs]
+
+    def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes and scores of a batch in the form that the network takes; they last until the next call."""
+        request = self._request
+        request.set_input_tensor(_module().Tensor(batch, shared_memory=True))
+        request.infer(share_inputs=True, share_outputs=True)
+        found = (request.get_output_tensor(index).data for index in range(len(self._outputs)))
+        return finish(dict(zip(self._outputs, found, strict=True)), self._info)
+
+
+def _name(port: Any, wanted: Sequence[str]) -> str:
+    """Name of the output at a port: OpenVINO keeps the names of all tensors that were merged."""
+    return next((name for name in wanted if name in port.names), port.any_name)
+
+
+def _compile(path: Path, settings: BuildSettings, *, integers: bool = True, pixels: Interface | None = None) -> Any:
+    """A network that runs.
+
+    Args:
+        integers: False for sums in float.
+        pixels: form of the file, for a network that takes uint8 BGR [B, H, W, 3] whatever the file takes.
+    """
     options: dict[str, Any] = {
         **({} if integers else OPENVINO_EXACT),
         "PERFORMANCE_HINT": settings.hint.upper(),
@@ -158,7 +197,23 @@ def _compile(path: Path, settings: BuildSettings, *, integers: bool = True) -> A
     }
     if settings.threads:
         options["INFERENCE_NUM_THREADS"] = settings.threads
-    return _module().Core().compile_model(path, "CPU", options)
+    core = _module().Core()
+    if pixels is None or pixels.input == "uint8":
+        return core.compile_model(path, "CPU", options)
+    return core.compile_model(_with_pixels(core.read_model(path)), "CPU", options)
+
+
+def _with_pixels(model: Any) -> Any:
+    """A network of float images, with the steps from pixels to them in front."""
+    from openvino.preprocess import ColorFormat, PrePostProcessor
+
+    ov = _module()
+    steps = PrePostProcessor(model)
+    given = steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    given.set_color_format(ColorFormat.BGR)
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    steps.input().preprocess().convert_element_type(ov.Type.f32).convert_color(ColorFormat.RGB).scale(255.0)
+    return steps.build()
 
 
 def _text(value: Any) -> str:

@@ -6,9 +6,10 @@ import numpy as np
 
 from yolov6core.base.errors import brief
 from yolov6core.engines.layouts import UnknownLayout
+from yolov6core.engines.pixels import TakesPixels
 from yolov6core.engines.runtime import Engine
 
-GREY = 114 / 255
+GREY = 114
 
 
 def try_once(engine: Engine) -> None:
@@ -19,9 +20,10 @@ def try_once(engine: Engine) -> None:
         ValueError: it does not run, whatever exception its library has for that.
     """
     batch, _, height, width = engine.info.input_shape
-    images = np.full((max(batch, 1), 3, height, width), GREY, dtype=np.float32)
+    images = np.full((max(batch, 1), 3, height, width), GREY / 255, dtype=np.float32)
+    pixels = np.full((max(batch, 1), height, width, 3), GREY, dtype=np.uint8)
     try:
-        boxes, scores = engine.infer(images)
+        boxes, scores = engine.infer_pixels(pixels) if isinstance(engine, TakesPixels) else engine.infer(images)
     except UnknownLayout:
         raise
     except Exception as error:  # libraries have no common base class

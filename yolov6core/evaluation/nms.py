@@ -19,6 +19,12 @@ _FIRST_LOOK = 1024
 """Number of the best candidates that are looked at first; usually they suffice."""
 _PAIRS = 1 << 15
 """Number of pairs of boxes compared at once; their arrays fit into the cache."""
+_FEW = 64
+"""So many candidates are compared in one table of all pairs: fewer array operations, each of which takes its time."""
+_MANY = 1 << 14
+"""Fewer values are looked through one by one."""
+_LATER = ~np.tri(_FEW, dtype=bool)
+"""[i, j]: j comes after i."""
 
 
 def nms(
@@ -47,18 +53,49 @@ def nms(
     Raises:
         ValueError: shapes do not fit together, or a negative threshold.
     """
+    found = candidates(boxes, scores, score_threshold=score_threshold, multi_label=multi_label)
+    return suppressed(found, iou_threshold=iou_threshold, max_detections=max_detections, agnostic=agnostic)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What one image may hold, by descending score (ties in the order of anchors): boxes [K, 4], scores [K], classes
+    int64 [K]. All are copies."""
+
+    boxes: Float
+    scores: Float
+    classes: Indices
+
+
+def candidates(
+    boxes: ArrayLike | torch.Tensor,
+    scores: ArrayLike | torch.Tensor,
+    *,
+    score_threshold: float,
+    multi_label: bool = True,
+) -> Candidates:
+    """The first half of `nms`: everything above the threshold. Args, raises: see there."""
     boxes, scores = as_float32(boxes), as_float32(scores)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes):
         raise ValueError(f"nms takes boxes [A, 4] and scores [A, C] of one image, got {boxes.shape} and {scores.shape}")
     if score_threshold < 0:
         raise ValueError(f"score_threshold is {score_threshold}; scores lie in 0..1, so give at least 0")
-    places, values = _by_score(*_candidates(scores, np.float32(score_threshold), multi_label))
+    places, values = _by_score(*_above(scores, np.float32(score_threshold), multi_label))
     rows = places // max(scores.shape[1], 1)
-    classes = places - rows * scores.shape[1]
-    candidates = _Boxes.of(boxes, rows, np.zeros_like(classes) if agnostic else classes)
-    kept = _suppress(candidates, np.float32(iou_threshold), max_detections)
-    columns = (boxes[rows[kept]], values[kept, None], classes[kept, None].astype(np.float32))
-    return np.concatenate(columns, axis=1)
+    return Candidates(boxes[rows], values, places - rows * scores.shape[1])
+
+
+def suppressed(found: Candidates, *, iou_threshold: float, max_detections: int, agnostic: bool = False) -> Float:
+    """The second half of `nms`: what stays. Args, returns: see there."""
+    classes = np.zeros_like(found.classes) if agnostic else found.classes
+    threshold = np.float32(iou_threshold)
+    if len(classes) <= _FEW:
+        kept = _suppress_few(found.boxes, classes, threshold)[:max_detections]
+    else:
+        kept = _suppress(_Boxes.of(found.boxes, classes), threshold, max_detections)
+    rows = np.empty((len(kept), 6), np.float32)
+    rows[:, :4], rows[:, 4], rows[:, 5] = found.boxes[kept], found.scores[kept], found.classes[kept]
+    return rows
 
 
 def as_float32(values: ArrayLike | torch.Tensor) -> Float:
@@ -68,20 +105,27 @@ def as_float32(values: ArrayLike | torch.Tensor) -> Float:
     return np.asarray(values, dtype=np.float32)
 
 
-def _candidates(scores: Float, threshold: np.float32, multi_label: bool) -> tuple[Indices, Float]:
+def _above(scores: Float, threshold: np.float32, multi_label: bool) -> tuple[Indices, Float]:
     """Places in the flattened scores [K], ascending, and scores [K] of everything above the threshold."""
-    if multi_label and scores.shape[1] > 1:
-        flat = scores.ravel()
-        places = _true_places(flat > threshold)
+    flat = scores.ravel()
+    places = _true_places(flat > threshold)
+    if multi_label or scores.shape[1] < 2:
         return places, flat.take(places)
-    best = scores.max(axis=1, initial=-1.0)
-    rows = np.flatnonzero(best > threshold)
-    classes = scores[rows].argmax(axis=1) if len(rows) else rows
-    return rows * scores.shape[1] + classes, best[rows]
+    # Few rows are above the threshold, so the best class is looked for in them alone.
+    rows = places // scores.shape[1]
+    if len(rows) > 1:
+        rows = np.concatenate((rows[:1], rows[1:][rows[1:] != rows[:-1]]))
+    classes = scores.take(rows, axis=0).argmax(axis=1)
+    places = rows * scores.shape[1] + classes
+    values = flat.take(places)
+    above = values > threshold  # False for NaN
+    return (places, values) if above.all() else (places[above], values[above])
 
 
 def _true_places(mask: NDArray[np.bool_]) -> Indices:
-    """As np.flatnonzero, faster where few are true: eight values are read as one integer."""
+    """As np.flatnonzero, faster where few of many are true: eight values are read as one integer."""
+    if len(mask) < _MANY:
+        return np.flatnonzero(mask)
     whole = len(mask) // 8 * 8
     words = mask[:whole].view(np.uint64)
     hit = np.flatnonzero(words)
@@ -94,6 +138,9 @@ def _by_score(places: Indices, values: Float) -> tuple[Indices, Float]:
 
     The bits of positive floats sort like the floats, so score and place make one integer that sorts without ties.
     """
+    if len(places) <= _FEW:
+        order = np.argsort(-values, kind="stable")
+        return places.take(order), values.take(order)
     bits = values.view(np.uint32)
     keys = (~bits).astype(np.uint64) << np.uint64(32) | places.astype(np.uint64)
     keys.sort()
@@ -110,8 +157,8 @@ class _Boxes:
     classes: Indices
 
     @classmethod
-    def of(cls, boxes: Float, rows: Indices, classes: Indices) -> _Boxes:
-        left, top, right, bottom = (boxes[:, side].take(rows) for side in range(4))
+    def of(cls, boxes: Float, classes: Indices) -> _Boxes:
+        left, top, right, bottom = np.ascontiguousarray(boxes.T)
         areas = ((right - left) * (bottom - top)).astype(np.float32, copy=False)
         return cls((left, top, right, bottom), areas, classes)
 
@@ -135,6 +182,30 @@ class _Boxes:
         side = np.minimum(high.take(a), high.take(b))
         side -= np.maximum(low.take(a), low.take(b))
         return np.maximum(side, 0, out=side)
+
+
+def _suppress_few(boxes: Float, classes: Indices, threshold: np.float32) -> Indices:
+    """As `_suppress` without a limit, for up to `_FEW` candidates, by the rounds of `_greedy`."""
+    left, top, right, bottom = np.ascontiguousarray(boxes.T)
+    common = np.minimum(right[:, None], right)
+    common -= np.maximum(left[:, None], left)
+    np.maximum(common, 0, out=common)
+    height = np.minimum(bottom[:, None], bottom)
+    height -= np.maximum(top[:, None], top)
+    common *= np.maximum(height, 0, out=height)
+    areas = (right - left) * (bottom - top)
+    union = areas[:, None] + areas
+    union -= common
+    with np.errstate(divide="ignore", invalid="ignore"):
+        beats = np.divide(common, union, out=common) > threshold
+    beats &= classes[:, None] == classes
+    beats &= _LATER[: len(boxes), : len(boxes)]
+    stays = ~beats.any(axis=0)  # as if all boxes stayed; each round asks those alone that do
+    while True:
+        updated = ~beats[stays].any(axis=0)
+        if (updated == stays).all():
+            return np.flatnonzero(stays)
+        stays = updated
 
 
 def _suppress(boxes: _Boxes, threshold: np.float32, limit: int) -> Indices:

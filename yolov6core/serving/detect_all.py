@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolov6core.base.errors import logger
+from yolov6core.base.overlap import Behind, ahead
 from yolov6core.data.frames import Frames
 from yolov6core.evaluation.plots import JPEG_SIDE, draw_boxes, jpeg
 from yolov6core.serving.drawn_video import DrawnVideo
@@ -19,6 +22,10 @@ from yolov6core.serving.sources import pictures
 
 CAMERA_RATE = 25.0
 """Frames a second of a video from a camera: a camera that is open cannot be asked again."""
+FRAMES_AHEAD = 4
+"""Frames of a video that wait for the detector, and as many that wait to be drawn and written."""
+IMAGES_AHEAD = 1
+"""The same of image files, which may be large."""
 
 
 def output_names(frames: Frames) -> dict[str, str]:
@@ -31,34 +38,48 @@ def output_names(frames: Frames) -> dict[str, str]:
 def detect_all(detector: EngineDetector, frames: Frames, results: ResultsFolder, findings: Findings) -> None:
     """Detect on all pictures of a source, draw and save them, and count what was found.
 
+    Reading goes on ahead of the detector, drawing and writing behind it, each in a thread.
+
     Raises:
         UserError: a drawn file cannot be written.
     """
     drawn = output_names(frames)
     video = None if frames.video is None else DrawnVideo(results, drawn[frames.name], _rate(frames))
+    depth = IMAGES_AHEAD if frames.video is None else FRAMES_AHEAD
+
+    def save(picture: NDArray[np.uint8], found: NDArray[np.float32], name: str) -> None:
+        picture = _drawn(picture, found, detector)
+        if video is not None:
+            video.write(picture)
+        elif max(picture.shape) <= JPEG_SIDE:
+            results.write(drawn[name], jpeg(picture))
+        else:
+            logger.warning("%s is too large for JPEG, so it is not drawn", name)
+
+    keep = False
     try:
-        for frame in pictures(frames):
-            if frame.image is None:
-                logger.warning("%s %s; skipped", frame.name, frame.problem)
-                findings.skipped.append({"file": frame.name, "problem": frame.problem})
-                continue
-            if not findings.images:
-                detector(frame.image)  # warm-up, so that the first time is like the others
-            found, times = detector(frame.image)
-            findings.add(frame, found, times, detector)
-            where = frame.name if frames.video is None else f"{frame.name} frame {frame.number}"
-            steps = ", ".join(f"{step} {value:.2f}" for step, value in asdict(times).items())
-            logger.info("%s: %d objects; %s ms", where, len(found), steps)
-            picture = _drawn(frame.image, found, detector)
-            if video is not None:
-                video.write(picture)
-            elif max(picture.shape) <= JPEG_SIDE:
-                results.write(drawn[frame.name], jpeg(picture))
-            else:
-                logger.warning("%s is too large for JPEG, so it is not drawn", where)
+        with Behind(depth) as behind, closing(ahead(pictures(frames), depth)) as source:
+            for frame in source:
+                if frame.image is None:
+                    logger.warning("%s %s; skipped", frame.name, frame.problem)
+                    findings.skipped.append({"file": frame.name, "problem": frame.problem})
+                    continue
+                if not findings.images:
+                    detector(frame.image)  # warm-up, so that the first time is like the others
+                found, times = detector(frame.image)
+                # First into the line, so that nothing counts as found that is not drawn.
+                behind.do(partial(save, frame.image, found, frame.name))
+                findings.add(frame, found, times, detector)
+                where = frame.name if frames.video is None else f"{frame.name} frame {frame.number}"
+                steps = ", ".join(f"{step} {value:.2f}" for step, value in asdict(times).items())
+                logger.info("%s: %d objects; %s ms", where, len(found), steps)
+        keep = True
+    except KeyboardInterrupt:  # what was found until then is drawn
+        keep = True
+        raise
     finally:
         if video is not None:
-            video.close()
+            video.close(keep=keep)
 
 
 def _rate(frames: Frames) -> float:

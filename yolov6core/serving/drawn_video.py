@@ -32,8 +32,11 @@ class DrawnVideo:
                 )
         self._writer.write(picture)
 
-    def close(self) -> None:
+    def close(self, *, keep: bool = True) -> None:
         """Give the video its name; without pictures there is none.
+
+        Args:
+            keep: False after an error: what was written so far is removed.
 
         Raises:
             UserError: somebody put a file of its name there meanwhile.
@@ -41,7 +44,7 @@ class DrawnVideo:
         try:
             if self._writer is not None:
                 self._writer.release()
-                if self._temporary.is_file():
+                if keep and self._temporary.is_file():
                     self._results.place(self._temporary, self._name)
         finally:
             self._temporary.unlink(missing_ok=True)

@@ -6,19 +6,21 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolov6core.base.errors import UserError
+from yolov6core.data.canvas import Canvas
 from yolov6core.data.loader import shrunk
-from yolov6core.data.transforms import Letterbox, chw_rgb, letterbox
+from yolov6core.data.transforms import Letterbox
 from yolov6core.engines.layouts import UnknownLayout
+from yolov6core.engines.pixels import TakesPixels, float_images
 from yolov6core.engines.runtime import Engine, infer_any, lists_detections
 from yolov6core.evaluation.evaluator import in_source_pixels
-from yolov6core.evaluation.nms import nms
-
-NO_LABELS = np.zeros((0, 5), np.float32)
+from yolov6core.evaluation.nms import Candidates, candidates, suppressed
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class EngineDetector:
         # A suppression that saw the best class of each anchor alone lists no box twice.
         self.repeated = lists_detections(engine.info) and engine.info.interface.nms_classes == "all"
         self.inside = shrunk(self.size, engine.info.interface.shrink)
-        self._turn = threading.Lock()
+        self._takes_pixels = isinstance(engine, TakesPixels)
+        self._infer = engine.infer_pixels if isinstance(engine, TakesPixels) else partial(infer_any, engine)
+        self._turn, self._own = threading.Lock(), threading.local()
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], StepTimes]:
         """uint8 BGR [h, w, 3] to detections [N, 6] in its pixels (see `nms`).
@@ -66,56 +70,66 @@ class EngineDetector:
             UserError: the engine's values are not those of its layout, such as scores above 1.
         """
         started = time.perf_counter()
-        batch, geometry = self.network_input(image)
+        batch, places = self.network_input([image])
         prepared = time.perf_counter()
-        boxes, scores = self._inferred(batch)
-        inferred = time.perf_counter()
-        found = self.detections(boxes[0], scores[0], geometry)
+        strong, inferred = self._inferred(batch, 1)
+        found = self._kept(strong[0], places[0])
         ended = time.perf_counter()
         return found, StepTimes(1000 * (prepared - started), 1000 * (inferred - prepared), 1000 * (ended - inferred))
 
     def several(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Detections [N, 6] of each picture, in batches of what the engine takes. Raises: see `__call__`."""
-        size = self._batch_size()
+        batch = self.engine.info.input_shape[0]
+        size = self.engine.info.settings.max_batch if batch == -1 else batch
         found: list[NDArray[np.float32]] = []
         for start in range(0, len(images), size):
-            inputs, places = zip(*map(self.network_input, images[start : start + size]), strict=True)
-            boxes, scores = self._inferred(np.concatenate(inputs))
-            found += [self.detections(*rows) for rows in zip(boxes, scores, places, strict=True)]
+            part = images[start : start + size]
+            pixels, places = self.network_input(part)
+            strong, _ = self._inferred(pixels, len(part))
+            found += map(self._kept, strong, places)
         return found
 
-    def _batch_size(self) -> int:
-        batch = self.engine.info.input_shape[0]
-        return self.engine.info.settings.max_batch if batch == -1 else batch
+    def network_input(self, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], list[Letterbox]]:
+        """Letterboxed pictures as a batch of the engine, and where they lie in it.
 
-    def _inferred(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes and scores of a batch. Engines keep memory of their own for a call, so they run one at a time."""
+        The batch is uint8 BGR [B, H, W, 3] for engines that take pixels, which is memory of the thread: its next call
+        uses it again. For others it is float32 RGB [B, 3, H, W] in 0..1. A fixed batch that is not full has any
+        pictures in its last slots.
+        """
+        count = max(self.engine.info.input_shape[0], len(images))
+        canvas: Canvas | None = getattr(self._own, "canvas", None)
+        if canvas is None or len(canvas.pixels) < count:
+            canvas = self._own.canvas = Canvas(count, self.size, inside=self.inside, nearest=self.nearest)
+        places = [canvas.put(slot, image) for slot, image in enumerate(images)]
+        pixels = canvas.pixels[:count]
+        return pixels if self._takes_pixels else float_images(pixels), places
+
+    def _inferred(self, batch: NDArray[Any], count: int) -> tuple[list[Candidates], float]:
+        """What the first `count` pictures of a batch may hold, and when the engine was ready.
+
+        Engines keep memory of their own for a call, so they run one at a time, and what counts is copied meanwhile.
+        """
         try:
             with self._turn:
-                return infer_any(self.engine, batch)
+                boxes, scores = self._infer(batch)
+                ready = time.perf_counter()
+                return [self._strong(boxes[index], scores[index]) for index in range(count)], ready
         except UnknownLayout as error:
             raise UserError(f"the engine cannot be read: {error}") from None
-
-    def network_input(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Letterbox]:
-        """The letterboxed picture as a batch [1, 3, H, W], and where it lies in it."""
-        picture, _, geometry = letterbox(image, NO_LABELS, size=self.size, inside=self.inside, nearest=self.nearest)
-        # As `transforms.network_input` divides, without waking torch's threads for one picture.
-        return np.divide(chw_rgb(picture)[None], np.float32(255), dtype=np.float32), geometry
 
     def detections(
         self, boxes: NDArray[np.float32], scores: NDArray[np.float32], geometry: Letterbox
     ) -> NDArray[np.float32]:
         """Boxes [A, 4] and scores [A, C] of the network input as detections [N, 6] of the picture."""
+        return self._kept(self._strong(boxes, scores), geometry)
+
+    def _strong(self, boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Candidates:
         if self.repeated and not self.multi_label:
             scores = best_classes(boxes, scores)
-        found = nms(
-            boxes,
-            scores,
-            score_threshold=self.score_threshold,
-            iou_threshold=self.iou_threshold,
-            max_detections=self.max_detections,
-            multi_label=self.multi_label,
-        )
+        return candidates(boxes, scores, score_threshold=self.score_threshold, multi_label=self.multi_label)
+
+    def _kept(self, strong: Candidates, geometry: Letterbox) -> NDArray[np.float32]:
+        found = suppressed(strong, iou_threshold=self.iou_threshold, max_detections=self.max_detections)
         return in_source_pixels(found, geometry)
 
     def name(self, label: int) -> str:
