@@ -12,6 +12,7 @@ import numpy as np
 from yolov6core.base.waiting import SHORT_SPIN, SPIN_COUNT
 from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.onnx_facts import read_facts
+from yolov6core.engines.onnxruntime_tiles import same_outputs, suit_tiles
 from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,
@@ -38,7 +39,7 @@ def device() -> str:
 
 
 def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
-    """Copy the file as it is and count the integer convolutions that ONNX Runtime makes of it.
+    """Copy the file, in a form that suits the CPU, and count the integer convolutions that ONNX Runtime makes of it.
 
     The optimized graph is not kept: it is bound to the machine's instruction set and runs no faster.
     """
@@ -46,8 +47,26 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
     if settings.precision != "f32":
         raise ValueError(f"ONNX Runtime's CPU kernels are f32, precision is {settings.precision!r}: set it to 'f32'")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_bytes(onnx_path.read_bytes())
+    (folder / FILE).write_bytes(_for_tiles(onnx_path, settings.threads) or onnx_path.read_bytes())
     return record_engine(folder, onnx_path, facts, settings, _built(onnx_path, FILE))
+
+
+def _for_tiles(onnx_path: Path, threads: int) -> bytes | None:
+    """The file in the form for CPUs with AMX; None where that would change nothing or is not proven right here."""
+    import onnx
+
+    cpu = integer_arithmetic()
+    if "amx_int8" not in cpu.flags or cpu.of(NAME) != "exact":
+        return None
+    model = onnx.load(onnx_path)
+    if not suit_tiles(model):
+        return None
+    ort, changed = _module(), model.SerializeToString()
+    first, second = (
+        ort.InferenceSession(source, _options(ort, threads), providers=["CPUExecutionProvider"])
+        for source in (str(onnx_path), changed)
+    )
+    return changed if same_outputs(first, second) else None
 
 
 def _built(onnx_path: Path, file: str) -> Built:
