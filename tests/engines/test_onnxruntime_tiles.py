@@ -105,3 +105,11 @@ def test_engines_change_where_the_cpu_has_tiles_and_they_are_right(monkeypatch, 
     if changes:
         assert b"second_zero_point" in written
     assert info.int8_convs == 2
+
+
+@pytest.mark.parametrize("groups, warned", [(1, False), (128, True)])
+def test_depthwise_networks_are_warned_of(caplog, tmp_path, groups, warned):
+    path = tmp_path / "network.onnx"
+    onnx.save(network(groups=groups), path)
+    onnxruntime_engine.build(path, tmp_path / "engine", BuildSettings(threads=1))
+    assert ("1 of 2 convolutions are depthwise" in caplog.text) == warned

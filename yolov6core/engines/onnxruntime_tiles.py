@@ -35,7 +35,7 @@ def suit_tiles(model: onnx.ModelProto) -> int:
         large = weight.shape[0] >= CHANNELS and weight.size >= WEIGHTS
         shared = len(view.readers[name]) > 1 or len(view.readers[dequantize.output[0]]) > 1
         # Grouped convolutions have no such kernels. -128 cannot be shifted.
-        plain = weight.dtype == np.int8 and weight.min() > -128 and _groups(node) == 1
+        plain = weight.dtype == np.int8 and weight.min() > -128 and groups_of(node) == 1
         if not large or shared or not plain or (zero_point and view.array(zero_point[0]).any()):
             continue
         view.set_array(f"{name}_zero_point", np.full(view.array(scale).shape, -1, np.int8))
@@ -59,5 +59,6 @@ def same_outputs(first: Any, second: Any) -> bool:
     return all(map(np.array_equal, first.run(None, fed), second.run(None, fed)))
 
 
-def _groups(node: onnx.NodeProto) -> int:
+def groups_of(node: onnx.NodeProto) -> int:
+    """Groups of a Conv node."""
     return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
