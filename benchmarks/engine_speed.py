@@ -5,8 +5,8 @@
 (The setting keeps torch's waiting threads off the engines' cores.) Prints how many times faster INT8 is: by the medians
 of each round, and of these ratios the median, smallest and largest. BF16 and streams are OpenVINO's; `torch` is the
 float network in eager mode. `--nncf` adds what NNCF makes of the float file (pip install nncf), by its defaults and
-with the prediction layers left float; `all int8` has them in INT8, as `ptq.predictions: int8`. At last the bytes of the
-convolutions' weights, INT8 over float.
+with the prediction layers left float; `all int8` has them in INT8, as `ptq.predictions: int8`. At last the median
+milliseconds of each engine, and the bytes of the convolutions' weights, INT8 over float.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--runtimes", nargs="+", default=["openvino", "onnxruntime"])
+    parser.add_argument("--short", action="store_true", help="without BF16, streams and torch")
     parser.add_argument("--nncf", action="store_true")
     parser.add_argument("--cpu", choices=("exact", "saturating"), help="see ptq.cpu; default: the CPU at hand")
     options = parser.parse_args()
@@ -107,10 +108,12 @@ def main() -> None:
         models = dict(networks(options.variant, options.size, cpu=options.cpu or integer_arithmetic().sums))
         files = exported(models, folder, (1, 3, options.size, options.size))
         engines = open_engines(files, folder, options.runtimes, options.threads)
+        if options.short:
+            engines.pop("openvino bf16", None)
         calls: dict[str, Callable[[], object]] = {
             kind: (lambda engine=engine: engine.infer(image)) for kind, engine in engines.items()
         }
-        if "openvino" in options.runtimes:
+        if "openvino" in options.runtimes and not options.short:
             eager = torch.from_numpy(image)
             calls["torch float"] = torch.inference_mode()(lambda: models["float"](eager))
             for kind in ("openvino float", "openvino int8"):
@@ -125,8 +128,10 @@ def main() -> None:
             if slow in times and fast in times:
                 report(fast, slow, times)
         for kind, engine in engines.items():
-            overflowing = f", {engine.info.overflowing_convs} for exact sums only" if "int8" in kind else ""
-            print(f"{kind}: {engine.info.int8_convs} of {engine.info.convs} convolutions in INT8{overflowing}")
+            info = engine.info
+            overflowing = f", {info.overflowing_convs} for exact sums only" if "int8" in kind else ""
+            integer = f"{info.int8_convs} of {info.convs} convolutions in INT8{overflowing}"
+            print(f"{kind}: {times[kind].median_ms:.2f} ms, {integer}")
         ratio = weight_bytes(files["tensorrt int8"]) / weight_bytes(files["openvino float"])
         print(f"bytes of convolution weights, INT8 over float: {ratio:.4f}")
 

@@ -4,6 +4,8 @@
     .venv-peers/bin/python benchmarks/peers.py qat
     .venv-peers/bin/python benchmarks/peers.py sensitivity
     .venv-peers/bin/python benchmarks/peers.py loader
+    .venv-peers/bin/python benchmarks/peers.py training
+    .venv-peers/bin/python benchmarks/peers.py nms
 
 In the folder of a pipeline that has run.
 
@@ -17,6 +19,10 @@ ONNX or OpenVINO models, and NNCF corrects biases as well. Ours leaves the predi
 `loader`: mosaic, warp, colour and flip by the defaults of both. ultralytics decodes one picture a sample and takes the
 three others of a mosaic from those it decoded lately; ours draws all four from the whole dataset. Its validator needs a
 network of its own, and is left out.
+`training`: a step of YOLOv6-N (forward, loss, backward, SGD) with the same images and boxes. ultralytics' network of
+that name has plain convolutions and a head of its own, so GFLOPs stand beside the time.
+`nms`: one image at 640 pixels with three kinds of predictions, as in nms.py; ultralytics' in the form of its validator,
+and in torch alone: torchvision's operator needs the build of torch with CUDA.
 """
 
 from __future__ import annotations
@@ -42,6 +48,7 @@ import numpy as np
 import torch
 from library_accuracy import FLOAT, compiled, score
 from loader_speed import images_per_second
+from nms import OPTIONS, predictions
 from qat_step import IOU, RECIPE, make_steps, one_step, random_batch
 from torch import Tensor, nn
 
@@ -49,6 +56,8 @@ from stages.shared import paths
 from yolov6core.data.augment import TrainTransform
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
+from yolov6core.engines.latency import measure, speedup
+from yolov6core.evaluation.nms import nms
 from yolov6core.int8.layer_ranking import readout
 from yolov6core.models.blocks import deploy_
 from yolov6core.models.card import NetworkCard, new_card
@@ -68,7 +77,7 @@ Predict = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("calibration", "qat", "sensitivity", "loader"))
+    parser.add_argument("what", choices=("calibration", *MEASURED))
     parser.add_argument("--tool", default="ours", choices=tuple(CALIBRATIONS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -78,7 +87,7 @@ def main() -> None:
     if options.what == "calibration":
         calibration(options.tool)
     else:
-        {"qat": qat, "sensitivity": sensitivity, "loader": loader}[options.what](options.rounds)
+        MEASURED[options.what](options.rounds)
 
 
 def calibration(tool: str) -> None:
@@ -259,11 +268,7 @@ def loader(rounds: int) -> None:
 
 def ultralytics_loader(dataset: DetectionDataset, folder: Path, workers: int) -> Callable[[], float]:
     """A call that measures ultralytics' loader on the same images, in the form of folders that it reads."""
-    if not torch_knows_nms():  # torchvision's compiled part is for another build of torch; the loader does without
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)
+    prepare_torchvision()
     from ultralytics.cfg import get_cfg
     from ultralytics.data.build import build_dataloader, build_yolo_dataset
 
@@ -294,6 +299,15 @@ def ultralytics_loader(dataset: DetectionDataset, folder: Path, workers: int) ->
     return measure
 
 
+def prepare_torchvision() -> None:
+    """Let ultralytics be imported where torchvision's compiled part is for another build of torch; it does without."""
+    if not torch_knows_nms():
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _KEPT.append(library)
+
+
 _KEPT: list[Any] = []
 """Libraries of operators live as long as their objects."""
 
@@ -311,6 +325,64 @@ def row_of(label: np.ndarray, height: int, width: int) -> str:
     number, left, top, right, bottom = label
     centre = ((left + right) / 2 / width, (top + bottom) / 2 / height)
     return " ".join(map(str, (int(number), *centre, (right - left) / width, (bottom - top) / height)))
+
+
+def training(rounds: int) -> None:
+    """A step of both, in turns."""
+    prepare_torchvision()
+    from ultralytics.cfg import get_cfg
+    from ultralytics.nn.tasks import DetectionModel
+    from ultralytics.utils.torch_utils import get_flops
+
+    torch.manual_seed(0)
+    data = random_batch(16, 320, boxes=8, classes=20)
+    model = DetectionModel("yolov6n.yaml", nc=20, verbose=False).train()
+    model.args = get_cfg()
+    images, targets = data[0].float() / 255, data[1]
+    batch = {"img": images, "batch_idx": targets[:, 0], "cls": targets[:, 1:2], "bboxes": targets[:, 2:]}
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-7, momentum=0.9, nesterov=True)
+
+    def theirs() -> None:
+        model(batch)[0].sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    calls = {"ours": make_steps("yolov6n_v2", data, classes=20)["float"], "ultralytics": theirs}
+    times = measure(calls, rounds=rounds, repeats=1, warmup=1)
+    for tool, gflops in (("ours", 11.0), ("ultralytics", get_flops(model, 640))):
+        print(f"{tool}: {times[tool].median_ms:.0f} ms a step, {gflops:.1f} GFLOPs at 640")
+
+
+def suppression(rounds: int) -> None:
+    """The same predictions for both; how many boxes each keeps."""
+    prepare_torchvision()
+    from ultralytics.utils.nms import non_max_suppression
+
+    for kind in ("scattered", "clustered", "piled"):
+        boxes, scores = predictions(kind, 10_000)
+        sides = np.concatenate(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2], scores), axis=1)
+        given = torch.from_numpy(np.ascontiguousarray(sides.T)[None].astype(np.float32))
+        options: dict[str, Any] = {"conf_thres": 0.03, "iou_thres": 0.65, "max_det": 300, "max_time_img": 60.0}
+        calls: dict[str, Callable[[], Any]] = {
+            "ours": lambda b=boxes, s=scores: nms(b, s, **OPTIONS),
+            "ultralytics": lambda g=given, o=options: non_max_suppression(g.clone(), multi_label=True, **o)[0],
+        }
+        kept = {tool: len(call()) for tool, call in calls.items()}
+        times = measure(calls, rounds=rounds, repeats=1, warmup=0)
+        ratio = speedup(times["ultralytics"], times["ours"])
+        print(f"{kind}: ours {times['ours'].median_ms:.2f} ms, {kept['ours']} kept; ", end="")
+        print(f"ultralytics takes {ratio:.0f} times as long, {kept['ultralytics']} kept")
+
+
+MEASURED: dict[str, Callable[[int], None]] = {
+    "qat": qat,
+    "sensitivity": sensitivity,
+    "loader": loader,
+    "training": training,
+    "nms": suppression,
+}
+"""What is measured in turns -> its function of the number of rounds."""
 
 
 if __name__ == "__main__":

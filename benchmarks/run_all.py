@@ -217,6 +217,21 @@ BESIDE_PEERS: tuple[Bench, ...] = (
         RUN_HERE,
     ),
     Bench(
+        "python benchmarks/peers.py training",
+        {
+            "training step of N at 320, ours, ms": rf"ours: {NUMBER} ms a step",
+            "training step of ultralytics' YOLOv6-N, ms": rf"ultralytics: {NUMBER} ms a step",
+            "GFLOPs of ultralytics' YOLOv6-N at 640 (ours: 11.0)": rf"ultralytics: .* {NUMBER} GFLOPs",
+        },
+    ),
+    Bench(
+        "python benchmarks/peers.py nms",
+        {
+            f"suppression, {kind}: ultralytics in torch alone takes, times": rf"{kind}: .*takes {NUMBER} times"
+            for kind in ("scattered", "clustered", "piled")
+        },
+    ),
+    Bench(
         "python benchmarks/library_accuracy.py .",
         {
             "PTQ to float, points": rf"ours {NUMBER}",
@@ -241,6 +256,7 @@ LEFT_OUT = {
     "block_forms": "trains every form with every seed: a day",
     "gpu_check": "needs a GPU",
     "growth": "has a table of its own: `python benchmarks/growth.py`",
+    "layers": "has tables of its own: docs/int8_layers.md",
     "reporting": "is what the others share",
     "run_all": "is this script",
     "shared_machine": "runs the whole pipeline twice: 10 minutes",

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from yolov6core.base.errors import logger
 from yolov6core.base.waiting import SHORT_SPIN, SPIN_COUNT
 from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.onnx_facts import read_facts
+from yolov6core.engines.onnxruntime_tiles import groups_of, same_outputs, suit_tiles
 from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,
@@ -20,6 +22,7 @@ from yolov6core.engines.runtime import (
     feed,
     finish,
 )
+from yolov6core.exchange.graph_view import CONVOLUTIONS, convolutions
 
 NAME = "onnxruntime"
 FILE = "model.onnx"
@@ -38,16 +41,50 @@ def device() -> str:
 
 
 def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
-    """Copy the file as it is and count the integer convolutions that ONNX Runtime makes of it.
+    """Copy the file, in a form that suits the CPU, and count the integer convolutions that ONNX Runtime makes of it.
 
     The optimized graph is not kept: it is bound to the machine's instruction set and runs no faster.
     """
     facts = read_facts(onnx_path, NAME)
     if settings.precision != "f32":
         raise ValueError(f"ONNX Runtime's CPU kernels are f32, precision is {settings.precision!r}: set it to 'f32'")
+    _warn_of_depthwise(onnx_path)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_bytes(onnx_path.read_bytes())
+    (folder / FILE).write_bytes(_for_tiles(onnx_path, settings.threads) or onnx_path.read_bytes())
     return record_engine(folder, onnx_path, facts, settings, _built(onnx_path, FILE))
+
+
+def _warn_of_depthwise(onnx_path: Path) -> None:
+    """Say so where INT8 gains nothing: YOLOv6Lite-L takes 1.5 times as long as in float (docs/int8_layers.md)."""
+    import onnx
+
+    model = onnx.load(onnx_path)
+    nodes, meant = [node for node in model.graph.node if node.op_type in CONVOLUTIONS], convolutions(model).values()
+    depthwise = sum(integer and groups_of(node) > 1 for node, integer in zip(nodes, meant, strict=True))
+    if 3 * depthwise > len(nodes):
+        logger.warning(
+            "%d of %d convolutions are depthwise in INT8: ONNX Runtime is slower with them than in float, because it "
+            "quantizes around every activation; take the float file, or OpenVINO",
+            *(depthwise, len(nodes)),
+        )
+
+
+def _for_tiles(onnx_path: Path, threads: int) -> bytes | None:
+    """The file in the form for CPUs with AMX; None where that would change nothing or is not proven right here."""
+    import onnx
+
+    cpu = integer_arithmetic()
+    if "amx_int8" not in cpu.flags or cpu.of(NAME) != "exact":
+        return None
+    model = onnx.load(onnx_path)
+    if not suit_tiles(model):
+        return None
+    ort, changed = _module(), model.SerializeToString()
+    first, second = (
+        ort.InferenceSession(source, _options(ort, threads), providers=["CPUExecutionProvider"])
+        for source in (str(onnx_path), changed)
+    )
+    return changed if same_outputs(first, second) else None
 
 
 def _built(onnx_path: Path, file: str) -> Built:
