@@ -27,8 +27,6 @@ from yolov6core.serving.engine_table import (
 )
 from yolov6core.serving.open_engine import open_any
 
-SPLITS = ("val", "select", "calib", "train")
-
 
 def compare(
     models: Sequence[Path],
@@ -53,8 +51,8 @@ def compare(
     Raises:
         UserError: a model cannot be opened here or has other classes than the dataset, or `out` is there already.
     """
-    if split not in SPLITS:
-        raise UserError(f"--split {split} is unknown; choose one of {', '.join(SPLITS)}")
+    if split not in paths.SPLITS:
+        raise UserError(f"--split {split} is unknown; choose one of {', '.join(paths.SPLITS)}")
     if out is not None:
         refuse_taken(out, sources=tuple(models))
         if out.exists():  # times never are the same again

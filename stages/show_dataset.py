@@ -20,8 +20,6 @@ from yolov6core.evaluation.plots import jpeg
 from yolov6core.evaluation.sheets import Panel, sheets
 from yolov6core.serving.results_folder import ResultsFolder
 
-SPLITS = ("train", "select", "val", "calib")
-
 
 @dataclass(frozen=True)
 class ShownImages:
@@ -58,8 +56,8 @@ def show_dataset(
         UserError: no such split or image, no picture that could be read, or a file of `out` that no run of this command
             wrote.
     """
-    if choice.split not in SPLITS:
-        raise UserError(f"--split is {choice.split}; choose one of {', '.join(SPLITS)}")
+    if choice.split not in paths.SPLITS:
+        raise UserError(f"--split is {choice.split}; choose one of {', '.join(paths.SPLITS)}")
     dataset = DetectionDataset(required(paths.DATASET, made_by="prepare-voc2yolo"), choice.split)
     if choice.names:
         indices = images_named(dataset, choice.names)

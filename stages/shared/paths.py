@@ -6,6 +6,8 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DATASET = Path("artifacts/dataset")
+SPLITS = ("train", "select", "val", "calib")
+"""Of a prepared dataset."""
 LABELLED = Path("artifacts/labelled")
 """Sheets of images with their boxes, to look at before a training."""
 SCALES = Path("artifacts/scales")
