@@ -120,7 +120,7 @@ def test_a_checkpoint_of_the_official_trainer_is_a_model(monkeypatch, tmp_path):
     [
         (["absent.pt"], "absent.pt does not exist"),
         (["absent"], "absent is neither an ONNX file nor a folder with an engine.json"),
-        (["float.safetensors", "--split", "test"], "--split test is unknown; choose one of val, select, calib, train"),
+        (["float.safetensors", "--split", "test"], "--split test is unknown; choose one of train, select, val, calib"),
         (["float.safetensors", "--out", "float.safetensors"], "is the source itself, which would be overwritten"),
         (["open.onnx", "--runtime", "tensorflow"], "tensorflow does not run ONNX files; choose auto or one of"),
         (["images/picture_001.png"], "is neither an ONNX file nor a folder with an engine.json"),

@@ -128,7 +128,7 @@ def test_ranges_calibrated_again_are_kept_unless_worse(run, caplog, again, kept)
     assert (get_ranges(gm) == start()[1]) == (kept == "old") and card.quantization.method == "max"
 
 
-def test_another_float_network_teaches(run, caplog):
+def test_another_float_network_teaches(run):
     """It changes what is learned, and stays without an influence on what the student is compared with."""
     own, _ = run([0.1, 0.3, 0.2], detection=0)
     network, card = load_float(paths.WEIGHTS["float"])
@@ -140,7 +140,6 @@ def test_another_float_network_teaches(run, caplog):
     name = "head.cls_preds.0.bias"
     moved = [float((gm.get_parameter(name) - start()[0][name]).detach().mean()) for gm in (own, other)]
     assert moved[1] > 10 * abs(moved[0]), moved
-    assert "qat.teacher: teacher.safetensors is outside pretrained/weights" in caplog.text
 
 
 @pytest.mark.slow

@@ -31,6 +31,13 @@ RECIPE = Recipe(
 Points = dict[str, list[tuple[int, float]]]
 
 
+@pytest.fixture(autouse=True)
+def numbers_of_two_digits(monkeypatch) -> None:
+    """TensorBoard reads files of one second in the order of their names, and the number 10 stands before 9 there."""
+    writer = pytest.importorskip("tensorboard.summary.writer.event_file_writer")
+    monkeypatch.setattr(writer, "_global_uid", writer.AtomicCounter(10))
+
+
 def train(state: TrainState, folder: Path, *, drawn: bool = True) -> list[dict[str, float]]:
     """Three epochs of five steps."""
     point = ResumePoint(folder / "state" / "state.safetensors", curves=folder / "curves" if drawn else None)
