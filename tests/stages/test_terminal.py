@@ -186,7 +186,8 @@ def test_a_training_shows_epochs_stops_and_ends_in_the_same_bytes(project, monke
     assert settled.startswith("waiting threads ")
     assert lines[0].startswith("train-repopt: reads artifacts/dataset, artifacts/scales, artifacts/given/")
     assert re.fullmatch(r"yolov6-quant \S+, torch \S+, Python [\d.]+; cpu, 1 CPU thread", lines[1])
-    assert lines[2].startswith("epoch 1/3  lr ") and "stopping after this step; once more stops at once" in lines
+    assert lines[2].startswith("training images are kept in memory once decoded")
+    assert lines[3].startswith("epoch 1/3  lr ") and "stopping after this step; once more stops at once" in lines
     assert re.fullmatch(r"stopped .*; 'python -m stages train-repopt' continues from there", lines[-2])
 
     text, code, _ = run_on_terminal(train, columns=200, env=ENV)
