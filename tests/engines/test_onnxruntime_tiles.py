@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from yolov6core.engines import onnxruntime_engine
-from yolov6core.engines.cpu import IntegerArithmetic
+from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
 from yolov6core.engines.onnxruntime_tiles import same_outputs, suit_tiles
 from yolov6core.engines.runtime import BuildSettings
 
@@ -59,6 +59,8 @@ def test_the_large_convolution_changes_and_the_numbers_do_not(integers):
     assert np.array_equal(weights[1]["second"], weights[0]["second"] - 1)
     assert np.array_equal(weights[1]["first"], weights[0]["first"])
     assert (weights[1]["second_zero_point"] == -1).all()
+    if integers and integer_arithmetic().of("onnxruntime") != "exact":
+        pytest.skip("this CPU adds in 16 bits: other weights saturate elsewhere, and engines are left as they are")
     sessions = [session(model, integers=integers) for model in (before, after)]
     found = sessions[0].run(None, {"images": np.ones((1, 3, 9, 7), np.float32)})[0]
     assert len(np.unique(found)) > 100  # a check on numbers that differ
@@ -95,8 +97,7 @@ def test_other_numbers_are_seen():
 def test_engines_change_where_the_cpu_has_tiles_and_they_are_right(monkeypatch, tmp_path, flags, sums, proven, changes):
     cpu = IntegerArithmetic(sums, {"onnxruntime": sums}, flags)
     monkeypatch.setattr(onnxruntime_engine, "integer_arithmetic", lambda: cpu)
-    if not proven:
-        monkeypatch.setattr(onnxruntime_engine, "same_outputs", lambda *sessions: False)
+    monkeypatch.setattr(onnxruntime_engine, "same_outputs", lambda *sessions: proven)
     path = tmp_path / "network.onnx"
     onnx.save(network(), path)
     info = onnxruntime_engine.build(path, tmp_path / "engine", BuildSettings(threads=1))
