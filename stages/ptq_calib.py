@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -39,8 +38,6 @@ from yolov6core.quant.observers import Method
 from yolov6core.quant.tensor_noise import noise_table, tensor_noise
 from yolov6core.tasks.evaluation import SplitEvaluator
 from yolov6core.tasks.networks import load_float
-
-T = TypeVar("T", bound=str)
 
 METRICS = paths.METRICS / "ptq.json"
 REPAIR_IMAGES = 16
@@ -123,18 +120,15 @@ def ptq_calib(ptq: PtqParams, evaluation: EvalParams, runtime: RuntimeParams) ->
 
 
 def _with_quantizers(network: nn.Module, ptq: PtqParams) -> QuantizedModel:
-    cpu = _meaning(paths.CPU, "ptq.cpu", get_args(CpuSums), asked=ptq.cpu)
+    record = required(paths.CPU, made_by="detect-cpu")
+    cpu = read_meaning(record, parameter="ptq.cpu", allowed=get_args(CpuSums), asked=ptq.cpu)
     logger.info("INT8 for CPUs with %s sums (ptq.cpu %s)", cpu, ptq.cpu)
-    dialect = _meaning(paths.DIALECT, "ptq.dialect", ("openvino", "ort", "trt"), asked=ptq.dialect)
+    record = required(paths.DIALECT, made_by="detect-cpu")
+    dialect = read_meaning(record, parameter="ptq.dialect", allowed=("openvino", "ort", "trt"), asked=ptq.dialect)
     logger.info("INT8 is judged on the integers of dialect %s (ptq.dialect %s)", dialect, ptq.dialect)
     model = insert_quantizers(network, dialect_name=dialect, quantize_predictions=ptq.predictions == "int8", cpu=cpu)
     more = matching_layers(model, ptq.float_layers, where="ptq.float_layers")
     return set_float_layers_(model, state_of(model).float_layers | set(more))
-
-
-def _meaning(record: Path, parameter: str, allowed: Collection[T], *, asked: str) -> T:
-    """What `detect-cpu` has found a parameter to mean here."""
-    return read_meaning(required(record, made_by="detect-cpu"), parameter=parameter, allowed=allowed, asked=asked)
 
 
 def _equalized(network: nn.Module, calibration: Calibration) -> nn.Module:

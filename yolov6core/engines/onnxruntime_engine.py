@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from yolov6core.base.errors import logger
 from yolov6core.base.waiting import SHORT_SPIN, SPIN_COUNT
 from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.onnx_facts import read_facts
-from yolov6core.engines.onnxruntime_tiles import groups_of, same_outputs, suit_tiles
+from yolov6core.engines.onnxruntime_tiles import same_outputs, suit_tiles
 from yolov6core.engines.record import Built, engine_info, plain_facts, record_engine
 from yolov6core.engines.runtime import (
     BuildSettings,
@@ -22,7 +22,10 @@ from yolov6core.engines.runtime import (
     feed,
     finish,
 )
-from yolov6core.exchange.graph_view import CONVOLUTIONS, convolutions
+from yolov6core.exchange.graph_view import CONVOLUTIONS, convolutions, groups_of
+
+if TYPE_CHECKING:
+    import onnx
 
 NAME = "onnxruntime"
 FILE = "model.onnx"
@@ -45,20 +48,21 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
 
     The optimized graph is not kept: it is bound to the machine's instruction set and runs no faster.
     """
+    import onnx
+
     facts = read_facts(onnx_path, NAME)
     if settings.precision != "f32":
         raise ValueError(f"ONNX Runtime's CPU kernels are f32, precision is {settings.precision!r}: set it to 'f32'")
-    _warn_of_depthwise(onnx_path)
+    plain = onnx_path.read_bytes()
+    model = onnx.load_from_string(plain)
+    _warn_of_depthwise(model)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_bytes(_for_tiles(onnx_path, settings.threads) or onnx_path.read_bytes())
+    (folder / FILE).write_bytes(_for_tiles(plain, model, settings.threads) or plain)
     return record_engine(folder, onnx_path, facts, settings, _built(onnx_path, FILE))
 
 
-def _warn_of_depthwise(onnx_path: Path) -> None:
+def _warn_of_depthwise(model: onnx.ModelProto) -> None:
     """Say so where INT8 gains nothing: YOLOv6Lite-L takes 1.5 times as long as in float (docs/int8_layers.md)."""
-    import onnx
-
-    model = onnx.load(onnx_path)
     nodes, meant = [node for node in model.graph.node if node.op_type in CONVOLUTIONS], convolutions(model).values()
     depthwise = sum(integer and groups_of(node) > 1 for node, integer in zip(nodes, meant, strict=True))
     if 3 * depthwise > len(nodes):
@@ -69,20 +73,21 @@ def _warn_of_depthwise(onnx_path: Path) -> None:
         )
 
 
-def _for_tiles(onnx_path: Path, threads: int) -> bytes | None:
-    """The file in the form for CPUs with AMX; None where that would change nothing or is not proven right here."""
-    import onnx
+def _for_tiles(plain: bytes, model: onnx.ModelProto, threads: int) -> bytes | None:
+    """The file in the form for CPUs with AMX; None where that would change nothing or is not proven right here.
 
+    Args:
+        model: of the file `plain`; changed.
+    """
     cpu = integer_arithmetic()
     if "amx_int8" not in cpu.flags or cpu.of(NAME) != "exact":
         return None
-    model = onnx.load(onnx_path)
     if not suit_tiles(model):
         return None
     ort, changed = _module(), model.SerializeToString()
     first, second = (
         ort.InferenceSession(source, _options(ort, threads), providers=["CPUExecutionProvider"])
-        for source in (str(onnx_path), changed)
+        for source in (plain, changed)
     )
     return changed if same_outputs(first, second) else None
 

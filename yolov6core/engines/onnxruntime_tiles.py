@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yolov6core.exchange.graph_view import GraphView
+from yolov6core.exchange.graph_view import GraphView, groups_of
 
 if TYPE_CHECKING:
     import onnx
@@ -57,8 +57,3 @@ def same_outputs(first: Any, second: Any) -> bool:
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
     fed = {image.name: (255 * noise).astype(np.uint8) if image.type == "tensor(uint8)" else noise}
     return all(map(np.array_equal, first.run(None, fed), second.run(None, fed)))
-
-
-def groups_of(node: onnx.NodeProto) -> int:
-    """Groups of a Conv node."""
-    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)

@@ -77,6 +77,11 @@ class GraphView:
             field.extend(copied)
 
 
+def groups_of(node: onnx.NodeProto) -> int:
+    """Groups of a convolution node."""
+    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+
+
 def integer_types(model: onnx.ModelProto) -> set[str]:
     """Integer types of the activations: 'int8', 'uint8', and 'fake' for OpenVINO's FakeQuantize."""
     view = GraphView(model)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from yolov6core.base.saturation import overflows
-from yolov6core.exchange.graph_view import GraphView
+from yolov6core.exchange.graph_view import GraphView, groups_of
 
 if TYPE_CHECKING:
     import onnx
@@ -29,8 +29,7 @@ def overflowing_convolutions(model: onnx.ModelProto) -> list[str]:
         integers = _integer_weights(view, node)
         if integers is None or integers.dtype != np.int8 or integers.ndim != 4:
             continue
-        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-        if overflows(torch.from_numpy(integers.copy()), groups):
+        if overflows(torch.from_numpy(integers.copy()), groups_of(node)):
             found.append(node.name or node.output[0])
     return found
 
