@@ -10,13 +10,21 @@ import pytest
 import torch
 from torch.utils.data._utils import signal_handling
 
+FIRST = (
+    "test_resume.py",
+    *("test_docs_commands.py", "test_families.py", "test_engines.py", "test_export_onnx.py", "test_exact_sums.py"),
+)
+"""Files whose tests come first, in this order.
+
+The first sends signals to its own process, and has to be a process's first: see `no_signal_handler_is_set`. The others
+take minutes: at the end, all processes but one would wait for them.
+"""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that send signals to their own process come first: see `no_signal_handler_is_set`.
-
-    With several processes, `make test` keeps this order (`--no-loadscope-reorder`), so that they are a process's first.
-    """
-    items.sort(key=lambda item: item.path.name != "test_resume.py")
+    """Bring items into order. With several processes, `make test` keeps it (`--no-loadscope-reorder`)."""
+    place = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from typer.testing import CliRunner
 
 from stages.__main__ import app
-from stages.draw_sample import draw_sample
 from tests.support.browser import outside_resources
 from tests.support.pipeline import ROOT, STAGES, small_params
 from yolov6core.base.yaml_text import parse_yaml
@@ -19,18 +22,54 @@ from yolov6core.training import fit
 pytestmark = pytest.mark.slow
 
 
+RUN = """
+import json, os, socket, sys
+
+def refuse(*arguments, **_):
+    print("NETWORK", arguments, flush=True)
+    raise OSError("no network")
+
+socket.getaddrinfo = socket.create_connection = refuse
+real = socket.socket.connect
+socket.socket.connect = lambda self, address: refuse(address) if self.family != socket.AF_UNIX else real(self, address)
+from stages.__main__ import app
+for command in json.loads(sys.argv[1]):
+    if app(command, prog_name="python -m stages", standalone_mode=False):
+        sys.exit(f"{command} failed")
+print("TELEMETRY", sys.modules.get("openvino_telemetry"), flush=True)
+"""
+"""A process that runs commands in a row and opens no connection."""
+
+
+class Run(NamedTuple):
+    """A folder in which every stage has run once, in one process, and what that process printed."""
+
+    folder: Path
+    stdout: str
+
+
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    """A folder in which every stage has run once."""
+def run(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("project")
-    draw_sample(folder / "data" / "sample_voc", images=16, seed=20240)
     (folder / "params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in STAGES:
-            result = CliRunner().invoke(app, [stage], catch_exceptions=False)
-            assert result.exit_code == 0, f"{stage}: {result.output}"
-    return folder
+    draw = ["draw-sample", "--root", "data/sample_voc", "--images", "16", "--seed", "20240"]
+    commands = [draw, *([stage] for stage in STAGES)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(folder.with_name("home"))}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(commands)], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return Run(folder, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def project(run) -> Path:
+    return run.folder
+
+
+def test_no_stage_opens_a_connection(run):
+    assert "NETWORK" not in run.stdout and "TELEMETRY None" in run.stdout, run.stdout
+    assert not list(run.folder.with_name("home").rglob("*telemetry*")), "no client id is written"
 
 
 def outs_of_dvc_yaml() -> list[str]:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from stages.__main__ import app
 from stages.shared import paths, shell
-from tests.support.pipeline import ROOT, STAGES, run_small, small_params, small_project, write_small_params
+from tests.support.pipeline import ROOT, run_small, small_params, small_project, write_small_params
 from yolov6core.base import code_version
 from yolov6core.base.locks import held_alone
 from yolov6core.training import loop
@@ -171,38 +171,6 @@ def test_old_states_go(project):
     assert str(young.parent) in listed and str(old.parent) not in listed
     young.unlink()
     young.parent.rmdir()
-
-
-OFFLINE = """
-import socket, sys
-
-def refuse(*arguments, **_):
-    print("NETWORK", arguments, flush=True)
-    raise OSError("no network")
-
-socket.getaddrinfo = socket.create_connection = refuse
-real = socket.socket.connect
-socket.socket.connect = lambda self, address: refuse(address) if self.family != socket.AF_UNIX else real(self, address)
-from stages.__main__ import app
-try:
-    app(sys.argv[1:], prog_name="python -m stages")
-finally:
-    print("TELEMETRY", sys.modules.get("openvino_telemetry"), flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_no_stage_opens_a_connection(tmp_path):
-    (tmp_path / "params.yaml").write_text(json.dumps(small_params()), encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path / "home")}
-    commands = [["draw-sample", "--root", "data/sample_voc", "--images", "12"], *([stage] for stage in STAGES)]
-    for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-c", OFFLINE, *command], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert "NETWORK" not in done.stdout and "TELEMETRY <module" not in done.stdout, done.stdout
-    assert not list((tmp_path / "home").rglob("*telemetry*")), "no client id is written"
 
 
 def test_code_edited_while_a_stage_runs_fails_it(project, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ Rows = Sequence[Mapping[str, Any]]
 MOST_BARS = 24
 SHOWN_BINS = 128
 """Of a histogram: neighbours are summed up to so many."""
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def tradeoff(axes: Axes, rows: Rows) -> None:
@@ -113,3 +115,6 @@ def tensor(
         axes.axvline(limit, color=colours[number], linestyle=style, linewidth=3 if mark else 1.6)
     axes.set(yscale="log", ylim=(0.5, None), xlim=(0, 1.04 * max([edges[-1], *limits.values(), 1e-12])))
     axes.grid(visible=False)
+    # without ticks in between and formulas, which take most of the time of the many charts of tensors
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda count, _: f"10{str(round(math.log10(count))).translate(SUPERSCRIPTS)}")
