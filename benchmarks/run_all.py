@@ -132,6 +132,11 @@ QUICK = (
         RUN_HERE,
     ),
     Bench(
+        "python benchmarks/video_speed.py --frames 60 --rounds 3",
+        {"video: reading and drawing beside the detector, times faster": rf"beside to in turns: {RANGE} times"},
+        RUN_HERE[1:],
+    ),
+    Bench(
         "python benchmarks/sensitivity.py --images 24",
         {
             "sensitivity: fast takes, s": rf"fast {NUMBER} s",
