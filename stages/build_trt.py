@@ -23,7 +23,7 @@ from yolov6core.data.views import image_batches
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.complaints import missing_int8, unsuitable_cpu
 from yolov6core.engines.exactness import deviation_from_exact
-from yolov6core.engines.onnx_facts import other_integers
+from yolov6core.engines.onnx_facts import other_integers, slower_than_float
 from yolov6core.engines.registry import RUNTIMES, pick_runtime
 from yolov6core.engines.runtime import BuildSettings, EngineInfo, read_info, write_info
 from yolov6core.engines.tensorrt_build import TIMING_CACHE
@@ -39,8 +39,8 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = paths.ONNX, out: Path
     TensorRT 8 to 10 make the kind `naive` themselves, of the float file and the calibration images.
 
     Raises:
-        UserError: the runtime is not usable here, a file of its dialect is missing, or it refuses one; or there are no
-            images to calibrate on.
+        UserError: the runtime is not usable here, a file of its dialect is missing, or it refuses one; there are no
+            images to calibrate on; or INT8 would be slower than float with `slower_int8: refuse`.
     """
     try:
         runtime, reason = pick_runtime(engine.runtime)
@@ -68,6 +68,7 @@ def build_trt(engine: EngineParams, *, onnx_folder: Path = paths.ONNX, out: Path
             cached = engine.calibration_cache and runtime == "tensorrt" and kind not in ("float", "naive")
             calibrated = images if kind == "naive" else None
             source = _source(onnx_folder, "float" if calibrated else kind, runtime, cached=cached)
+            _judge_speed(kind, source, runtime, engine.slower_int8)
             _build(source, folder / kind, runtime, settings, calibrated)
             _log_build(kind, _compared_with_exact(folder / kind, source))
             if text := other_integers(source):
@@ -81,6 +82,16 @@ def _source(onnx_folder: Path, kind: str, runtime: str, *, cached: bool) -> Path
     if not path.is_file():
         raise UserError(f"{path} is missing: {runtime} needs it; add {dialect!r} to export.dialects")
     return path
+
+
+def _judge_speed(kind: str, source: Path, runtime: str, slower_int8: str) -> None:
+    if text := slower_than_float(source, runtime):
+        if slower_int8 == "refuse":
+            raise UserError(
+                f"{source}: {text}; set engine.runtime to openvino, or use the float file; to build it all the same, "
+                "set engine.slower_int8 to allow"
+            )
+        logger.warning("%s: %s", kind, text)
 
 
 @dataclass(frozen=True)

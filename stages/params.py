@@ -315,6 +315,7 @@ class EngineParams(ProjectSection, section="engine"):
     workspace_mib: Mebibytes
     optimization_level: Annotated[int, Field(ge=0, le=5)]
     calibration_cache: bool
+    slower_int8: Literal["refuse", "allow"] = "refuse"
     dla_core: Annotated[int, Field(ge=0, le=64)] | None = None
     hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
     version_compatible: bool = False

@@ -194,6 +194,19 @@ def test_what_an_unsuitable_cpu_makes_of_engines_is_told_and_stops_nothing(
 
 
 @pytest.mark.slow
+def test_int8_that_is_known_to_be_slower_is_refused_or_told(here, monkeypatch, tmp_path, caplog):
+    of_ort = {"runtime": "onnxruntime"}
+    monkeypatch.setattr(build_trt_stage, "slower_than_float", lambda source, _: "DEPTHWISE" * ("ptq." in source.name))
+    with pytest.raises(
+        UserError, match=r"ptq\.ort\.onnx: DEPTHWISE; set engine.runtime to openvino.*slower_int8 to allow"
+    ):
+        build_trt(EngineParams(**ENGINE | of_ort), out=tmp_path / "engines")
+    assert not (tmp_path / "engines").exists()
+    build_trt(EngineParams(**ENGINE | of_ort | {"slower_int8": "allow"}), out=tmp_path / "engines")
+    assert "ptq: DEPTHWISE" in caplog.text and (tmp_path / "engines/ptq/engine.json").is_file()
+
+
+@pytest.mark.slow
 def test_engines_are_compared_with_exact_arithmetic(here, built, tmp_path, caplog):
     sidecars = {path.parent.name: json.loads(path.read_text()) for path in built("openvino").glob("*/engine.json")}
     assert set(sidecars) == set(paths.KINDS)

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolov6core.engines.compatibility import check_combination
-from yolov6core.exchange.graph_view import convolutions, count_quantized, made_before_convolutions
+from yolov6core.exchange.graph_view import (
+    CONVOLUTIONS,
+    convolutions,
+    count_quantized,
+    groups_of,
+    made_before_convolutions,
+)
 from yolov6core.exchange.interface import PLAIN, Interface
 from yolov6core.exchange.onnx_notes import JUDGED_ON, get_note
 
@@ -49,6 +55,27 @@ def other_integers(path: Path) -> str:
     return (
         f"JUDGED ON OTHER INTEGERS: methods, float layers and QAT were chosen on the grid of dialect {judged}, this "
         "file rounds on another one: set ptq.dialect to the dialect of the engine's runtime (or auto): run 'dvc repro'"
+    )
+
+
+def slower_than_float(path: Path, runtime: str) -> str:
+    """Says that a runtime takes longer for a file's INT8 than for its float network; empty where that is not known.
+
+    YOLOv6Lite-L takes 1.5 times as long in ONNX Runtime (docs/int8_layers.md).
+    """
+    import onnx
+
+    if runtime != "onnxruntime":
+        return ""
+    model = onnx.load(path, load_external_data=False)
+    nodes = [node for node in model.graph.node if node.op_type in CONVOLUTIONS]
+    quantized = zip(nodes, convolutions(model).values(), strict=True)
+    depthwise = sum(integer and groups_of(node) > 1 for node, integer in quantized)
+    if 3 * depthwise <= len(nodes):
+        return ""
+    return (
+        f"{depthwise} of {len(nodes)} convolutions are depthwise in INT8: ONNX Runtime takes longer for them than in "
+        "float, because it rounds around every activation"
     )
 
 

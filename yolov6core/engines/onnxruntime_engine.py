@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yolov6core.base.errors import logger
 from yolov6core.base.waiting import SHORT_SPIN, SPIN_COUNT
 from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.onnx_facts import read_facts
@@ -22,7 +21,6 @@ from yolov6core.engines.runtime import (
     feed,
     finish,
 )
-from yolov6core.exchange.graph_view import CONVOLUTIONS, convolutions, groups_of
 
 if TYPE_CHECKING:
     import onnx
@@ -55,22 +53,9 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
         raise ValueError(f"ONNX Runtime's CPU kernels are f32, precision is {settings.precision!r}: set it to 'f32'")
     plain = onnx_path.read_bytes()
     model = onnx.load_from_string(plain)
-    _warn_of_depthwise(model)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_bytes(_for_tiles(plain, model, settings.threads) or plain)
     return record_engine(folder, onnx_path, facts, settings, _built(onnx_path, FILE))
-
-
-def _warn_of_depthwise(model: onnx.ModelProto) -> None:
-    """Say so where INT8 gains nothing: YOLOv6Lite-L takes 1.5 times as long as in float (docs/int8_layers.md)."""
-    nodes, meant = [node for node in model.graph.node if node.op_type in CONVOLUTIONS], convolutions(model).values()
-    depthwise = sum(integer and groups_of(node) > 1 for node, integer in zip(nodes, meant, strict=True))
-    if 3 * depthwise > len(nodes):
-        logger.warning(
-            "%d of %d convolutions are depthwise in INT8: ONNX Runtime is slower with them than in float, because it "
-            "quantizes around every activation; take the float file, or OpenVINO",
-            *(depthwise, len(nodes)),
-        )
 
 
 def _for_tiles(plain: bytes, model: onnx.ModelProto, threads: int) -> bytes | None:
