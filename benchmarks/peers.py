@@ -17,8 +17,8 @@ ONNX or OpenVINO models, and NNCF corrects biases as well. Ours leaves the predi
 `qat`: a training step on labels alone, with the fake quantizers of both in turns, to a float step.
 `sensitivity`: calibration and scores of all layers by gradients, on 32 images; modelopt's are of the loss.
 `loader`: mosaic, warp, colour and flip by the defaults of both. ultralytics decodes one picture a sample and takes the
-three others of a mosaic from those it decoded lately; ours draws all four from the whole dataset. Its validator needs a
-network of its own, and is left out.
+three others of a mosaic from those it decoded lately; ours draws all four from the whole dataset, and keeps pictures
+once decoded (runtime.cache: ram) or not. Its validator needs a network of its own, and is left out.
 `training`: a step of YOLOv6-N (forward, loss, backward, SGD) with the same images and boxes. ultralytics' network of
 that name has plain convolutions and a head of its own, so GFLOPs stand beside the time.
 `nms`: one image at 640 pixels with three kinds of predictions, as in nms.py; ultralytics' in the form of its validator,
@@ -47,13 +47,12 @@ import cv2
 import numpy as np
 import torch
 from library_accuracy import FLOAT, compiled, score
-from loader_speed import images_per_second
+from loader_speed import images_per_second, make_transform
 from nms import OPTIONS, predictions
 from qat_step import IOU, RECIPE, make_steps, one_step, random_batch
 from torch import Tensor, nn
 
 from stages.shared import paths
-from yolov6core.data.augment import TrainTransform
 from yolov6core.data.dataset import DetectionDataset
 from yolov6core.data.views import image_batches
 from yolov6core.engines.latency import measure, speedup
@@ -251,15 +250,16 @@ def loader(rounds: int) -> None:
     """Training images a second with no and with two workers, in turns."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    dataset = DetectionDataset(paths.DATASET, "train")
-    transform = TrainTransform(dataset, image_size=(320, 320), mosaic=1.0)
+    ours = {kind: make_transform(paths.DATASET, kind, 320) for kind in ("ram", "none")}
+    dataset = ours["none"].dataset
     rates: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"YOLO_CONFIG_DIR": folder, "YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}
         theirs = {workers: ultralytics_loader(dataset, Path(folder) / "data", workers) for workers in (0, 2)}
         for turn, workers in itertools.product(range(rounds), (0, 2)):
-            rate = images_per_second(transform, batch=16, workers=workers, epoch=100 * turn, batches=12)
-            rates.setdefault(("ours", workers), []).append(rate)
+            for kind, transform in ours.items():
+                rate = images_per_second(transform, batch=16, workers=workers, epoch=100 * turn, batches=12)
+                rates.setdefault((f"ours, cache {kind}", workers), []).append(rate)
             rates.setdefault(("ultralytics", workers), []).append(theirs[workers]())
     for (tool, workers), found in rates.items():
         middle = statistics.median(found)

@@ -216,7 +216,8 @@ BESIDE_PEERS: tuple[Bench, ...] = (
     Bench(
         "python benchmarks/peers.py loader",
         {
-            "loader, two workers, ours, images/s": rf"ours, workers 2: {NUMBER} images a second \((.+?)\)",
+            "loader, two workers, ours, images/s": rf"ours, cache ram, workers 2: {NUMBER} .*?\((.+?)\)",
+            "the same with `runtime.cache: none`": rf"ours, cache none, workers 2: {NUMBER} .*?\((.+?)\)",
             "loader, two workers, ultralytics, images/s": rf"ultralytics, workers 2: {NUMBER} images .*?\((.+?)\)",
         },
         RUN_HERE,
