@@ -6,7 +6,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from yolov6core.engines import onnxruntime_engine
 from yolov6core.engines.cpu import IntegerArithmetic, integer_arithmetic
-from yolov6core.engines.onnx_facts import slower_than_float
 from yolov6core.engines.onnxruntime_tiles import same_outputs, suit_tiles
 from yolov6core.engines.runtime import BuildSettings
 
@@ -107,12 +106,3 @@ def test_engines_change_where_the_cpu_has_tiles_and_they_are_right(monkeypatch, 
     if changes:
         assert b"second_zero_point" in written
     assert info.int8_convs == 2
-
-
-@pytest.mark.parametrize(
-    "groups, runtime, told", [(1, "onnxruntime", 0), (128, "onnxruntime", 1), (128, "openvino", 0)]
-)
-def test_depthwise_networks_are_known_to_be_slower_in_int8(tmp_path, groups, runtime, told):
-    path = tmp_path / "network.onnx"
-    onnx.save(network(groups=groups), path)
-    assert slower_than_float(path, runtime).count("1 of 2 convolutions are depthwise in INT8") == told

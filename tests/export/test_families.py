@@ -14,6 +14,7 @@ from tests.support import families
 from tests.support.speed import slow_except
 from yolov6core.engines.compatibility import RUNTIME_DIALECT
 from yolov6core.engines.cpu import integer_arithmetic
+from yolov6core.engines.onnx_facts import slower_than_float
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import BuildSettings, RuntimeMissing
 from yolov6core.engines.tensorrt_engine import TensorRtRuntime
@@ -64,6 +65,17 @@ def distance_to_double(run, module):
         wanted = run_module(double, IMAGES.astype(np.float64))
     found = run(IMAGES) if run else run_module(module, IMAGES)
     return compare_outputs([found], [wanted])["relative_l2"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_int8_is_known_to_be_slower_than_float_for_lite_in_onnxruntime(tmp_path, name):
+    network, strides = families.float_network(name)
+    module = DecodedNetwork(families.exact_network(network, GRID["ort"], "exact"), strides=strides)
+    for kind, decoded in (("float", DecodedNetwork(network, strides=strides)), ("int8", module)):
+        path = write_traced(traced(decoded), tmp_path / f"{kind}.onnx", dialect="ort").path
+        slower = kind == "int8" and name == "yolov6_lite_s"
+        assert slower_than_float(path, "onnxruntime").count("42 of 154 convolutions are depthwise in INT8") == slower
+        assert not slower_than_float(path, "openvino")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
