@@ -58,6 +58,7 @@ SMALL = {
     "qat.epochs=10": "qat.epochs=2",
     "make_pictures.py": "make_pictures.py --images shapes_0002 shapes_0005",
     "dvc exp run -n bccd ": "dvc exp run prepare-voc2yolo -n bccd ",
+    "dvc exp run --temp -S eval.samples=4": "dvc exp run prepare-voc2yolo --temp -S prepare.min_box=4.0",
     "--queue -S qat.lr=0.001,0.004": "prepare-voc2yolo --queue -S prepare.min_box=2.5,3.0",
     "NAME": "bccd",
 }
