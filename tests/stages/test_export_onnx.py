@@ -44,8 +44,8 @@ def test_every_kind_and_dialect_is_written_and_checked(here):
 @pytest.mark.parametrize(
     "options",
     [
-        {"form": "raw", "batch": 2},
-        {"nms": "topk", "nms_classes": "best", "input": "uint8", "dynamic_batch": True},
+        {"form": "raw", "batch": 2, "naive": False},
+        {"nms": "topk", "nms_classes": "best", "input": "uint8", "dynamic_batch": True, "naive": False},
         {"nms": "onnx", "image_size": [64, 96], "simplify": True, "dialects": ["openvino", "ort"]},
         {"nms": "efficient_nms", "dialects": ["trt", "cache"], "opset": 20},
     ],
@@ -56,7 +56,7 @@ def test_other_forms_are_written_and_checked(here, tmp_path, options):
     export = ExportParams(**EXPORT | {"dialects": ["openvino", "ort", "trt"], "score_threshold": 0.001} | options)
     export_onnx(export, RUNTIME, out=tmp_path / "onnx")
     rows = json.loads((tmp_path / "onnx" / "check.json").read_text())
-    assert len(rows) == 5 * len(export.dialects) - 2 * ("cache" in export.dialects)
+    assert len(rows) == (4 + export.naive) * len(export.dialects) - 2 * ("cache" in export.dialects)
     assert all(row["ok"] for row in rows.values())
     model = onnx.load(tmp_path / "onnx" / "ptq.trt.onnx")
     interface = Interface.of(model)
