@@ -10,23 +10,22 @@ medians of frames a second, and the median of the ratios of all rounds with the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace
 
 import cv2
 import torch
-from end_to_end import SCORE
-from engine_speed import exported, networks
+from end_to_end import files_of
 
 from stages.shared import paths
 from yolov6core.base.errors import logger
 from yolov6core.data.dataset import DetectionDataset
-from yolov6core.engines.cpu import integer_arithmetic
 from yolov6core.engines.registry import RUNTIMES, open_engine
 from yolov6core.engines.runtime import BuildSettings
 from yolov6core.serving import detect_all
@@ -49,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logger.setLevel(logging.WARNING)  # a line for each frame
-    ways = {"beside": (detect_all.ahead, detect_all.Behind), "in turns": (in_place, AtOnce)}
+    ways = {"beside": (detect_all.ahead, detect_all.Behind), "in turns": (in_place, at_once)}
     rates: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,10 +79,8 @@ def write_video(path: Path, frames: int) -> Path:
 
 def built(options: argparse.Namespace, folder: Path) -> EngineDetector:
     """A detector with the INT8 engine, with the thresholds of `infer`."""
-    models = dict(networks(options.variant, options.size, score=SCORE, cpu=integer_arithmetic().sums))
-    files = exported(models, folder, (1, 3, options.size, options.size))
-    settings = BuildSettings(threads=options.threads)
-    RUNTIMES[options.runtime].build(files[f"{options.runtime} int8"], folder / "engine", settings)
+    path = files_of(options, folder)[f"{options.runtime} int8"]
+    RUNTIMES[options.runtime].build(path, folder / "engine", BuildSettings(threads=options.threads))
     return EngineDetector(open_engine(folder / "engine"), score_threshold=0.4, iou_threshold=0.45)
 
 
@@ -100,22 +97,10 @@ def in_place(items: Iterator[object], _depth: int) -> Iterator[object]:
     yield from items
 
 
-class AtOnce:
+@contextlib.contextmanager
+def at_once(_depth: int) -> Iterator[SimpleNamespace]:
     """In the place of `Behind`: work is done before the caller goes on."""
-
-    def __init__(self, _depth: int) -> None:
-        pass
-
-    def __enter__(self) -> AtOnce:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def do(self, work: Callable[[], None]) -> None:
-        work()
+    yield SimpleNamespace(do=lambda work: work())
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.support.png import png_chunk
 from yolov6core.data.image_header import ImageError, ImageTooLargeError, check_claimed_size, read_image_header
 from yolov6core.datasets.check import turn_box
 
@@ -85,10 +85,6 @@ def test_other_bytes(tmp_path, data, message):
     path.write_bytes(data)
     with pytest.raises(ImageError, match=message):
         read_image_header(str(path))
-
-
-def png_chunk(kind, content):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 @pytest.mark.parametrize("place", [33, -12])

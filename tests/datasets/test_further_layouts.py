@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import zlib
 
 import cv2
@@ -19,6 +18,7 @@ from tests.datasets.odd_datasets import (
     xml,
     yolo,
 )
+from tests.support.png import png_chunk
 from yolov6core.base.errors import UserError
 from yolov6core.data.dataset import DetectionDataset
 
@@ -90,9 +90,8 @@ def test_jpegs_of_kinds_that_cannot_be_decoded(root, run, marker):
 def test_png_with_a_wrong_sum(root, run):
     voc(root, images="JPEGImages/{}.png")
     content = zlib.compress(bytes(80 * 301))[:-4] + bytes(4)
-    chunk = struct.pack(">I", len(content)) + b"IDAT" + content + struct.pack(">I", zlib.crc32(b"IDAT" + content))
     data = (root / "JPEGImages/a.png").read_bytes()
-    (root / "JPEGImages/a.png").write_bytes(data[:33] + chunk + data[-12:])
+    (root / "JPEGImages/a.png").write_bytes(data[:33] + png_chunk(b"IDAT", content) + data[-12:])
     assert run(root) == {"undecodable_image": 1}
 
 

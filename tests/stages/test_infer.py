@@ -20,6 +20,7 @@ from stages.__main__ import app
 from stages.infer import infer
 from tests.support import families
 from tests.support.foreign import LAYOUTS, write_foreign
+from tests.support.png import png_chunk
 from yolov6core.base.errors import UserError
 from yolov6core.engines.registry import RUNTIMES as BUILDERS
 from yolov6core.engines.runtime import BuildSettings
@@ -293,10 +294,6 @@ def test_sources_that_are_no_regular_files_or_claim_too_much_are_told(tmp_path, 
     for number in ("9" * 30, "99999999999"):
         with pytest.raises(UserError, match=number):
             infer(model, number, out=tmp_path / "out")
-
-
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from yolov6core.engines.runtime import (
     feed,
     finish,
 )
-
-if TYPE_CHECKING:
-    import onnx
 
 NAME = "onnxruntime"
 FILE = "model.onnx"
@@ -46,27 +43,23 @@ def build(onnx_path: Path, folder: Path, settings: BuildSettings) -> EngineInfo:
 
     The optimized graph is not kept: it is bound to the machine's instruction set and runs no faster.
     """
-    import onnx
-
     facts = read_facts(onnx_path, NAME)
     if settings.precision != "f32":
         raise ValueError(f"ONNX Runtime's CPU kernels are f32, precision is {settings.precision!r}: set it to 'f32'")
     plain = onnx_path.read_bytes()
-    model = onnx.load_from_string(plain)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_bytes(_for_tiles(plain, model, settings.threads) or plain)
+    (folder / FILE).write_bytes(_for_tiles(plain, settings.threads) or plain)
     return record_engine(folder, onnx_path, facts, settings, _built(onnx_path, FILE))
 
 
-def _for_tiles(plain: bytes, model: onnx.ModelProto, threads: int) -> bytes | None:
-    """The file in the form for CPUs with AMX; None where that would change nothing or is not proven right here.
+def _for_tiles(plain: bytes, threads: int) -> bytes | None:
+    """The file in the form for CPUs with AMX; None where that would change nothing or is not proven right here."""
+    import onnx
 
-    Args:
-        model: of the file `plain`; changed.
-    """
     cpu = integer_arithmetic()
     if "amx_int8" not in cpu.flags or cpu.of(NAME) != "exact":
         return None
+    model = onnx.load_from_string(plain)
     if not suit_tiles(model):
         return None
     ort, changed = _module(), model.SerializeToString()
